@@ -1,0 +1,62 @@
+r"""Random numbers that belong to a sample: what a sample draws depends on its own seed alone.
+
+A batch of samples carries one seed each, and one random stream each, seeded with it. A draw asks every stream for the
+numbers of its own sample, so the batch size, the neighbours and the number of processes change nothing:
+
+    >>> together = Noise([7, 8]).normal((3,))
+    >>> alone = Noise([8]).normal((3,))
+    >>> bool((together[1] == alone[0]).all())
+    True
+
+The streams are on the CPU, whose generators give the same numbers on every machine; what they draw is then moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from headstart.errors import InputError
+
+__all__ = ["Noise"]
+
+
+class Noise:
+    """One random stream per sample.
+
+    Arguments:
+        seeds: the seed of each sample, from 0 to 2^64 - 1.
+        device: where the draws are put.
+        dtype: floating-point type of the draws. They are drawn in float32, so that it does not change the numbers.
+
+    Raises:
+        InputError: if there is no seed, or a seed out of range.
+    """
+
+    def __init__(
+        self, seeds: Iterable[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.seeds = [int(seed) for seed in seeds]
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**64:
+            raise InputError("seeds must be at least one integer from 0 to 2^64 - 1")
+        self.device, self.dtype = torch.device(device), dtype
+        self._streams = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __repr__(self) -> str:
+        return f"Noise({len(self)} streams, seeds {self.seeds[0]} to {self.seeds[-1]})"
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal numbers of shape (B, \\*shape)."""
+        return self._place([torch.randn(shape, generator=stream) for stream in self._streams])
+
+    def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
+        """Numbers uniform on [0, 1), of shape (B, \\*shape)."""
+        return self._place([torch.rand(shape, generator=stream) for stream in self._streams])
+
+    def _place(self, draws: list[Tensor]) -> Tensor:
+        return torch.stack(draws).to(self.device, self.dtype)

@@ -1,0 +1,117 @@
+r"""How the reverse process moves between two levels: solvers of the probability-flow ODE and of the reverse SDE.
+
+With a denoiser D, the probability-flow ODE in the noise level is
+
+.. math:: \frac{dx}{d\sigma} = \frac{x - D(x, \sigma)}{\sigma},
+
+and a step of a solver goes from a level a to a level b < a. Coefficients are Python floats (float64) and multiply
+states in the states' own dtype, which a solver therefore never changes.
+
+References:
+    Karras et al., *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022, Equation 3.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from headstart.denoiser import Denoiser, denoise
+from headstart.errors import InputError
+from headstart.noise import Noise
+from headstart.schedule import Schedule
+
+__all__ = ["Solver"]
+
+
+class Solver(ABC):
+    """Moves samples down a schedule, as a value without state. A subclass writes one method, :meth:`walk`.
+
+    Attributes:
+        name: the name by which a plan stores the solver.
+        order: global order of convergence (of the law, for a stochastic solver).
+    """
+
+    name: ClassVar[str]
+    order: ClassVar[int]
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws noise on the way."""
+        return False
+
+    @abstractmethod
+    def walk(
+        self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
+    ) -> Iterator[Tensor]:
+        """The states at the levels s_1, ..., s_N, one by one: the algorithm, on inputs that were checked.
+
+        Arguments:
+            D: the denoiser, its conditions fixed and its output checked.
+            x: the states at s_0, of shape (B, \\*S).
+            schedule: the levels.
+            noise: draws standard normal numbers of x's shape, dtype and device.
+        """
+
+    def trajectory(
+        self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, **conditions: Any
+    ) -> Iterator[Tensor]:
+        """The states at the levels s_1, ..., s_N, one by one.
+
+        Arguments:
+            denoiser: the contract of :mod:`headstart.denoiser`.
+            x: the states at s_0, of shape (B, \\*S).
+            schedule: the levels.
+            noise: the samples' random streams; only a stochastic solver draws from them.
+            conditions: handed to the denoiser.
+
+        Raises:
+            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+            InputError: if the states are not finite floating-point numbers, or if a stochastic solver is not given one
+                stream a sample.
+        """
+        if not (x.is_floating_point() and torch.isfinite(x).all()):
+            raise InputError(f"the states to start from must be finite floating-point numbers, got {x.dtype}")
+        if self.stochastic and (noise is None or len(noise) != len(x)):
+            raise InputError(
+                f"the solver {self.name} draws noise: give it one random stream for each of {len(x)} samples"
+            )
+
+        def draw() -> Tensor:
+            assert noise is not None, "a solver that draws noise must say that it is stochastic"
+            return noise.normal(tuple(x.shape[1:])).to(x)
+
+        return self.walk(partial(denoise, denoiser, **conditions), x, schedule, draw)
+
+    def solve(
+        self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, **conditions: Any
+    ) -> Tensor:
+        """The states at the last level, of x's shape and dtype. See :meth:`trajectory`."""
+        return deque(self.trajectory(denoiser, x, schedule, noise, **conditions), maxlen=1).pop()
+
+    def nfe(self, schedule: Schedule) -> int:
+        """Network evaluations per sample on this schedule."""
+        return schedule.steps
+
+    def steps_for(self, nfe: int) -> int:
+        """The largest number of steps, with the last one to 0, that costs at most ``nfe`` evaluations."""
+        return nfe
+
+    def parameters(self) -> dict[str, float]:
+        """What differs from the defaults, for JSON: ``type(solver)(**solver.parameters())`` equals the solver."""
+        return {}
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, Solver) and self.parameters() == other.parameters()
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.parameters().items()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value:g}' for key, value in self.parameters().items())})"

@@ -1,0 +1,8 @@
+"""Laws whose log density, score and denoiser are exact at every noise level: the oracles of tests and experiments."""
+
+from headstart.targets.base import Target
+from headstart.targets.empirical import Empirical
+from headstart.targets.mixture import Gaussian, GaussianMixture
+from headstart.targets.presets import bimodal, cantor, gmm25
+
+__all__ = ["Empirical", "Gaussian", "GaussianMixture", "Target", "bimodal", "cantor", "gmm25"]
