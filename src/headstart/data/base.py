@@ -1,0 +1,49 @@
+"""A data set in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart.errors import DataError
+
+__all__ = ["Dataset"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples of the data, with optional class labels.
+
+    Arguments:
+        samples: shape (N, *S), floating point, finite.
+        labels: shape (N,), integers, or None.
+        name: where the samples come from.
+
+    Raises:
+        DataError: if the samples are fewer than two, not floating point or not finite, or if the labels do not fit
+        them.
+    """
+
+    samples: Tensor
+    labels: Tensor | None = None
+    name: str = "data"
+
+    def __post_init__(self) -> None:
+        x = self.samples
+        if x.ndim < 2 or len(x) < 2:
+            raise DataError(f"{self.name} has shape {tuple(x.shape)}: expected (N, ...) with N of at least 2")
+        if not x.is_floating_point():
+            raise DataError(f"{self.name} holds {x.dtype} values: expected floating point")
+        if bad := int((~torch.isfinite(x)).sum()):
+            raise DataError(f"{self.name} holds {bad} NaN or infinite values: remove or fill them first")
+        if self.labels is not None and self.labels.shape != x.shape[:1]:
+            raise DataError(f"{self.name} has {len(x)} samples but labels of shape {tuple(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else f", {len(set(self.labels.tolist()))} classes"
+        return f"Dataset({self.name}: {len(self)} samples of shape {tuple(self.samples.shape[1:])}{labels})"

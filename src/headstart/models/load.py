@@ -1,0 +1,91 @@
+"""A pre-trained denoiser by name, or from any Python code that can build one.
+
+``builtin:fashion-mnist`` is the bundled network. ``python:package.module:factory`` imports the module, also from the
+current directory, and calls the factory, which takes no arguments and returns a denoiser: the contract of
+:mod:`headstart.denoiser`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from headstart.denoiser import Denoiser
+from headstart.errors import DenoiserError
+from headstart.models import bundled
+
+__all__ = ["load_denoiser"]
+
+
+def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
+    """The denoiser that ``spec`` names.
+
+    Arguments:
+        spec: ``builtin:fashion-mnist`` or ``python:package.module:factory``.
+        device: where the network is put. A factory that returns a function, not a module, has to place it itself.
+
+    Returns:
+        The denoiser; a module is in evaluation mode.
+
+    Raises:
+        DenoiserError: if the spec is malformed, or whatever it names cannot be imported, built or put on the device.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "builtin":
+        if name != "fashion-mnist":
+            raise DenoiserError(f"unknown bundled denoiser {name!r}: expected fashion-mnist")
+        return bundled.denoiser(device)
+    module, _, factory = name.partition(":")
+    if kind != "python" or not all(module.split(".")) or not factory.isidentifier():
+        raise DenoiserError(f"{spec!r} names no denoiser: expected builtin:NAME or python:package.module:factory")
+    return _place(_build(module, factory), spec, device)
+
+
+def _build(module: str, factory: str) -> Any:
+    """Import the module and call its factory, while modules in the current directory can be imported."""
+    with _importable(Path.cwd()):
+        try:
+            build = getattr(importlib.import_module(module), factory, None)
+        except (Exception, SystemExit) as error:  # importing runs the module's code, which may raise anything
+            raise DenoiserError(f"cannot import {module}: {_told(error)}") from error
+        if not callable(build):
+            raise DenoiserError(f"{module} has no function {factory!r} that returns a denoiser")
+        try:
+            return build()
+        except (Exception, SystemExit) as error:
+            raise DenoiserError(f"{module}:{factory}() failed: {_told(error)}") from error
+
+
+def _place(denoiser: Any, spec: str, device: torch.device | str) -> Denoiser:
+    if not callable(denoiser):
+        raise DenoiserError(f"{spec} returned a {type(denoiser).__name__}: expected a denoiser, callable as (x, sigma)")
+    if isinstance(denoiser, nn.Module):
+        try:
+            denoiser.to(device).eval()
+        except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
+            raise DenoiserError(f"cannot put {spec} on {device}: {error}") from error
+    found: Denoiser = denoiser
+    return found
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the code that ran may have removed it
+            sys.path.remove(entry)

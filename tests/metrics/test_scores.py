@@ -1,0 +1,81 @@
+"""Scores agree with the distances they are made of, and the noise floor is what real samples score."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from headstart.errors import DataError, InputError
+from headstart.metrics import Reference, evaluate, floor, frechet_distance, sliced
+
+
+def images(n: int, seed: int) -> Tensor:
+    return torch.randn(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def moments(x: Tensor) -> Tensor:
+    return torch.stack([x.mean((1, 2, 3)), x.square().mean((1, 2, 3)), x[:, 0, 0, 0]], dim=1)
+
+
+def test_scores_are_the_distances() -> None:
+    real, fake = images(1100, 0), 1.2 * images(600, 1)  # more than one batch of features
+    scores = evaluate(fake, Reference.of(real, moments, seed=5, directions=40))
+    distances = sliced(fake, real, directions=40, seed=5)
+    assert scores.frechet == pytest.approx(frechet_distance(moments(fake), moments(real)), rel=1e-6)
+    assert (scores.swd, scores.max_swd) == pytest.approx((distances.mean, distances.max), rel=1e-6)
+    assert (scores.n, scores.n_reference, scores.seed) == (600, 1100, 5)
+
+
+def test_without_features_there_is_no_frechet_distance() -> None:
+    reference = Reference.of(images(20, 0), directions=8)
+    scores = evaluate(images(10, 1), reference)
+    assert scores.frechet is None
+    assert "frechet" not in repr(scores)
+    assert repr(scores).endswith("n = 10 against 20)")
+    assert repr(reference) == "Reference(20 samples of shape (1, 4, 4), no features, 8 directions)"
+
+
+def test_the_floor_falls_with_the_count_and_lies_below_what_is_wrong() -> None:
+    reference, held_out = Reference.of(images(2000, 0), moments, directions=64), images(1000, 1)
+    few, many = floor(reference, held_out, 50), floor(reference, held_out)
+    wrong = evaluate(images(50, 2) + 0.5, reference)
+    assert many.n == 1000
+    assert few.n == 50
+    for name in ("frechet", "swd", "max_swd"):
+        assert getattr(many, name) < getattr(few, name) < getattr(wrong, name)
+
+
+def test_the_floor_draws_by_its_seed() -> None:
+    reference, held_out = Reference.of(images(100, 0), directions=16), images(60, 1)
+    assert floor(reference, held_out, 20, seed=1) == floor(reference, held_out, 20, seed=1)
+    assert floor(reference, held_out, 20, seed=1) != floor(reference, held_out, 20, seed=2)
+    assert floor(reference, held_out, seed=1).swd == pytest.approx(evaluate(held_out, reference).swd, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.full((5, 1, 4, 4), math.nan), "80 NaN"),
+        (torch.zeros(1, 1, 4, 4), "at least 2"),
+        (torch.zeros(5, 16), "same shape"),
+    ],
+)
+def test_bad_samples_are_refused(bad: Tensor, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        evaluate(bad, Reference.of(images(10, 0), directions=4))
+
+
+def test_bad_features_are_refused() -> None:
+    with pytest.raises(DataError, match=r"expected \(B, F\)"):
+        Reference.of(images(10, 0), lambda x: x)
+    with pytest.raises(DataError, match="30 NaN"):
+        Reference.of(images(10, 0), lambda x: moments(x) * math.nan)
+
+
+@pytest.mark.parametrize("n", [1, 11])
+def test_a_floor_of_more_samples_than_there_are_is_refused(n: int) -> None:
+    with pytest.raises(InputError, match="10 held-out"):
+        floor(Reference.of(images(10, 0), directions=4), images(10, 1), n)
