@@ -1,0 +1,49 @@
+"""Sample any pre-trained score or diffusion model in a handful of network evaluations, without retraining it."""
+
+from headstart.budget import Budget, Estimate
+from headstart.choose import fit
+from headstart.data import Dataset, load_data
+from headstart.denoiser import (
+    Counted,
+    Denoiser,
+    DiscreteVariancePreserving,
+    RectifiedFlow,
+    VarianceExploding,
+    VariancePreserving,
+    adapt,
+    guide,
+)
+from headstart.errors import HeadstartError
+from headstart.metrics import evaluate
+from headstart.models import load_denoiser
+from headstart.noise import Noise
+from headstart.plan import Plan
+from headstart.profile import Profile
+from headstart.progress import Progress
+from headstart.schedule import Schedule
+
+__all__ = [
+    "Budget",
+    "Counted",
+    "Dataset",
+    "Denoiser",
+    "DiscreteVariancePreserving",
+    "Estimate",
+    "HeadstartError",
+    "Noise",
+    "Plan",
+    "Profile",
+    "Progress",
+    "RectifiedFlow",
+    "Schedule",
+    "VarianceExploding",
+    "VariancePreserving",
+    "adapt",
+    "evaluate",
+    "fit",
+    "guide",
+    "load_data",
+    "load_denoiser",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,197 @@
+"""What the commands share: their common options, how they answer, and how they fail.
+
+A command returns an :class:`Answer`, and :func:`answers` prints it: as text, or with ``--json`` as one JSON object.
+Standard output holds the answer alone; progress, warnings and errors go to standard error.
+
+=================================  ==============================================================  =========
+what went wrong                    standard error                                                  exit code
+=================================  ==============================================================  =========
+an error of the library            ``error:`` and its message, in one line                         its own
+a file or disk, as the system sees ``error:`` and its message, in one line                         5
+Ctrl-C                             ``interrupted``                                                 130
+the command line itself            its usage                                                       2
+anything else, a defect            a traceback                                                     1
+=================================  ==============================================================  =========
+
+With ``--json`` an error is also one object on standard output, ``{"error": message, "kind": class}``, but for usage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from headstart.errors import ArtefactError, HeadstartError, InputError
+
+__all__ = [
+    "Answer",
+    "BatchSize",
+    "DataSpec",
+    "Device",
+    "Json",
+    "ModelSpec",
+    "Seed",
+    "answers",
+    "parse_seeds",
+    "staged",
+    "usable",
+]
+
+P = ParamSpec("P")
+
+#: No run asks for more seeds: a list of them would not fit into memory long before.
+MOST_SEEDS = 10_000_000
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the networks run: cpu, cuda, cuda:1, mps.")]
+BatchSize = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Samples at a time. It changes the memory, not the samples.")
+]
+Seed = Annotated[int, typer.Option(metavar="SEED", min=0, max=2**31 - 1, help="The same seed gives the same result.")]
+ModelSpec = Annotated[
+    str, typer.Argument(metavar="MODEL", help="builtin:fashion-mnist, or python:package.module:factory.")
+]
+DataSpec = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="builtin:fashion-mnist, a .npy, .npz, .pt or .safetensors file, or a folder of images."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found.
+
+    Attributes:
+        text: for people.
+        values: for programs; what JSON can hold, no NaN or Inf.
+    """
+
+    text: str
+    values: Mapping[str, Any]
+
+
+def answers(command: Callable[P, Answer]) -> Callable[P, None]:
+    """A command that prints its answer or its error: the table at the top of this module."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        as_json = bool(kwargs.get("as_json"))
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is not the answer
+                answer = command(*args, **kwargs)
+                text = json.dumps(answer.values, allow_nan=False) if as_json else answer.text
+            _print(text)
+        except KeyboardInterrupt as error:
+            raise _exit(error, "interrupted", 130, as_json) from error
+        except HeadstartError as error:
+            raise _exit(error, f"error: {error}", error.exit_code, as_json) from error
+        except OSError as error:
+            where = "" if error.filename is None else f"{error.filename}: "
+            raise _exit(error, f"error: {where}{error.strerror or error}", ArtefactError.exit_code, as_json) from error
+        except Exception as error:
+            if as_json:
+                _print_error(error, str(error))
+            raise
+
+    return run
+
+
+def _exit(error: BaseException, line: str, code: int, as_json: bool) -> typer.Exit:
+    """Say it in one line, and leave with ``code``."""
+    line = " ".join(line.split())
+    if as_json:
+        _print_error(error, line.removeprefix("error: "))
+    print(line, file=sys.stderr)
+    return typer.Exit(code)
+
+
+def _print_error(error: BaseException, message: str) -> None:
+    with contextlib.suppress(OSError):
+        _print(json.dumps({"error": message, "kind": type(error).__name__}))
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:  # a closed pipe or a full disk; what is buffered would fail again when Python ends
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
+
+
+def usable(device: str) -> str:
+    """The device, if tensors can be put on it and fetched from it.
+
+    Raises:
+        InputError: if not.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"the device {device!r} cannot be used here (try cpu): {reason}") from error
+    return device
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from ranges and single ones, separated by commas; a range includes both its ends.
+
+    Raises:
+        InputError: if a part is neither, a range is empty, a seed comes twice, or there are more than ten million.
+
+    >>> parse_seeds("0-3,10")
+    [0, 1, 2, 3, 10]
+    """
+    ranges = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not _is_number(first) or (dash and not _is_number(last)):
+            raise InputError(f"{text!r} names no seeds: expected A-B (both included), A,B,C or both, as in 0-99,200")
+        ranges.append(range(int(first), int(last or first) + 1))
+        if not ranges[-1]:
+            raise InputError(f"the seeds {part.strip()} run backwards: expected {last}-{first}")
+    if sum(r.stop - r.start for r in ranges) > MOST_SEEDS:
+        raise InputError(f"{text!r} names more than {MOST_SEEDS:,} seeds: draw them in several runs")
+    seeds = [seed for r in ranges for seed in r]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{text!r} names a seed twice: that would be the same sample twice")
+    return seeds
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 20
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into ``folder`` when the block ends; if it fails, nothing is left behind.
+
+    Files of the same names are replaced, others are kept. The folder is made at once, so that a place that cannot be
+    written to is found out before the work, not after it.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as name:
+            yield Path(name)
+            for file in Path(name).iterdir():
+                file.replace(folder / file.name)
+    except BaseException:
+        for place in missing:
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        raise

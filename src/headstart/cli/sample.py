@@ -1,0 +1,103 @@
+"""``headstart sample``: samples drawn with a plan."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, answers, parse_seeds, staged, usable
+from headstart.cli.progress import RichProgress
+from headstart.errors import InputError
+
+__all__ = ["EXAMPLES", "sample"]
+
+EXAMPLES = (
+    "headstart sample plan builtin:fashion-mnist -n 64 -o samples",
+    "headstart sample plan builtin:fashion-mnist --seeds 100-199 -o samples",
+    "headstart sample plan python:mymodel:load -n 16 --label 3 -o samples",
+)
+
+#: The grid shows no more images than these.
+SHOWN = 100
+
+
+@answers
+def sample(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The folder that headstart fit made.")],
+    model: ModelSpec,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The folder that gets the samples.")],
+    n: Annotated[
+        int | None, typer.Option("-n", metavar="N", help="How many samples; their seeds are 0 to N-1 by default.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="A-B", help="Seeds, both ends included; also A,B,C. A seed is a sample.")
+    ] = None,
+    label: Annotated[int | None, typer.Option(metavar="K", help="The class of all samples.")] = None,
+    device: Device = "cpu",
+    batch_size: BatchSize = 256,
+    as_json: Json = False,
+) -> Answer:
+    """Draw samples with a PLAN into the folder OUT: samples.npz and, of images, grid.png.
+
+    samples.npz holds the arrays samples (N, ...), seeds (N,) and, with --label, labels (N,).
+    """
+    wanted = _seeds(n, seeds)
+    device = usable(device)
+    import numpy as np
+    import torch
+
+    from headstart.denoiser import Counted
+    from headstart.models import load_denoiser
+    from headstart.plan import Plan
+    from headstart.report import image_grid, save_png
+
+    chosen = Plan.load(plan)
+    denoiser = Counted(load_denoiser(model, device))
+    condition: dict[str, Any] = {} if label is None else {"label": torch.full((len(wanted),), label)}
+    with staged(output) as folder:
+        started = time.perf_counter()
+        samples = chosen.sample(
+            denoiser, seeds=wanted, batch_size=batch_size, device=device, progress=RichProgress(), **condition
+        )
+        seconds = time.perf_counter() - started
+
+        arrays = {"samples": samples.float().numpy(), "seeds": np.array(wanted, dtype=np.uint64)}
+        if condition:
+            arrays["labels"] = condition["label"].numpy()
+        np.savez(folder / "samples.npz", **arrays)
+        if samples.ndim == 4 and samples.shape[1] in (1, 3):
+            shown = samples[:SHOWN]
+            save_png(image_grid(shown, math.ceil(math.sqrt(len(shown)))), folder / "grid.png")
+        files = sorted(file.name for file in folder.iterdir())
+
+    shape, nfe = tuple(samples.shape[1:]), denoiser.samples / len(samples)
+    text = f"{len(samples)} samples of shape {shape} in {seconds:.3g} s, {nfe:g} network evaluations each\n"
+    text += f"They are in {output}: {', '.join(files)}"
+    return Answer(
+        text,
+        {
+            "out": str(output),
+            "files": files,
+            "n": len(samples),
+            "shape": list(shape),
+            "label": label,
+            "nfe": nfe,
+            "seconds": seconds,
+        },
+    )
+
+
+def _seeds(n: int | None, seeds: str | None) -> list[int]:
+    """The seeds that -n and --seeds ask for together."""
+    if n is None and seeds is None:
+        raise InputError("how many samples? Give their number with -n, or their seeds with --seeds")
+    if n is not None and n < 1:
+        raise InputError(f"the number of samples is {n}: expected at least 1")
+    wanted = parse_seeds(f"0-{(n or 1) - 1}" if seeds is None else seeds)
+    if n is not None and len(wanted) != n:
+        raise InputError(f"-n asks for {n} samples and --seeds {seeds} for {len(wanted)}: give one, or make them agree")
+    return wanted

@@ -1,0 +1,254 @@
+"""The demonstration: Fashion-MNIST in three, four and six network evaluations, beside the usual samplers, in one run.
+
+The network is measured once and every start is fitted once; the plans, and the two baselines that have anything to
+choose, are then chosen by the same function with the same care. All arms draw from the same seeds. Starts are fitted,
+and pilots held against, the training images only; scores are against test images, which neither the starts nor the
+network have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.budget import Budget
+from headstart.choose import fit, fit_starts, hold_out
+from headstart.data import fashion_mnist
+from headstart.denoiser import Counted, Denoiser
+from headstart.errors import ArtefactError, InputError
+from headstart.initialization import Isotropic
+from headstart.metrics import Reference, Scores, evaluate, floor
+from headstart.models import features, load_denoiser
+from headstart.plan import Plan
+from headstart.profile import Profile
+from headstart.progress import Progress
+from headstart.report import write_demo_report
+from headstart.report.images import write_whole
+from headstart.schedule import Schedule, rho_grid
+from headstart.solver import DPMSolverPP2M, Heun, Solver
+
+__all__ = ["run"]
+
+#: EDM's range of noise levels.
+SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much the demonstration does."""
+
+    plans: tuple[int, ...] = (3, 4, 6)
+    grids: tuple[int, ...] = (4, 6, 10)
+    baselines: tuple[int, ...] = (4, 6)
+    profile_samples: int = 256
+    cost_samples: int = 96
+    pilot_samples: int = 256
+    shown: int = 64
+
+
+QUICK = Sizes((3,), (4,), (4,), profile_samples=32, cost_samples=16, pilot_samples=16, shown=16)
+
+
+def run(
+    out: Path,
+    *,
+    n: int = 1000,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    quick: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Plan, sample and score; write ``results.json`` and ``report.html`` into ``out``.
+
+    Arguments:
+        out: a folder, made if it is missing.
+        n: images per arm, at least 2 and at most 14,000.
+        seed: of fitting; the images' own seeds are seed * 2^32, seed * 2^32 + 1, ...
+        device: where the network works.
+        batch_size: images per call of the network.
+        quick: at most 64 images and fewer arms, to see that everything works.
+        progress: told of what takes time.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        InputError: if n is out of its range.
+        ArtefactError: if the folder cannot be written.
+    """
+    began = time.perf_counter()
+    bar = progress or Progress()
+    real = fashion_mnist("train", bundled=True).samples
+    sizes, n = (QUICK, min(n, 64)) if quick else (Sizes(), n)
+    if not 2 <= n <= len(real):
+        raise InputError(f"the demonstration draws 2 to {len(real)} images per arm: got {n}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{out} cannot be made: {error.strerror}") from error
+    if quick:
+        real = real[:2000]
+
+    denoiser = load_denoiser("builtin:fashion-mnist", device)
+    reference = Reference.of(fashion_mnist("test", bundled=True).samples, features(device), progress=bar)
+    noise_floor = floor(reference, real, n, seed, bar)
+    seeds = [seed * 2**32 + i for i in range(n)]
+
+    rows: list[dict[str, Any]] = []
+    images: dict[str, Tensor] = {"real": real[: sizes.shown]}
+    plans: list[dict[str, Any]] = []
+    for arm, plan in _arms(denoiser, real, sizes, seed, device, batch_size, bar):
+        counted = Counted(denoiser)
+        started = time.perf_counter()
+        samples = plan.sample(counted, seeds=seeds, batch_size=batch_size, device=device, progress=bar)
+        seconds = time.perf_counter() - started
+        nfe = counted.samples // n
+        images[f"{arm} {nfe}"] = samples[: sizes.shown]
+        scores = evaluate(samples, reference, bar)
+        rows.append(_row(arm, plan, nfe, seed, scores, seconds))
+        if arm == "plan":
+            plans.append(_plan(plan))
+            plan.save(out / f"plan-{nfe}")
+    profile = plan.profile
+    results = {
+        "rows": rows,
+        "floor": {**_scores(noise_floor), "seed": seed},
+        "environment": environment(device),
+        "plans": plans,
+        "profile": {
+            "sigmas": profile.sigmas.tolist(),
+            "loss": profile.loss.tolist(),
+            "corrector": profile.corrector.mean(axis=0).tolist(),
+            "defect": profile.defect.mean(axis=0).tolist(),
+        },
+        "data": f"Fashion-MNIST: {len(real)} training images to fit on, {len(reference)} test images to score against",
+        "seconds": time.perf_counter() - began,
+    }
+    write_demo_report(results, images, out / "report.html")
+    write_whole(json.dumps(results, indent=1, allow_nan=False).encode(), out / "results.json")
+    return results
+
+
+def _arms(
+    denoiser: Denoiser,
+    real: Tensor,
+    sizes: Sizes,
+    seed: int,
+    device: torch.device | str,
+    batch_size: int,
+    bar: Progress,
+) -> Iterator[tuple[str, Plan]]:
+    """The arms one by one, each as a plan; what all of them share is measured and fitted first, and timed."""
+    began = time.perf_counter()
+    fitted_on, held_out = hold_out(real, seed)
+    profile = Profile.measure(
+        denoiser,
+        real[held_out],
+        samples=sizes.profile_samples,
+        cost_samples=sizes.cost_samples,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        progress=bar,
+    )
+    starts = fit_starts(real[fitted_on], seed=seed, progress=bar)
+    shared = time.perf_counter() - began
+
+    def chosen(nfe: int, families: list[Any], horizon: float | None = None) -> Plan:
+        plan = fit(
+            denoiser,
+            real,
+            nfe,
+            profile=profile,
+            initialization=families,
+            horizon=horizon,
+            pilot_samples=sizes.pilot_samples,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            progress=bar,
+        )
+        return replace(plan, fit_seconds=plan.fit_seconds + shared)
+
+    isotropic, gaussian = starts[0], starts[1]
+    for nfe in sizes.plans:
+        yield "plan", chosen(nfe, starts)
+    yield "edm-heun", _by_hand(profile, rho_grid(18, SIGMA_MAX, SIGMA_MIN), Heun())
+    for nfe in sizes.grids:
+        yield "dpm++2m", _by_hand(profile, rho_grid(nfe, SIGMA_MAX, SIGMA_MIN), DPMSolverPP2M())
+    for nfe in sizes.baselines:
+        yield "noise + learned schedule", chosen(nfe, [isotropic], SIGMA_MAX)
+    for nfe in sizes.baselines:
+        yield "gaussian start", chosen(nfe, [gaussian])
+
+
+def _by_hand(profile: Profile, schedule: Schedule, solver: Solver) -> Plan:
+    """A baseline with nothing to choose, for which no budget is drawn up."""
+    start = Isotropic(profile.shape)
+    return Plan(solver.nfe(schedule), start, schedule, solver, Budget(None, ()), profile)
+
+
+def _row(arm: str, plan: Plan, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "initialization": plan.initialization.name,
+        "horizon": plan.horizon,
+        "schedule": plan.schedule.name,
+        "solver": plan.solver.name,
+        "nfe": nfe,
+        "seed": seed,
+        **_scores(scores),
+        "sample_seconds": seconds,
+        "fit_seconds": plan.fit_seconds,
+        "sigmas": list(plan.schedule.sigmas),
+    }
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    return {name: getattr(scores, name) for name in ("frechet", "swd", "max_swd", "n")}
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    """A plan as the report shows it."""
+    start = plan.budget.initialization
+    screened = plan.candidates[0]
+    curve = [c for c in plan.candidates if (c.schedule, c.sigma_min) == (screened.schedule, screened.sigma_min)]
+    return {
+        "nfe": plan.nfe,
+        "horizon": plan.horizon,
+        "initialization": plan.initialization.name,
+        "schedule": plan.schedule.name,
+        "sigmas": list(plan.schedule.sigmas),
+        "solver": plan.solver.name,
+        "fit_seconds": plan.fit_seconds,
+        "explanation": plan.explain(),
+        "budget": {
+            "initialization": None if start is None else [start.value, start.error],
+            "discretization": list(plan.budget.discretization),
+            "total": plan.budget.total,
+        },
+        "curve": [asdict(candidate) for candidate in curve if candidate.solver == screened.solver],
+    }
+
+
+def environment(device: torch.device | str) -> dict[str, str | int]:
+    """Versions and the machine, without names that identify it."""
+    packages = ("headstart", "torch", "numpy", "scipy", "scikit-learn")
+    return {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "device": str(device),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,13 @@
+"""Where the reverse process starts: laws for the data noised at a short horizon."""
+
+from headstart.initialization.base import Initialization
+from headstart.initialization.empirical import Empirical
+from headstart.initialization.gaussian import Gaussian, Isotropic
+from headstart.initialization.mixture import Mixture
+
+__all__ = ["INITIALIZATIONS", "Empirical", "Gaussian", "Initialization", "Isotropic", "Mixture"]
+
+#: The families, by the name under which a plan stores them.
+INITIALIZATIONS: dict[str, type[Initialization]] = {
+    family.name: family for family in (Isotropic, Gaussian, Mixture, Empirical)
+}

@@ -1,0 +1,69 @@
+"""Noised data: the law that every start is after, but one that hands back training data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.errors import InputError
+from headstart.initialization.base import Initialization
+from headstart.noise import Noise
+
+__all__ = ["Empirical"]
+
+
+class Empirical(Initialization):
+    """A random training sample plus noise: an oracle, for comparison only.
+
+    At a short horizon its samples are training data seen through little noise, and sampling can return them.
+
+    Arguments:
+        data: shape (N, \\*S).
+        labels: classes, shape (N,), or None.
+    """
+
+    name = "empirical"
+    oracle = True
+
+    def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
+        self.shape = tuple(data.shape[1:])
+        self.data, self.labels = data, labels
+
+    @classmethod
+    def fit(cls, data: Tensor, *, labels: Tensor | None = None) -> Empirical:
+        """The data (N, \\*S) themselves."""
+        return cls(data, labels)
+
+    def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
+        eps = noise.normal(self.shape)
+        share = noise.uniform().double().cpu()
+        if label is None or self.labels is None:
+            index = (share * len(self.data)).long().clamp_max(len(self.data) - 1)
+        else:
+            index = torch.stack([self._of_class(int(c), float(u)) for c, u in zip(label, share, strict=True)])
+        return self.data[index].to(eps) + sigma * eps
+
+    def _of_class(self, label: int, share: float) -> Tensor:
+        assert self.labels is not None
+        own = (self.labels == label).nonzero()[:, 0]
+        if not len(own):
+            raise InputError(f"no training sample has the label {label}")
+        return own[min(int(share * len(own)), len(own) - 1)]
+
+    def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+        raise InputError(
+            "noised training data have no useful density: held-out data lie far from every training sample"
+        )
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {}, {"data": self.data} if self.labels is None else {"data": self.data, "labels": self.labels}
+
+    @classmethod
+    def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Empirical:
+        return cls(tensors["data"], tensors.get("labels"))
+
+    def __repr__(self) -> str:
+        return f"Empirical({len(self.data)} samples of shape {self.shape}, oracle)"

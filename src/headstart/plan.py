@@ -1,0 +1,362 @@
+"""The plan: where to start, which levels to visit and how to move between them, for a number of network evaluations.
+
+A plan is chosen by :func:`headstart.fit`, samples any denoiser of the same data, and is saved as a folder of two files:
+``plan.json`` (what was chosen, and why) and ``tensors.safetensors`` (the start's parameters and the profile). Neither
+can execute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from headstart.budget import Budget, Estimate
+from headstart.denoiser import Denoiser
+from headstart.errors import ArtefactError, InputError
+from headstart.initialization import INITIALIZATIONS, Initialization
+from headstart.noise import Noise
+from headstart.profile import Profile, rows_of
+from headstart.progress import Progress
+from headstart.schedule import Schedule
+from headstart.solver import SOLVERS, Solver
+
+__all__ = ["Candidate", "Plan"]
+
+#: The version of the folder's layout that this code writes, and the newest that it reads.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One combination that was looked at on the way to a plan.
+
+    Attributes:
+        initialization: name of the family.
+        horizon: sigma_T.
+        schedule: name of the kind of schedule.
+        sigma_min: its last level above 0.
+        solver: name of the solver.
+        e_init: the start's error in nats, or None if it has no density.
+        e_init_error: its standard error.
+        b_ode: the whole budget, in nats.
+        pilot: sliced Wasserstein distance of pilot samples to held-out data, or None if it was not piloted.
+    """
+
+    initialization: str
+    horizon: float
+    schedule: str
+    sigma_min: float
+    solver: str
+    e_init: float | None
+    e_init_error: float | None
+    b_ode: float
+    pilot: float | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan:
+    """A start, a schedule and a solver, with the budget that justifies them.
+
+    Attributes:
+        nfe: network evaluations per sample.
+        initialization: where the reverse process starts.
+        schedule: which levels it visits.
+        solver: how it moves between them.
+        budget: the error budget in nats.
+        profile: the measurements that the choice rests on.
+        candidates: what else was looked at.
+        criterion: what decided: "pilot" or "nats".
+        chosen: how the user or the criterion came to each part, for :meth:`explain`.
+        seed: of everything random in fitting.
+        fit_seconds: wall-clock time of fitting, measuring included.
+    """
+
+    nfe: int
+    initialization: Initialization
+    schedule: Schedule
+    solver: Solver
+    budget: Budget
+    profile: Profile
+    candidates: tuple[Candidate, ...] = ()
+    criterion: Literal["pilot", "nats"] = "pilot"
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    fit_seconds: float = 0.0
+
+    @property
+    def horizon(self) -> float:
+        """The level sigma_T that the reverse process starts from."""
+        return self.schedule.horizon
+
+    @torch.no_grad()
+    def sample(
+        self,
+        denoiser: Denoiser,
+        n: int | None = None,
+        *,
+        seeds: Iterable[int] | None = None,
+        batch_size: int = 256,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        progress: Progress | None = None,
+        **conditions: Any,
+    ) -> Tensor:
+        """New samples, each a function of its own seed alone.
+
+        Arguments:
+            denoiser: the network, on ``device``.
+            n: how many samples; their seeds are then 0 to n - 1.
+            seeds: one seed a sample, instead of n.
+            batch_size: samples per call of the network.
+            device: where the network works.
+            dtype: of the states.
+            progress: told of the batches.
+            conditions: handed to the network; tensors of length n go with the samples. ``label`` also conditions a
+                start that was fitted with labels.
+
+        Returns:
+            Samples of shape (n, \\*S), on the CPU.
+
+        Raises:
+            InputError: if neither or both of n and seeds are given, they are empty, or the label does not fit.
+            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+        """
+        if (n is None) == (seeds is None):
+            raise InputError("say how many samples to draw (n) or give their seeds, and not both")
+        every = list(range(n)) if n is not None else [int(seed) for seed in seeds or ()]
+        if not every or batch_size < 1:
+            raise InputError(f"at least one sample is drawn at a time: got {len(every)}, in batches of {batch_size}")
+        starts = range(0, len(every), batch_size)
+        batches = []
+        for i in (progress or Progress()).track(starts, "sampling", len(starts)):
+            part = slice(i, i + batch_size)
+            noise = Noise(every[part], device, dtype)
+            given = rows_of(conditions, part, len(every))
+            given = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in given.items()}
+            x = self.initialization.sample(noise, self.horizon, _label(given, len(noise)))
+            batches.append(self.solver.solve(denoiser, x, self.schedule, noise, **given).cpu())
+        return torch.cat(batches)
+
+    def explain(self) -> str:
+        """What was chosen and why, for a person."""
+        e_init = self.budget.initialization
+        steps = ", ".join(f"{k:.2g}" for k in self.budget.discretization) or "none above 0"
+        why = {part: f" ({reason})" for part, reason in self.chosen.items()}
+        lines = [
+            f"{self!r}",
+            "",
+            f"Start      {self.initialization!r} at sigma_T = {self.horizon:.3g}{why.get('start', '')}",
+            f"Levels     {self.schedule!r}{why.get('schedule', '')}",
+            f"Solver     {self.solver!r}, {self.nfe} network evaluations{why.get('solver', '')}",
+            "",
+            f"Error budget, in nats over {math.prod(self.profile.shape)} dimensions:",
+            f"  initialization   {'not known: an oracle has no density' if e_init is None else repr(e_init)}",
+            f"  discretization   {steps}",
+            f"  together         {self.budget.total:.3g}   (square of the sum of the roots)",
+        ]
+        if e_init is not None and e_init.value < -2 * e_init.error:
+            lines.append("  Below 0: at this horizon the start models the noised data better than the network does.")
+        if self.initialization.oracle:
+            lines.append("  This start hands back training data through noise: for comparison only.")
+        compared = [c for c in self.candidates if c.pilot is not None]
+        if compared:
+            lines += ["", f"Decided by a pilot of {len(compared)} candidates (sliced Wasserstein to held-out data):"]
+            for c in sorted(compared, key=lambda c: c.pilot or 0.0)[:5]:
+                start = "" if c.e_init is None else f"E_init {c.e_init:7.2f}, "
+                lines.append(
+                    f"  {c.pilot:.4f}  {c.initialization} at {c.horizon:.3g}, {c.schedule} to {c.sigma_min:.3g}, "
+                    f"{c.solver}: {start}budget {c.b_ode:.3g}"
+                )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({self.nfe} evaluations: {self.initialization.name} start at {self.horizon:.3g}, "
+            f"{self.schedule.name} levels, {self.solver.name}; budget {self.budget.total:.3g} nats)"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan without its tensors, as plain values for JSON."""
+        values, _ = self.initialization.state()
+        start = self.budget.initialization
+        return {
+            "format": "headstart-plan",
+            "version": VERSION,
+            "nfe": self.nfe,
+            "initialization": {"name": self.initialization.name, "values": values},
+            "schedule": {"name": self.schedule.name, "sigmas": list(self.schedule.sigmas)},
+            "solver": {"name": self.solver.name, "parameters": self.solver.parameters()},
+            "budget": {
+                "initialization": None if start is None else [start.value, start.error],
+                "discretization": list(self.budget.discretization),
+            },
+            "profile": {
+                "sigma_data": self.profile.sigma_data,
+                "shape": list(self.profile.shape),
+                "seed": self.profile.seed,
+            },
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "criterion": self.criterion,
+            "chosen": dict(self.chosen),
+            "seed": self.seed,
+            "fit_seconds": self.fit_seconds,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Write the plan as a folder, whole or not at all. An older plan there is replaced; nothing else ever is.
+
+        Raises:
+            ArtefactError: if the folder exists and is not a plan, or cannot be written (no space, no permission).
+        """
+        target = Path(folder)
+        if target.exists() and not (target / "plan.json").is_file():
+            raise ArtefactError(f"{target} exists and is not a plan: choose another name, or remove it first")
+        _, tensors = self.initialization.state()
+        curves = {name: getattr(self.profile, name) for name in ("sigmas", "losses", "corrector", "defect")}
+        stored = {f"initialization.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+        stored |= {f"profile.{name}": torch.from_numpy(curve.copy()) for name, curve in curves.items()}
+        blob = safetensors.torch.save(stored)
+        values = {**self.to_dict(), "tensors_sha256": hashlib.sha256(blob).hexdigest()}
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            try:
+                (partial / "tensors.safetensors").write_bytes(blob)
+                (partial / "plan.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+                partial.chmod(0o755)
+                replaced = partial.with_name(f"{partial.name}.replaced")
+                if target.exists():
+                    os.replace(target, replaced)
+                os.replace(partial, target)
+                shutil.rmtree(replaced, ignore_errors=True)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        except OSError as error:
+            raise ArtefactError(f"the plan cannot be written to {target}: {error.strerror or error}") from error
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Plan:
+        """The plan that :meth:`save` wrote.
+
+        Raises:
+            ArtefactError: if it is missing, damaged, or newer than this version of headstart.
+        """
+        source = Path(folder)
+        try:
+            values = json.loads((source / "plan.json").read_text())
+            blob = (source / "tensors.safetensors").read_bytes()
+        except OSError as error:
+            raise ArtefactError(
+                f"{source} is not a plan: {error.filename} cannot be read ({error.strerror})"
+            ) from error
+        except ValueError as error:
+            raise ArtefactError(f"{source} is damaged: plan.json is not JSON ({error})") from error
+        if not isinstance(values, dict) or values.get("format") != "headstart-plan":
+            raise ArtefactError(f"{source} is not a plan: plan.json does not say that it is one")
+        if isinstance(values.get("version"), int) and values["version"] > VERSION:
+            raise ArtefactError(
+                f"{source} has version {values['version']}, and this headstart reads up to {VERSION}: upgrade it"
+            )
+        try:
+            file = _PlanFile.model_validate(values)
+            if hashlib.sha256(blob).hexdigest() != file.tensors_sha256:
+                raise ArtefactError(
+                    f"{source} is damaged: tensors.safetensors is not the file that the plan was saved with"
+                )
+            return file.plan(safetensors.torch.load(blob))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ArtefactError(f"{source} is damaged: {where or 'plan.json'}: {first['msg']}") from error
+        except (InputError, SafetensorError, KeyError, TypeError) as error:
+            raise ArtefactError(f"{source} is damaged: {error}") from error
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Named(_Strict):
+    name: str
+    values: dict[str, Any] = {}
+    sigmas: list[FiniteFloat] = []
+    parameters: dict[str, FiniteFloat] = {}
+
+
+class _BudgetFile(_Strict):
+    initialization: tuple[FiniteFloat, FiniteFloat] | None
+    discretization: list[FiniteFloat]
+
+
+class _ProfileFile(_Strict):
+    sigma_data: FiniteFloat
+    shape: list[int]
+    seed: int
+
+
+class _PlanFile(_Strict):
+    """The schema of ``plan.json``, version 1."""
+
+    format: Literal["headstart-plan"]
+    version: Literal[1]
+    nfe: int
+    initialization: _Named
+    schedule: _Named
+    solver: _Named
+    budget: _BudgetFile
+    profile: _ProfileFile
+    candidates: list[Candidate]
+    criterion: Literal["pilot", "nats"]
+    chosen: dict[str, str]
+    seed: int
+    fit_seconds: FiniteFloat
+    tensors_sha256: str
+
+    def plan(self, tensors: Mapping[str, Tensor]) -> Plan:
+        def group(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        curves = group("profile.")
+        start = self.budget.initialization
+        family = INITIALIZATIONS[self.initialization.name]
+        return Plan(
+            nfe=self.nfe,
+            initialization=family.from_state(self.initialization.values, group("initialization.")),
+            schedule=Schedule(self.schedule.sigmas, self.schedule.name),
+            solver=SOLVERS[self.solver.name](**self.solver.parameters),
+            budget=Budget(None if start is None else Estimate(*start), tuple(self.budget.discretization)),
+            profile=Profile(
+                sigmas=curves["sigmas"].numpy(),
+                losses=curves["losses"].numpy(),
+                corrector=curves["corrector"].numpy(),
+                defect=curves["defect"].numpy(),
+                sigma_data=self.profile.sigma_data,
+                shape=tuple(self.profile.shape),
+                seed=self.profile.seed,
+            ),
+            candidates=tuple(self.candidates),
+            criterion=self.criterion,
+            chosen=self.chosen,
+            seed=self.seed,
+            fit_seconds=self.fit_seconds,
+        )
+
+
+def _label(conditions: Mapping[str, Any], count: int) -> Tensor | None:
+    """The classes of a batch, for a start: one label stands for all."""
+    label = conditions.get("label")
+    return None if label is None else torch.as_tensor(label).expand(count)

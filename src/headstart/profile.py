@@ -1,0 +1,271 @@
+r"""Measure a denoiser once: one pass over noise levels, from which every schedule and every budget is arithmetic.
+
+On samples :math:`x_\sigma = x_0 + \sigma \varepsilon` whose :math:`x_0` and :math:`\varepsilon` are drawn once and
+shared by all levels (common random numbers), and for neighbouring levels a > b:
+
+.. math:: l(\sigma) = E\,\|x_0 - D(x_\sigma, \sigma)\|^2 \qquad \text{(denoising loss)}
+
+.. math:: L_c(a, b) = b^2\, E\,\|s(x_a, b) - s(x_a, a)\|^2 \qquad \text{(corrector cost, order 2)}
+
+.. math:: L_d(a, b) = \frac{E\,\|F_\text{Heun}(x_a) - F_\text{Euler}(x_a)\|^2}{b^2 + \sigma_d^2}
+    \qquad \text{(defect cost, order 4)}
+
+with the score :math:`s = (D - x) / \sigma^2` and one step F of the probability-flow ODE from a to b. The first is the
+paper's; the second is ours: it needs no Jacobian, and for an isotropic Gaussian of standard deviation :math:`\sigma_d`
+it is the Kullback-Leibler divergence that the Euler step adds, to leading order.
+
+References:
+    Williams et al., *Score-Optimal Diffusion Schedules*, NeurIPS 2024, arXiv 2412.07877, Equations 13 to 15 (corrector
+    cost).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.denoiser import Denoiser, denoise
+from headstart.errors import DataError, InputError
+from headstart.progress import Progress
+from headstart.schedule import Length
+
+__all__ = ["Profile", "rows_of"]
+
+Curve = NDArray[np.float64]
+
+#: The grid of levels by default, in units of the data's standard deviation; it holds EDM's 80 for images.
+HIGHEST, LOWEST, LEVELS = 200.0, 0.02, 40
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What one measuring pass found. Made by :meth:`measure`.
+
+    Attributes:
+        sigmas: the levels, decreasing, shape (G,).
+        losses: :math:`\\|x_0 - D\\|^2` of each sample at each level, shape (M, G).
+        corrector: corrector cost of each sample between neighbours, shape (C, G - 1), with C at most M.
+        defect: defect cost likewise.
+        sigma_data: standard deviation of the data per coordinate.
+        shape: the shape S of one sample.
+        seed: of the noise.
+        samples: the M clean samples, or None for a profile that was loaded: they are data, and not saved.
+        label: their classes, or None.
+    """
+
+    sigmas: Curve
+    losses: Curve
+    corrector: Curve
+    defect: Curve
+    sigma_data: float
+    shape: tuple[int, ...]
+    seed: int
+    samples: Tensor | None = None
+    label: Tensor | None = None
+
+    @classmethod
+    def measure(
+        cls,
+        denoiser: Denoiser,
+        data: Tensor,
+        *,
+        sigmas: Curve | None = None,
+        samples: int = 256,
+        cost_samples: int = 96,
+        conditions: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        batch_size: int = 256,
+        progress: Progress | None = None,
+    ) -> Profile:
+        """One pass: G evaluations a sample for the loss, and 2 G more for the costs.
+
+        Arguments:
+            denoiser: the network.
+            data: clean samples that the start is not fitted on, shape (N, \\*S).
+            sigmas: the levels, decreasing and above 0; by default 40, log-spaced from 200 to 0.02 times the data's
+                standard deviation.
+            samples: how many samples the loss is measured on, at most N.
+            cost_samples: how many of them the costs are measured on.
+            conditions: handed to the denoiser; tensors of length N go with the data.
+            seed: of the choice of samples and of the noise.
+            device: where the denoiser works.
+            batch_size: samples per call.
+            progress: told of the levels.
+
+        Raises:
+            DataError: if the data are fewer than two, not finite, or all equal.
+            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+            InputError: if the levels are not decreasing, or a number is out of its range.
+        """
+        if len(data) < 2 or not torch.isfinite(data).all():
+            raise DataError("a profile needs at least two samples, without NaN or Inf")
+        sigma_data = float(data.double().flatten(1).var(dim=0).mean().sqrt())
+        if sigma_data == 0:
+            raise DataError("all samples are equal: there is nothing to generate")
+        if sigmas is None:
+            sigmas = np.geomspace(HIGHEST * sigma_data, LOWEST * sigma_data, LEVELS)
+        sigmas = np.asarray(sigmas, dtype=np.float64)
+        if (
+            sigmas.ndim != 1
+            or len(sigmas) < 3
+            or (np.diff(sigmas) >= 0).any()
+            or not np.isfinite(sigmas).all()
+            or sigmas[-1] <= 0
+        ):
+            raise InputError("a profile needs at least three finite levels, strictly decreasing and above 0")
+        if samples < 2 or cost_samples < 2:
+            raise InputError(f"a profile needs at least 2 samples: got {samples} and {cost_samples}")
+
+        index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:samples]
+        x0 = data[index].float()
+        eps = _noise_like(x0, seed)
+        given = rows_of(conditions or {}, index, len(data))
+        starts = range(0, len(x0), batch_size)
+        rows: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in starts]
+        for level, a in (progress or Progress()).track(list(enumerate(sigmas)), "measuring the network"):
+            b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
+            for row, i in zip(rows, starts, strict=True):
+                part = slice(i, i + batch_size)
+                conds = {
+                    k: v.to(device) if isinstance(v, Tensor) else v for k, v in rows_of(given, part, len(x0)).items()
+                }
+                costed = min(cost_samples - i, batch_size)
+                loss, costs = _measure_level(
+                    denoiser, x0[part].to(device), eps[part].to(device), float(a), b, sigma_data, costed, conds
+                )
+                row[0].append(loss)
+                if costs is not None:
+                    row[1].append(costs[0])
+                    row[2].append(costs[1])
+        losses, corrector, defect = (
+            torch.cat([torch.stack(row[k], 1) for row in rows if row[k]]).numpy() for k in range(3)
+        )
+        label = given.get("label")
+        return cls(
+            sigmas=sigmas,
+            losses=losses,
+            corrector=corrector,
+            defect=defect,
+            sigma_data=sigma_data,
+            shape=tuple(data.shape[1:]),
+            seed=seed,
+            samples=x0,
+            label=label if isinstance(label, Tensor) else None,
+        )
+
+    @property
+    def noise(self) -> Tensor:
+        """The noise :math:`\\varepsilon` of the samples, drawn again from the seed, of their shape."""
+        if self.samples is None:
+            raise InputError("this profile was loaded, and the samples it was measured on are not saved: measure anew")
+        return _noise_like(self.samples, self.seed)
+
+    @property
+    def loss(self) -> Curve:
+        """The denoising loss l(sigma), shape (G,)."""
+        return np.asarray(self.losses.mean(axis=0))
+
+    @property
+    def loss_error(self) -> Curve:
+        """The standard error of :attr:`loss`."""
+        return np.asarray(self.losses.std(axis=0, ddof=1) / np.sqrt(len(self.losses)))
+
+    def length(self, cost: str) -> Length:
+        """The length by the "corrector" cost (order 2) or the "defect" cost (order 4).
+
+        Raises:
+            InputError: if the cost is unknown.
+        """
+        if cost not in ("corrector", "defect"):
+            raise InputError(f"unknown cost {cost!r}: a profile has 'corrector' and 'defect'")
+        if cost == "corrector":
+            return Length(self.sigmas, self.corrector.mean(axis=0), 2)
+        return Length(self.sigmas, self.defect.mean(axis=0), 4)
+
+    def information(self, sigma: float) -> Curve:
+        r"""What the network says noised data tell of clean data, :math:`\int_\sigma^\infty s^{-3}\, l(s)\, ds` nats,
+        shape (M,).
+
+        One number a sample, so that differences between starts keep their small variance. Between levels, the integrand
+        :math:`l(s) / s^2` in ln s is a power law, whose integral is the step times the logarithmic mean of its ends;
+        above the highest level the loss is that of the highest.
+
+        Raises:
+            InputError: if sigma lies outside the levels.
+
+        References:
+            Guo, Shamai and Verdu, *Mutual Information and Minimum Mean-Square Error in Gaussian Channels*, 2005
+            (I-MMSE).
+        """
+        low, high = self.sigmas[-1], self.sigmas[0]
+        if not low * (1 - 1e-9) <= sigma <= high * (1 + 1e-9):
+            raise InputError(f"the network was measured from sigma = {high:.6g} down to {low:.6g}: got {sigma:.6g}")
+        place = np.log(np.clip(sigma, low, high))
+        levels = np.log(self.sigmas)
+        f = np.log(np.maximum(self.losses, 1e-300)) - 2 * levels
+        upper = levels > place
+        ends = np.array([np.interp(place, levels[::-1], row[::-1]) for row in f])[:, None]
+        nodes, f = np.concatenate([levels[upper], [place]]), np.concatenate([f[:, upper], ends], axis=1)
+        pieces = -np.diff(nodes) * _logarithmic_mean(f[:, :-1], f[:, 1:])
+        return np.asarray(pieces.sum(axis=1) + 0.5 * np.exp(f[:, 0]))
+
+    def __repr__(self) -> str:
+        return (
+            f"Profile({len(self.losses)} samples of shape {self.shape} at {len(self.sigmas)} levels, "
+            f"{self.sigmas[0]:.4g} to {self.sigmas[-1]:.4g}; sigma_data {self.sigma_data:.4g})"
+        )
+
+
+@torch.no_grad()
+def _measure_level(
+    denoiser: Denoiser,
+    x0: Tensor,
+    eps: Tensor,
+    a: float,
+    b: float | None,
+    sigma_data: float,
+    costed: int,
+    conditions: Mapping[str, Any],
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """Loss at level a, and corrector and defect cost of the step to b on the first ``costed`` samples."""
+    x = x0 + a * eps
+    clean = denoise(denoiser, x, a, **conditions)
+    loss = _norm2(x0 - clean)
+    if b is None or costed < 1:
+        return loss, None
+    conditions = rows_of(conditions, slice(0, costed), len(x))
+    x, clean = x[:costed], clean[:costed]
+    # The scores' difference in a form without cancellation (s_b - s_a at the same x).
+    moved = (denoise(denoiser, x, b, **conditions) - clean) / b**2 + (clean - x) * (1 / b**2 - 1 / a**2)
+    slope = (x - clean) / a
+    euler = x + (b - a) * slope
+    bend = (euler - denoise(denoiser, euler, b, **conditions)) / b - slope
+    return loss, (b**2 * _norm2(moved), (0.5 * (b - a)) ** 2 * _norm2(bend) / (b**2 + sigma_data**2))
+
+
+def _noise_like(x0: Tensor, seed: int) -> Tensor:
+    return torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _norm2(x: Tensor) -> Tensor:
+    return x.flatten(1).double().square().sum(1).cpu()
+
+
+def _logarithmic_mean(a: Curve, b: Curve) -> Curve:
+    """Of exp(a) and exp(b): (e^b - e^a) / (b - a), which is e^a where they are equal."""
+    gap = b - a
+    near = np.abs(gap) < 1e-6
+    ratio = np.where(near, 1 + gap / 2, np.expm1(np.where(near, 1.0, gap)) / np.where(near, 1.0, gap))
+    return np.asarray(np.exp(a) * ratio)
+
+
+def rows_of(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> dict[str, Any]:
+    """The conditions of some of ``count`` samples: tensors of that length are indexed, everything else is kept."""
+    return {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == count else v for k, v in conditions.items()}

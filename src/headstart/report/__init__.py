@@ -1,0 +1,6 @@
+"""What a run found, for people to read: figures, image grids and one self-contained HTML page."""
+
+from headstart.report.images import image_grid, save_png
+from headstart.report.page import verdict, write_demo_report
+
+__all__ = ["image_grid", "save_png", "verdict", "write_demo_report"]

@@ -1,0 +1,540 @@
+"""The figures of a report, each a pure function from plain values to one SVG element.
+
+An SVG keeps its text as text, carries no font, script or link, and names its colours as CSS variables with a fallback
+(``var(--plan, #c2410c)``): inside a page that defines the variables it follows the page's light or dark mode, alone it
+is drawn in the light colours. A figure with nothing to draw is the empty string.
+
+Figures are 360 units wide, or 300 where three stand side by side, with letters of 11: they can be read on a phone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "arm_colours",
+    "error_budget",
+    "horizon_curve",
+    "measured_profile",
+    "number",
+    "quality_against_nfe",
+    "quality_against_seconds",
+    "schedules",
+]
+
+#: The colours by name, for light and for dark mode. No two light ones are equal: that is how an SVG's are found again.
+LIGHT = {
+    "ink": "#1c2028",
+    "muted": "#5f6775",
+    "line": "#dedbd3",
+    "card": "#fffffe",
+    "plan": "#c2410c",
+    "heun": "#3d4654",
+    "dpm": "#1d6fb8",
+    "noise": "#7b4bb3",
+    "gaussian": "#0d7a66",
+    "other": "#97690a",
+    "floor": "#7c8592",
+}
+DARK = {
+    "ink": "#e9ebee",
+    "muted": "#a0a9b6",
+    "line": "#343b45",
+    "card": "#1a1e24",
+    "plan": "#ff8a57",
+    "heun": "#cdd4de",
+    "dpm": "#66b3f5",
+    "noise": "#bd98ee",
+    "gaussian": "#4cc9ac",
+    "other": "#e0b04c",
+    "floor": "#8d96a3",
+}
+
+WIDTH, FONT = 360, 11
+SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
+
+#: An arm's or a family's colour and marker, by the first of these words that its name holds.
+MARKS = {
+    "plan": ("plan", "o"),
+    "mixture": ("plan", "o"),
+    "heun": ("heun", "D"),
+    "dpm": ("dpm", "s"),
+    "noise": ("noise", "^"),
+    "isotropic": ("noise", "^"),
+    "gaussian": ("gaussian", "v"),
+}
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": FONT,
+    "text.color": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["line"],
+    "axes.labelcolor": LIGHT["muted"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": LIGHT["line"],
+    "grid.linewidth": 0.7,
+    "xtick.color": LIGHT["line"],
+    "ytick.color": LIGHT["line"],
+    "xtick.labelcolor": LIGHT["muted"],
+    "ytick.labelcolor": LIGHT["muted"],
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "legend.frameon": False,
+}
+
+Row = Mapping[str, Any]
+
+
+def number(value: float | str | None, digits: int = 3, *, padded: bool = False) -> str:
+    """A number as a person reads it: ``digits`` significant ones, whole ones above; "-" for none.
+
+    Arguments:
+        value: the number; text stays as it is.
+        digits: significant digits.
+        padded: keep the zeros at the end, for columns.
+
+    >>> number(5.0712), number(1234.5), number(0.02), number(0.02, padded=True), number(None)
+    ('5.07', '1,234', '0.02', '0.0200', '-')
+    """
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if abs(value) >= 10**digits - 0.5:
+        return f"{value:,.0f}"
+    return f"{value:#.{digits}g}".rstrip(".") if padded else f"{value:.{digits}g}"
+
+
+def arm_colours(names: Sequence[str]) -> dict[str, str]:
+    """The colour of every arm, or of every family, as a name in :data:`LIGHT`."""
+    return {name: _mark(name)[0] for name in names}
+
+
+def quality_against_nfe(rows: Sequence[Row], floor: Row) -> str:
+    """Frechet distance against network evaluations, one line an arm, with the floor of real against real.
+
+    Arguments:
+        rows: one mapping an arm and NFE, with "arm", "nfe" and "frechet".
+        floor: a mapping with "frechet".
+    """
+    ticks = sorted({float(row["nfe"]) for row in rows})
+    return _quality(
+        rows, floor, [row["nfe"] for row in rows], ticks, "network evaluations for an image", nfe_labels=False
+    )
+
+
+def quality_against_seconds(rows: Sequence[Row], floor: Row) -> str:
+    """Frechet distance against seconds for 1,000 images, start included; see :func:`quality_against_nfe`.
+
+    Arguments:
+        rows: as there, with "sample_seconds" and "n".
+        floor: as there.
+    """
+    return _quality(
+        rows, floor, [seconds_per_thousand(row) for row in rows], None, "seconds for 1,000 images", nfe_labels=True
+    )
+
+
+def seconds_per_thousand(row: Row) -> float | None:
+    """Seconds that an arm takes for 1,000 samples."""
+    return 1000 * row["sample_seconds"] / row["n"] if row.get("sample_seconds") and row.get("n") else None
+
+
+def _quality(
+    rows: Sequence[Row],
+    floor: Row,
+    places: Sequence[float | None],
+    ticks: Sequence[float] | None,
+    label: str,
+    nfe_labels: bool,
+) -> str:
+    points = [(row, x) for row, x in zip(rows, places, strict=True) if _positive(row.get("frechet")) and _positive(x)]
+    if not points:
+        return ""
+    with matplotlib.rc_context(STYLE):
+        figure, (ax,) = _figure(300, [1], left=38, bottom=40, top=24)
+        xs = [float(x or 0) for _, x in points]
+        ys = [float(row["frechet"]) for row, _ in points] + [floor["frechet"]] * _positive(floor.get("frechet"))
+        ax.set(xscale="log", yscale="log", xlim=_widen(xs, 1.18), ylim=(min(ys) / 1.4, max(ys) * 2))
+        _axis_ticks(ax, "x", ticks or _ticks(min(xs), max(xs)))
+        _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
+        _titles(ax, "Fréchet distance, log scale (lower is better)", label)
+        if _positive(floor.get("frechet")):
+            ax.axhline(floor["frechet"], color=LIGHT["floor"], linewidth=1.2, linestyle=(0, (4, 3)))
+            _note(ax, (0, floor["frechet"]), "real against real images", LIGHT["floor"], (5, 4), across=True)
+
+        labels: list[tuple[float, float, str, str]] = []
+        for arm in dict.fromkeys(str(row["arm"]) for row, _ in points):
+            colour, marker = LIGHT[_mark(arm)[0]], _mark(arm)[1]
+            own = sorted(
+                (float(x or 0), float(row["frechet"]), int(row["nfe"])) for row, x in points if row["arm"] == arm
+            )
+            x, y, nfes = zip(*own, strict=True)
+            strong = arm == "plan"
+            ax.plot(x, y, color=colour, marker=marker, linewidth=2.6 if strong else 1.6, zorder=4 if strong else 3)
+            if len(own) == 1:
+                ax.axhline(y[0], color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+            for at in own if nfe_labels and len(own) > 1 else ():
+                _note(ax, at[:2], str(at[2]), colour, (0, 7), size=9.5, align="center")
+            labels.append((x[-1], y[-1], arm if len(own) > 1 else f"{arm} {nfes[0]}", colour))
+        _label_lines(ax, labels)
+        return _svg(figure, f"Fréchet distance against {label}", f"quality-{label}")
+
+
+def _label_lines(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names at the ends of lines, pushed apart where they would meet.
+
+    The names stand in one column, right of where the last of the lines ends, each with a thin line to its end. A line
+    that ends far right has its name above its end instead, or below where there is more room.
+    """
+    ends = np.array([ax.transData.transform((x, y)) for x, y, _, _ in labels])
+    box, gap = ax.get_window_extent(), 15.0
+    far = ends[:, 0] > box.x0 + 0.72 * box.width
+    column = 16 + (ends[~far, 0].max() if not far.all() else 0.0)
+    height = ends[~far, 1]
+    for _ in range(200):
+        for low, high in pairwise(np.argsort(height, kind="stable")):
+            push = max(0.0, gap - (height[high] - height[low])) / 2
+            height[low], height[high] = height[low] - push, height[high] + push
+        height = np.clip(height, box.y0 + gap / 2, box.y1)
+    places = iter(height.tolist())
+    reach = [(at, column + 6 * len(label[2])) for at, label in zip(height, np.array(labels, object)[~far], strict=True)]
+    for (x, y, name, colour), end, right in zip(labels, ends[:, 1], far, strict=True):
+        near = [at for at, edge in reach if edge > box.x1 - 6 * len(name)]
+        at = max((end + 13, end - 13), key=lambda h: min([abs(h - n) for n in near] + [gap])) if right else next(places)
+        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5}
+        ax.annotate(
+            name,
+            (x, y),
+            xytext=(box.x1 + 2 if right else column, at),
+            textcoords="figure pixels",
+            color=colour,
+            fontweight="bold" if name == "plan" else "normal",
+            ha="right" if right else "left",
+            va="center",
+            arrowprops=None if right else arrow,
+            annotation_clip=False,
+        )
+
+
+def schedules(rows: Sequence[Row]) -> str:
+    """The noise levels that every arm visits, one row an arm and NFE, on a logarithmic axis with 0 at its left edge.
+
+    Arguments:
+        rows: mappings with "arm", "nfe" and "sigmas"; those without levels are left out.
+    """
+    rows = [row for row in rows if any(_positive(s) for s in row.get("sigmas") or ())]
+    if not rows:
+        return ""
+    levels = [float(s) for row in rows for s in row["sigmas"] if s > 0]
+    low, high = math.log10(min(levels)), math.log10(max(levels))
+    zero = low - 0.09 * max(high - low, 1)
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, (ax,) = _figure(56 + 31 * len(rows), [1], left=14, bottom=40, top=6, right=14)
+        ax.set(ylim=(len(rows) - 0.45, -0.8), xlim=(zero - 0.06, high + 0.1))
+        ticks = _ticks(10**low, 10**high, dense=False)
+        _axis_ticks(ax, "x", [zero, *(math.log10(t) for t in ticks)], ["0", *(f"{t:g}" for t in ticks)])
+        _axis_ticks(ax, "y", [])
+        ax.spines["left"].set_visible(False)
+        _titles(ax, "", f"noise level {SIGMA}, log scale; sampling runs from right to left")
+        for y, row in enumerate(rows):
+            colour, marker = LIGHT[_mark(str(row["arm"]))[0]], _mark(str(row["arm"]))[1]
+            xs = [math.log10(s) if s > 0 else zero for s in row["sigmas"]]
+            ax.plot(xs, [y] * len(xs), color=colour, linewidth=1.1, alpha=0.55)
+            ax.plot(xs, [y] * len(xs), color=colour, marker=marker, linestyle="none", markersize=5.5, clip_on=False)
+            bold = "bold" if row["arm"] == "plan" else "normal"
+            ax.text(zero, y - 0.3, f"{row['arm']} {row['nfe']}", color=colour, fontweight=bold, va="bottom")
+        return _svg(figure, "Noise levels visited by every arm", "schedules")
+
+
+def error_budget(plans: Sequence[Row]) -> str:
+    """The parts of every plan's error bound in nats: initialization, then the steps.
+
+    Arguments:
+        plans: mappings with "nfe" and "budget", which holds "initialization" (value and standard error),
+            "discretization" (a value a step) and "total".
+    """
+    plans = [plan for plan in plans if plan.get("budget")]
+    if not plans:
+        return ""
+    parts = [
+        (_pair(plan["budget"].get("initialization")), _clean(plan["budget"].get("discretization"))) for plan in plans
+    ]
+    low = min(0.0, *(start for (start, _), _ in parts))
+    high = max(max(start, 0.0) + sum(steps) for (start, _), steps in parts) or 1.0
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure, (ax,) = _figure(66 + 54 * len(plans), [1], left=14, bottom=40, top=22, right=14)
+        span = high - low
+        ax.set(ylim=(len(plans) - 0.5, -0.75), xlim=(low - 0.02 * span, high + 0.03 * span))
+        ax.axvline(0, color=LIGHT["muted"], linewidth=0.8)
+        _axis_ticks(ax, "y", [])
+        ax.spines["left"].set_visible(False)
+        _titles(ax, "", "nats")
+        unit = ax.get_window_extent().width / (1.05 * span)
+        for y, (plan, ((start, error), steps)) in enumerate(zip(plans, parts, strict=True)):
+            ax.barh(y + 0.08, start, height=0.34, color=LIGHT["plan"])
+            left = max(start, 0.0)
+            for step, value in enumerate(steps):
+                ax.barh(y + 0.08, value, left=left, height=0.34, color=LIGHT["dpm"], alpha=(0.95, 0.65)[step % 2])
+                if value * unit > 16:
+                    ax.text(
+                        left + value / 2,
+                        y + 0.08,
+                        str(step + 1),
+                        color=LIGHT["card"],
+                        ha="center",
+                        va="center",
+                        size=10,
+                    )
+                left += value
+            if error:
+                ax.plot([start - error, start + error], [y + 0.08] * 2, color=LIGHT["ink"], linewidth=1, marker="|")
+            ax.text(0, y - 0.16, f"{plan['nfe']} evaluations", va="bottom", fontweight="bold")
+            first = number(start if plan["budget"].get("initialization") else None)
+            total = f"{first} + {number(sum(steps))}; total {number(plan['budget'].get('total'))}"
+            ax.text(high, y - 0.16, total, va="bottom", ha="right", color=LIGHT["muted"])
+        names = [("initialization", LIGHT["plan"]), ("discretization, step by step", LIGHT["dpm"])]
+        handles = [ax.barh(0, 0, color=colour, label=name) for name, colour in names]
+        figure.legend(handles=handles, loc="upper left", ncols=2, bbox_to_anchor=(0, 1), **LEGEND)
+        return _svg(figure, "Error budget of every plan in nats", "budget")
+
+
+def horizon_curve(plan: Row) -> str:
+    """What every candidate start costs against the horizon: E_init, B_ODE and the pilot's distance, one line a family.
+
+    The first axis is linear between -1 and 1 nat and logarithmic beyond, since an E_init from the network's own loss
+    can be negative. The chosen horizon is a line, the flat region around it a band.
+
+    Arguments:
+        plan: a mapping with "nfe", "horizon", "initialization", "curve" and "flat_region"; an entry of the curve has
+            "initialization", "horizon", "e_init", "e_init_se", "b_ode" and "pilot".
+    """
+    curve = [entry for entry in plan.get("curve") or () if _positive(entry.get("horizon"))]
+    if not curve:
+        return ""
+    panels = [("e_init", "initialization error E_init, nats"), ("b_ode", "whole budget B_ODE, nats")]
+    if any(_positive(entry.get("pilot")) for entry in curve):
+        panels.append(("pilot", "pilot: distance to held-out data"))
+    families = list(dict.fromkeys(str(entry["initialization"]) for entry in curve))
+    horizons = [float(entry["horizon"]) for entry in curve]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(62 + 125 * len(panels), [1] * len(panels), left=36, bottom=40, top=42, gap=30, width=300)
+        for ax, (key, title) in zip(axes, panels, strict=True):
+            if all(_positive(edge) for edge in plan.get("flat_region") or [None]):
+                ax.axvspan(*plan["flat_region"], color=LIGHT["plan"], alpha=0.1, linewidth=0)
+            if _positive(plan.get("horizon")):
+                ax.axvline(plan["horizon"], color=LIGHT["plan"], linewidth=1, linestyle=(0, (3, 2)))
+            for family in families:
+                own = sorted(
+                    (entry for entry in curve if entry["initialization"] == family and entry.get(key) is not None),
+                    key=lambda entry: float(entry["horizon"]),
+                )
+                colour, marker = LIGHT[_mark(family)[0]], _mark(family)[1]
+                x, y = [float(e["horizon"]) for e in own], [float(e[key]) for e in own]
+                ax.plot(x, y, color=colour, marker=marker, markersize=4.5, linewidth=1.5, label=family)
+                if key == "e_init":
+                    error = [float(e.get("e_init_se") or 0) for e in own]
+                    ax.errorbar(x, y, yerr=error, ecolor=colour, elinewidth=0.8, fmt="none")
+                for entry in own:
+                    if family == plan.get("initialization") and entry["horizon"] == plan.get("horizon"):
+                        ring: dict[str, Any] = {
+                            "markersize": 12,
+                            "markerfacecolor": "none",
+                            "color": LIGHT["ink"],
+                        }
+                        ax.plot(entry["horizon"], entry[key], marker="o", **ring)
+            ax.set(xscale="log", xlim=_widen(horizons, 1.12))
+            values = [float(entry[key]) for entry in curve if entry.get(key) is not None]
+            if key != "e_init" and values and min(values) > 0:
+                ax.set(yscale="log", ylim=_widen(values, 1.25))
+                _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
+            elif values:
+                ax.set_yscale("symlog", linthresh=1)
+                ax.set_ylim(min(-0.3, 1.3 * min(values)), max(1.3, 1.6 * max(values)))
+                steps = [0.0] + [sign * 10.0**power for sign in (-1, 1) for power in range(7)]
+                _axis_ticks(ax, "y", [t for t in steps if ax.get_ylim()[0] <= t <= ax.get_ylim()[1]])
+            _axis_ticks(ax, "x", _ticks(min(horizons), max(horizons)))
+            ax.tick_params(labelbottom=ax is axes[-1])
+            _titles(ax, title, f"horizon {SIGMA}, log scale" if ax is axes[-1] else "")
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="upper left", ncols=min(len(names), 4), bbox_to_anchor=(0, 1), **LEGEND)
+        return _svg(figure, f"Cost against horizon at {plan['nfe']} evaluations", f"horizon-{plan['nfe']}")
+
+
+def measured_profile(profile: Row) -> str:
+    """The measured denoising loss, and the two costs that schedules are made from, against the noise level.
+
+    Arguments:
+        profile: a mapping with "sigmas" and, of the same length or one less (a value an interval), "loss",
+            "corrector" and "defect".
+    """
+    sigmas = np.asarray([s for s in profile.get("sigmas") or () if _positive(s)], dtype=np.float64)
+    series = {key: _series(sigmas, profile.get(key) or ()) for key in ("loss", "corrector", "defect")}
+    series = {key: (x, y) for key, (x, y) in series.items() if np.isfinite(y).any()}
+    panels = [[key for key in keys if key in series] for keys in (["loss"], ["corrector", "defect"])]
+    panels = [keys for keys in panels if keys]
+    if not panels:
+        return ""
+    colours = {"loss": LIGHT["ink"], "corrector": LIGHT["dpm"], "defect": LIGHT["plan"]}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(62 + 130 * len(panels), [1] * len(panels), left=44, bottom=40, top=24, gap=30)
+        for ax, keys in zip(axes, panels, strict=True):
+            ax.set(xscale="log", yscale="log", xlim=_widen(sigmas.tolist(), 1.1))
+            for key in keys:
+                x, y = series[key]
+                ax.plot(x, y, color=colours[key], label=key)
+            values = np.concatenate([series[key][1] for key in keys])
+            ax.set_ylim(_widen(values[np.isfinite(values)].tolist(), 1.5))
+            _axis_ticks(ax, "y", _ticks(*ax.get_ylim(), dense=False))
+            _axis_ticks(ax, "x", _ticks(float(sigmas.min()), float(sigmas.max()), dense=False))
+            ax.tick_params(labelbottom=ax is axes[-1])
+            title = "denoising loss" if keys == ["loss"] else "cost of a step"
+            if keys != ["loss"]:
+                ax.legend(loc="lower right", ncols=2, bbox_to_anchor=(1, 1.01), **LEGEND)
+            _titles(ax, title + ", log scale", f"noise level {SIGMA}, log scale" if ax is axes[-1] else "")
+        return _svg(figure, "Measured profile against the noise level", "profile")
+
+
+def _series(sigmas: NDArray[Any], values: Sequence[float | None]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Places and values for a log axis; values that are missing or not positive become gaps."""
+    y = np.asarray([v if _positive(v) else np.nan for v in values], dtype=np.float64)
+    x = np.sqrt(sigmas[:-1] * sigmas[1:]) if len(y) == len(sigmas) - 1 else sigmas
+    return (x, y) if len(x) == len(y) else (sigmas, np.full(len(sigmas), np.nan))
+
+
+LEGEND: dict[str, Any] = {
+    "borderpad": 0.1,
+    "borderaxespad": 0,
+    "handlelength": 1.3,
+    "columnspacing": 1.2,
+    "handletextpad": 0.5,
+}
+
+
+def _mark(name: str) -> tuple[str, str]:
+    """Colour and marker of an arm or a family."""
+    return next((mark for word, mark in MARKS.items() if word in name.lower()), ("other", "X"))
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
+def _pair(value: Sequence[float | None] | None) -> tuple[float, float]:
+    first, second = (*(value or ()), None, None)[:2]
+    return float(first or 0), float(second or 0)
+
+
+def _clean(values: Sequence[float | None] | None) -> list[float]:
+    return [float(value or 0) for value in values or ()]
+
+
+def _widen(values: Sequence[float], factor: float) -> tuple[float, float]:
+    """A log axis's limits, a little beyond the values."""
+    return min(values) / factor, max(values) * factor
+
+
+def _ticks(low: float, high: float, dense: bool = True) -> list[float]:
+    """Round numbers of a log axis between two, about as many as there is room for."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    inside = [
+        [d * 10.0**p for p in powers for d in ds if low <= d * 10.0**p * 1.0001 and d * 10.0**p <= high * 1.0001]
+        for ds in ((1, 2, 5), (1, 3), (1,))
+    ]
+    if len(inside[0]) < 2:
+        return [float(t) for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+    few = [ticks for ticks in inside if len(ticks) <= (8 if dense else 5)]
+    return few[0] if few else inside[-1][:: 1 + len(inside[-1]) // 7]
+
+
+def _axis_ticks(ax: Axes, axis: str, ticks: Sequence[float], labels: Sequence[str] | None = None) -> None:
+    names = dict(zip(ticks, labels or [f"{t:g}" for t in ticks], strict=True))
+    chosen = ax.xaxis if axis == "x" else ax.yaxis
+    chosen.set_major_locator(FixedLocator(list(ticks)))
+    chosen.set_minor_locator(NullLocator())
+    chosen.set_major_formatter(FuncFormatter(lambda value, _: names.get(value, f"{value:g}")))
+
+
+def _titles(ax: Axes, above: str, below: str) -> None:
+    """The vertical axis's name above the axes, to be read without turning the head, and the horizontal one's below."""
+    ax.annotate(above, (0, 1), (-24, 10), "axes fraction", "offset points", color=LIGHT["muted"], va="center")
+    ax.set_xlabel(below, labelpad=5)
+
+
+def _note(
+    ax: Axes,
+    at: tuple[float, float],
+    text: str,
+    colour: str,
+    offset: tuple[float, float],
+    size: float = FONT,
+    align: Any = "left",
+    across: bool = False,
+) -> None:
+    coordinates: Any = ax.get_yaxis_transform() if across else "data"
+    ax.annotate(text, at, offset, coordinates, "offset points", color=colour, size=size, ha=align, va="bottom")
+
+
+def _figure(
+    height: float,
+    panels: Sequence[float],
+    *,
+    left: float,
+    bottom: float,
+    top: float,
+    right: float = 10,
+    gap: float = 0,
+    width: float = WIDTH,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of the standard width with panels above each other; all lengths in its units, 72 to the inch."""
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    FigureCanvasSVG(figure)
+    free = height - top - bottom - gap * (len(panels) - 1)
+    axes, upper = [], height - top
+    for share in panels:
+        tall = free * share / sum(panels)
+        box = (left / width, (upper - tall) / height, (width - left - right) / width, tall / height)
+        axes.append(figure.add_axes(box))
+        upper -= tall + gap
+    return figure, axes
+
+
+def _svg(figure: Figure, title: str, name: str) -> str:
+    """The figure as one SVG element, its colours as CSS variables; ``name`` keeps the ids of two figures apart."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    body = buffer.getvalue()
+    body = body[body.index("<g id=") : body.rindex("</svg>")]
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    for key, colour in LIGHT.items():
+        body = body.replace(f": {colour}", f": var(--{key}, {colour})")
+    width, height = figure.get_size_inches() * 72
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" stroke-linejoin="round">\n'
+        f"<title>{escape(title)}</title>\n{body}</svg>"
+    )
