@@ -1,0 +1,50 @@
+# Everything runs in .venv, made on the first call and again when pyproject.toml or constraints.txt change.
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo quick test lint format clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
+
+demo: $(VENV)/.installed  ## plans and baselines on Fashion-MNIST: runs/demo/report.html and results.json
+	$(BIN)/headstart demo --out runs/demo
+
+quick: $(VENV)/.installed  ## the same with few samples, to see that it works: runs/quick
+	$(BIN)/headstart demo --quick --out runs/quick
+
+test: lint  ## lint, then all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tested  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.tested  ## put the code in form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and all caches, but no results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamps: what was installed, and since when.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"headstart needs Python 3.11 or newer; name one: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made $(INPUTS)
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed $(INPUTS)
+	$(PIP) -e '.[test,peers]'
+	@touch $@

@@ -1,0 +1,78 @@
+"""Bars hand on what they count, appear on terminals only, and only for work that lasts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from headstart.cli import progress
+from headstart.cli.progress import RichProgress
+
+
+@pytest.fixture
+def terminal() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=120)
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_bar_counts(terminal: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    bars = RichProgress(terminal)
+    seen = []
+    for item in bars.track("abc", "spelling"):
+        seen.append(item)
+        bars._bars.refresh()
+    assert seen == ["a", "b", "c"]
+    assert all(f"{i}/3" in shown(terminal) for i in range(3))
+    assert "spelling" in shown(terminal)
+
+
+def test_an_iterator_may_tell_its_length_apart(terminal: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    bars = RichProgress(terminal)
+
+    def items() -> Iterator[int]:
+        yield from range(7)
+
+    for _ in bars.track(items(), "counting", total=7):
+        bars._bars.refresh()
+    assert "6/7" in shown(terminal)
+
+
+def test_bars_nest_and_go(terminal: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    bars = RichProgress(terminal)
+    for _ in bars.track(range(2), "outer"):
+        for _ in bars.track(range(2), "inner"):
+            bars._bars.refresh()
+            assert len(bars._bars.tasks) == 2
+    assert "outer" in shown(terminal)
+    assert "inner" in shown(terminal)
+    for _ in bars.track(range(5), "left early"):
+        break
+    assert list(bars.track([], "nothing")) == []
+    with pytest.raises(ZeroDivisionError):
+        [1 / item for item in bars.track(range(3), "failing")]
+    assert bars._bars.tasks == []
+    assert not bars._bars.live.is_started
+
+
+def test_short_work_shows_no_bar(terminal: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 1e9)
+    bars = RichProgress(terminal)
+    for _ in bars.track(range(3), "quick"):
+        bars._bars.refresh()
+    assert "quick" not in shown(terminal)
+
+
+def test_nothing_is_written_where_no_one_can_see_it() -> None:
+    pipe = Console(file=io.StringIO(), force_terminal=False)
+    assert list(RichProgress(pipe).track(iter("abc"), "spelling")) == ["a", "b", "c"]
+    assert shown(pipe) == ""

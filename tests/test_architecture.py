@@ -1,0 +1,282 @@
+"""Who may import whom: the rules of the house, held by reading every import statement in the source.
+
+A part is a package or module right below ``headstart``, and ``MAY_IMPORT`` says which other parts it may know. The
+rules are checked on the whole tree, and on small made-up trees that break each of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "headstart"
+
+LEAVES = {"errors", "noise", "progress"}
+CONTRACT = LEAVES | {"denoiser"}
+BASE = CONTRACT | {"schedule", "solver", "targets"}
+PLANNED = BASE | {"profile", "initialization", "budget"}
+BELOW = PLANNED | {"plan", "metrics", "data", "choose"}
+
+#: What each part may import, besides itself. ``models`` and everything after it sit on top.
+MAY_IMPORT: Mapping[str, set[str]] = {
+    "errors": set(),
+    "progress": set(),
+    "noise": {"errors"},
+    "denoiser": LEAVES,
+    "schedule": CONTRACT,
+    "solver": CONTRACT | {"schedule"},
+    "targets": CONTRACT,
+    "metrics": {"errors", "progress"},
+    "data": {"errors", "progress"},
+    "profile": BASE,
+    "initialization": BASE,
+    "budget": BASE | {"profile", "initialization"},
+    "plan": PLANNED,
+    "choose": BELOW - {"choose"},
+    "models": BELOW,
+    "integrations": BELOW,
+    "report": BELOW,
+    "demo": BELOW | {"models", "integrations", "report"},
+    "cli": BELOW | {"models", "integrations", "report", "demo"},
+    "__main__": {"cli"},
+}
+
+#: Libraries that show things, and the parts that show them.
+SHOWN_BY = {
+    "jinja2": {"report"},
+    "markupsafe": {"report"},
+    "matplotlib": {"report"},
+    "rich": {"cli"},
+    "typer": {"cli"},
+}
+
+#: Distributions whose modules have another name.
+MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: ``name`` in full, where it stands, and whether it runs when the file is imported."""
+
+    file: Path
+    line: int
+    name: str
+    at_once: bool
+
+    def __str__(self) -> str:
+        return f"{self.file.as_posix()}:{self.line} imports {self.name}"
+
+
+def imports_of(file: Path, source: Path) -> Iterator[Import]:
+    """Every import of a file, also inside functions, by its full name."""
+    tree = ast.parse((source / file).read_text(encoding="utf-8"), str(file))
+    inside = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(outer)
+    }
+    package = ["headstart", *file.parts[:-1]]
+    for node in ast.walk(tree):
+        at_once = id(node) not in inside
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name, at_once)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*parts, *([node.module] if node.module else [])])
+            if module != "headstart":
+                yield Import(file, node.lineno, module, at_once)
+                continue
+            for alias in node.names:
+                found = (source / alias.name).is_dir() or (source / f"{alias.name}.py").is_file()
+                yield Import(file, node.lineno, f"headstart.{alias.name}" if found else "headstart", at_once)
+
+
+def part_of(file: Path) -> str:
+    """``schedule`` for schedule/base.py, ``plan`` for plan.py."""
+    return file.parts[0].removesuffix(".py")
+
+
+def files_of(source: Path) -> list[Path]:
+    return sorted(path.relative_to(source) for path in source.rglob("*.py"))
+
+
+def house_violations(source: Path) -> list[str]:
+    """Imports between the parts of the house that ``MAY_IMPORT`` does not allow."""
+    wrong = []
+    for file in files_of(source):
+        part = part_of(file)
+        if file == Path("__init__.py"):
+            continue
+        if part not in MAY_IMPORT:
+            wrong.append(f"{file.as_posix()} belongs to no known part: say in MAY_IMPORT what {part!r} may import")
+            continue
+        for item in imports_of(file, source):
+            root, *rest = item.name.split(".")
+            if root != "headstart":
+                continue
+            if not rest:
+                wrong.append(f"{item}: name the module that defines it, since headstart itself imports everything")
+            elif rest[0] != part and rest[0] not in MAY_IMPORT[part]:
+                allowed = ", ".join(sorted(MAY_IMPORT[part])) or "nothing of the house"
+                wrong.append(f"{item}: {part!r} may import {allowed}")
+    return wrong
+
+
+def library_violations(source: Path, required: set[str], optional: set[str]) -> list[str]:
+    """Libraries that are undeclared, optional ones that are imported at once or twice, and display below the top."""
+    wrong = []
+    users = defaultdict(set)
+    for file in files_of(source):
+        for item in imports_of(file, source):
+            library = item.name.split(".")[0]
+            if library == "headstart" or library in sys.stdlib_module_names:
+                continue
+            if library in optional - required:
+                users[library].add(file.as_posix())
+                if item.at_once:
+                    wrong.append(f"{item} at once: an optional library is imported in the function that needs it")
+            elif library not in required:
+                wrong.append(f"{item}: declare it in pyproject.toml, or do without")
+            if part_of(file) not in SHOWN_BY.get(library, {part_of(file)}):
+                wrong.append(f"{item}: only {' and '.join(SHOWN_BY[library])} may import {library}")
+    for library, files in users.items():
+        if len(files) > 1:
+            wrong.append(
+                f"{', '.join(sorted(files))} import {library}: an optional library has one module that needs it"
+            )
+    return wrong
+
+
+def statements_with_logic(source: Path) -> list[str]:
+    """What ``headstart/__init__.py`` holds besides a docstring, imports, ``__all__`` and ``__version__``."""
+    body = ast.parse((source / "__init__.py").read_text(encoding="utf-8")).body
+
+    def plain(statement: ast.stmt) -> bool:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            return True
+        if isinstance(statement, ast.Expr):
+            return isinstance(statement.value, ast.Constant)
+        return isinstance(statement, ast.Assign) and all(
+            isinstance(target, ast.Name) and target.id in ("__all__", "__version__") for target in statement.targets
+        )
+
+    return [f"__init__.py:{s.lineno} does more than re-export: {ast.unparse(s)}" for s in body if not plain(s)]
+
+
+def declared() -> tuple[set[str], set[str]]:
+    """The modules of the required and of the optional libraries in pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    def modules(requirements: list[str]) -> set[str]:
+        names = [re.split(r"[^A-Za-z0-9._-]", requirement)[0].lower() for requirement in requirements]
+        return {MODULES.get(name, name).replace("-", "_") for name in names}
+
+    extras = project["optional-dependencies"].values()
+    return modules(project["dependencies"]), modules([requirement for extra in extras for requirement in extra])
+
+
+def report(violations: list[str]) -> str:
+    return "\n".join([f"{len(violations)} imports break the rules of tests/test_architecture.py:", *violations])
+
+
+def test_parts_import_only_what_they_may_know() -> None:
+    violations = house_violations(SOURCE)
+    assert not violations, report(violations)
+
+
+def test_libraries_are_declared_and_stay_where_they_are_needed() -> None:
+    violations = library_violations(SOURCE, *declared())
+    assert not violations, report(violations)
+
+
+def test_the_package_itself_only_re_exports() -> None:
+    violations = statements_with_logic(SOURCE)
+    assert not violations, report(violations)
+
+
+def test_what_may_be_imported_has_no_circle() -> None:
+    order: list[str] = []
+    while rest := [part for part in MAY_IMPORT if part not in order]:
+        ready = [part for part in rest if MAY_IMPORT[part] <= set(order)]
+        assert ready, f"these parts may import each other in a circle: {', '.join(rest)}"
+        order += ready
+
+
+# The rules themselves, on made-up trees.
+
+REQUIRED, OPTIONAL = {"torch", "typer"}, {"diffusers", "torch"}
+
+
+def tree(folder: Path, files: Mapping[str, str]) -> Path:
+    for name, text in {"__init__.py": '"""House."""\n', **files}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return folder
+
+
+def violations_in(source: Path) -> list[str]:
+    return house_violations(source) + library_violations(source, REQUIRED, OPTIONAL) + statements_with_logic(source)
+
+
+def test_a_tree_that_keeps_the_rules_passes(tmp_path: Path) -> None:
+    source = tree(
+        tmp_path,
+        {
+            "__init__.py": '"""House."""\nfrom headstart.plan import Plan\n__all__ = ["Plan"]\n__version__ = "1"\n',
+            "errors.py": "import math\n",
+            "schedule/__init__.py": "from .base import Schedule\n",
+            "schedule/base.py": "from headstart.errors import E\nfrom . import classic\n",
+            "schedule/classic.py": "import torch.nn\n",
+            "plan.py": "from headstart import budget, errors\nfrom headstart.schedule.base import Schedule\n",
+            "budget.py": "",
+            "integrations/diffusers.py": "def pipeline():\n    import diffusers\n    return diffusers\n",
+            "cli/__init__.py": "import typer\nfrom headstart.plan import Plan\n",
+        },
+    )
+    assert violations_in(source) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("schedule/base.py", "from headstart.plan import Plan\n", "schedule/base.py:1 imports headstart.plan"),
+        ("solver/euler.py", "from ..report import page\n", "solver/euler.py:1 imports headstart.report"),
+        ("solver/euler.py", "from .. import cli\n", "solver/euler.py:1 imports headstart.cli"),
+        ("metrics/frechet.py", "import headstart.denoiser\n", "'metrics' may import errors, progress"),
+        ("plan.py", "def f():\n    from headstart import models\n", "plan.py:2 imports headstart.models"),
+        ("report/page.py", "from headstart import cli\n", "report/page.py:1 imports headstart.cli"),
+        ("errors.py", "from headstart.noise import Noise\n", "'errors' may import nothing of the house"),
+        ("budget.py", "from headstart import Plan\n", "name the module that defines it"),
+        ("helpers.py", "", "say in MAY_IMPORT what 'helpers' may import"),
+        ("integrations/hub.py", "import diffusers\n", "imports diffusers at once"),
+        ("noise.py", "import pandas as pd\n", "declare it in pyproject.toml"),
+        ("metrics/bar.py", "import typer\n", "only cli may import typer"),
+        ("__init__.py", "def fit():\n    pass\n", "does more than re-export"),
+        ("__init__.py", "print(__name__)\n", "does more than re-export"),
+    ],
+)
+def test_each_rule_can_be_broken(tmp_path: Path, file: str, text: str, said: str) -> None:
+    modules = {f"{name}.py": "" for name in ("denoiser", "noise", "plan")}
+    packages = {f"{name}/__init__.py": "" for name in ("cli", "models", "report")}
+    violations = violations_in(tree(tmp_path, {**modules, **packages, file: text}))
+    assert len(violations) == 1
+    assert said in violations[0]
+
+
+def test_an_optional_library_has_one_module(tmp_path: Path) -> None:
+    text = "def f():\n    import diffusers\n"
+    violations = violations_in(tree(tmp_path, {"integrations/a.py": text, "models/b.py": text}))
+    assert len(violations) == 1
+    assert violations[0].startswith("integrations/a.py, models/b.py import diffusers")

@@ -1,0 +1,202 @@
+"""Every snippet of the README, CONTRIBUTING and docs runs, in the order of its page.
+
+* A ``python`` block is executed, in one namespace a page and an empty folder a page. One that begins with a comment
+  ``# name.py`` is also written to that file, so that commands can use it.
+* A line ``$ command`` of a ``console`` block is run if it is ``headstart``; ``make``, ``pip`` and ``python`` are
+  checked against the Makefile, the constraints and the scripts.
+
+To keep this short, :func:`headstart.fit` is given fewer images than the page says, ``headstart evaluate`` fewer real
+samples, and ``headstart demo`` is only parsed: ``.ci/run`` runs it in small. Laws of few dimensions are fitted as
+written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+import headstart
+import headstart.choose
+from headstart.cli import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+#: Options that make a command short.
+SHORTER = {"evaluate": ["--reference-count", "400"]}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the line of the page where the text begins."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """The fenced blocks of a page in Markdown."""
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        yield Block(match[1], match[2], page.count("\n", 0, match.start(2)) + 1)
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The words of each command of a ``console`` block; a backslash continues a line."""
+    text = block.text.replace("\\\n", " ")
+    return [shlex.split(line.removeprefix("$ "), comments=True) for line in text.splitlines() if line.startswith("$ ")]
+
+
+def run_page(page: str) -> None:
+    """Run what a page says, in the current folder."""
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(page):
+        if block.language == "python":
+            if file := re.match(r"# (\w+\.py)\n", block.text):
+                Path(file[1]).write_text(block.text, encoding="utf-8")
+            exec(compile("\n" * (block.line - 1) + block.text, "page", "exec"), names)
+        elif block.language == "console":
+            for words in commands(block):
+                run_command(words)
+
+
+def run_command(words: list[str]) -> None:
+    if words[0] == "headstart":
+        run_headstart(words[1:])
+    elif words[0] == "make":
+        done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, env=quiet_make())
+        assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
+    elif words[:2] == ["pip", "install"]:
+        assert "-c" in words, f"{shlex.join(words)}: give it -c constraints.txt, or it may bring another torch"
+    elif words[0] == "python":
+        script = (ROOT / words[1]).read_text(encoding="utf-8")
+        for option in [word for word in words if word.startswith("--")]:
+            assert f'"{option}"' in script, f"{words[1]} has no option {option}"
+    else:
+        raise AssertionError(f"{shlex.join(words)}: there is no rule for checking {words[0]}")
+
+
+def quiet_make() -> dict[str, str]:
+    """The environment without what an outer make hands down."""
+    return {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+
+
+def run_headstart(words: list[str]) -> None:
+    if words[:1] == ["demo"]:
+        parse(words)
+        return
+    done = CliRunner().invoke(app, [*words, *SHORTER.get(words[0], [])])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, f"headstart {shlex.join(words)} exits with {done.exit_code}: {done.output}"
+
+
+def parse(words: list[str]) -> None:
+    """Let the command line read a command, without running it."""
+    group = typer.main.get_command(app)
+    context = group.make_context("headstart", list(words))
+    name, command, rest = group.resolve_command(context, list(words))  # type: ignore[attr-defined]
+    command.make_context(name, rest, parent=context)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder to work in, and a quick fit on images."""
+    fit = headstart.choose.fit
+
+    def quick(denoiser: Any, data: Any, nfe: int = 4, **options: Any) -> headstart.Plan:
+        dataset = data if isinstance(data, headstart.Dataset) else headstart.Dataset(torch.as_tensor(data))
+        if dataset.samples[0].numel() > 100:
+            labels = options.get("labels")
+            dataset = replace(dataset, samples=dataset.samples[:400], labels=None)
+            options["labels"] = None if labels is None else labels[:400]
+            options["pilot_samples"] = 16
+            if options.get("profile") is None and labels is None:
+                levels = np.geomspace(80, 0.01, 15)
+                options["profile"] = headstart.Profile.measure(
+                    denoiser, dataset.samples, sigmas=levels, samples=8, cost_samples=8
+                )
+        return fit(denoiser, dataset, nfe, **options)
+
+    monkeypatch.setattr(headstart, "fit", quick)
+    monkeypatch.setattr(headstart.choose, "fit", quick)
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and Path(sys.modules[name].__file__ or "").parent == tmp_path:
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_run(page: Path, small: None) -> None:
+    run_page(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    lost = [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
+    assert not lost, f"{page.name} links to {', '.join(lost)}"
+
+
+def test_the_readme_shows_both_commands_and_the_table() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = [words for block in blocks(text) if block.language == "console" for words in commands(block)]
+    assert ["make", "demo"] in shown
+    assert ["make", "test"] in shown
+    assert any(block.language == "python" and "fit(" in block.text for block in blocks(text))
+    assert re.search(r"<!-- demo-table -->\n.*\|.*\n<!-- /demo-table -->", text, re.DOTALL)
+
+
+def test_continuous_integration_runs_the_readme_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert re.search(r"^make test$", script, re.MULTILINE)
+    (demo,) = re.findall(r"^\S*headstart (demo .*)$", script, re.MULTILINE)
+    parse(shlex.split(demo))
+
+
+@pytest.mark.parametrize(
+    ("page", "error"),
+    [
+        ("```python\nimport headstart\nheadstart.fitt\n```\n", AttributeError),
+        ("```python\nx = 1\n```\n\n```python\nassert x == 2\n```\n", AssertionError),
+        ("```console\n$ headstart inspect nowhere\n```\n", AssertionError),
+        ("```console\n$ headstart demo --nonsense 3\n```\n", Exception),
+        ("```console\n$ make nonsense\n```\n", AssertionError),
+        ("```console\n$ pip install .\n```\n", AssertionError),
+        ("```console\n$ python training/denoiser.py --nonsense 3\n```\n", AssertionError),
+        ("```console\n$ rm -rf .\n```\n", AssertionError),
+    ],
+    ids=["name", "value", "run", "option", "target", "constraints", "script", "unknown"],
+)
+def test_a_wrong_snippet_fails(page: str, error: type[Exception], small: None) -> None:
+    with pytest.raises(error):
+        run_page(page)
+
+
+def test_a_page_is_one_story(small: None) -> None:
+    page = (
+        "```python\n# mine.py\nx = 1\n```\n\n```text\nnot code\n```\n\n```python\nimport mine\nassert mine.x == x\n```"
+    )
+    sys.path.insert(0, os.getcwd())
+    try:
+        run_page(f"{page}\n")
+    finally:
+        sys.path.remove(os.getcwd())
+    assert commands(Block("console", "$ a b \\\n    c  # why\noutput\n$ d\n", 1)) == [["a", "b", "c"], ["d"]]
