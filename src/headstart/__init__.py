@@ -14,7 +14,6 @@ from headstart.denoiser import (
     guide,
 )
 from headstart.errors import HeadstartError
-from headstart.metrics import evaluate
 from headstart.models import load_denoiser
 from headstart.noise import Noise
 from headstart.plan import Plan
@@ -39,7 +38,6 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "adapt",
-    "evaluate",
     "fit",
     "guide",
     "load_data",

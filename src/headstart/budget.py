@@ -11,7 +11,11 @@ It is what is lost by starting from the law :math:`p_\theta` at the horizon, aga
 infinity. The loss of a trained network is larger than the least possible, so this is a lower estimate; below 0, the
 start models the noised data better than the network does.
 
-**Discretization.** The defect cost of a step estimates the divergence that it adds (:mod:`headstart.profile`).
+The samples must be held out from what the start was fitted on. If the network has been trained on them, its loss there
+is too small, and the estimate that much too large; it still compares starts, to which this is common.
+
+**Discretization.** The defect cost of a step estimates the divergence that a step of Euler's method adds
+(:mod:`headstart.profile`). It stands for every solver: a better one adds less, on the same levels.
 
 **Together.** Roots of divergences add, since total variation does and a deterministic step preserves it:
 
@@ -53,7 +57,7 @@ class Estimate:
     error: float
 
     def __repr__(self) -> str:
-        return f"{self.value:.2f} ± {self.error:.2f}"
+        return f"{self.value:.3g} ± {self.error:.2g}"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ the budget decides alone, and among equals the largest horizon is taken: there t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,11 +28,11 @@ from torch import Tensor
 from headstart.budget import Budget, discretization_error, initialization_error
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser
-from headstart.errors import InputError
-from headstart.initialization import INITIALIZATIONS, Empirical, Gaussian, Initialization, Isotropic, Mixture
+from headstart.errors import DataError, InputError
+from headstart.initialization import INITIALIZATIONS, Empirical, Gaussian, Initialization, Isotropic, Mixture, Subspace
 from headstart.metrics import Reference, evaluate
 from headstart.plan import Candidate, Plan
-from headstart.profile import Profile, rows_of
+from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile, rows_of
 from headstart.progress import Progress
 from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid, tangent
 from headstart.solver import Solver, get_solver
@@ -52,6 +53,9 @@ HORIZONS = (*np.geomspace(1.0, 25.0, 13), 190.0)
 
 #: Last levels above 0 that are looked at, in the same units: with few evaluations, finer detail is not worth a step.
 SIGMA_MINS = (0.05, 0.12)
+
+#: Leading directions whose variances a start models.
+LEADING = 256
 
 #: A start that is worse than this many nats is not piloted.
 ADMISSIBLE = 4.0
@@ -79,25 +83,39 @@ def fit_starts(
     Raises:
         InputError: if a family is unknown, or a start is of another shape than the data.
     """
-    wanted = ["isotropic", "gaussian", "mixture"] if starts is None else starts
-    names = [wanted] if isinstance(wanted, (str, Initialization)) else list(wanted)
+    names = _start_names(starts)
+    shared: dict[str, Subspace] = {}
+
+    def subspace() -> Subspace:
+        if "subspace" not in shared:
+            shared["subspace"] = Subspace.fit(data, LEADING)
+        return shared["subspace"]
+
     families: dict[str, Callable[[], Initialization]] = {
         "isotropic": lambda: Isotropic.fit(data),
-        "gaussian": lambda: Gaussian.fit(data),
-        "mixture": lambda: Mixture.fit(data, *_mixture_size(len(data)), labels=labels, seed=seed),
+        "gaussian": lambda: Gaussian(data.shape[1:], subspace()),
+        "mixture": lambda: Mixture.fit(data, *_mixture_size(len(data)), labels=labels, subspace=subspace(), seed=seed),
         "empirical": lambda: Empirical.fit(data, labels=labels),
     }
     fitted = []
     for start in (progress or Progress()).track(names, "fitting starts"):
-        if isinstance(start, str) and start not in families:
-            raise InputError(f"unknown initialization {start!r}: expected one of {', '.join(INITIALIZATIONS)}")
         fitted.append(families[start]() if isinstance(start, str) else start)
     for start in fitted:
         if start.shape != tuple(data.shape[1:]):
             raise InputError(f"{start!r} does not fit samples of shape {tuple(data.shape[1:])}")
-    if not fitted:
-        raise InputError("name at least one initialization")
     return fitted
+
+
+def _start_names(starts: Starts) -> list[str | Initialization]:
+    """What was asked for, as a list of known names and fitted starts."""
+    wanted = ["isotropic", "gaussian", "mixture"] if starts is None else starts
+    names = [wanted] if isinstance(wanted, (str, Initialization)) else list(wanted)
+    if not names:
+        raise InputError("name at least one initialization")
+    for name in names:
+        if not isinstance(name, Initialization) and name not in INITIALIZATIONS:
+            raise InputError(f"unknown initialization {name!r}: expected one of {', '.join(INITIALIZATIONS)}")
+    return names
 
 
 def _mixture_size(count: int) -> tuple[int, int]:
@@ -111,8 +129,7 @@ def build_schedule(kind: str, profile: Profile, steps: int, horizon: float, sigm
     Raises:
         InputError: if the kind is unknown, or the levels are out of order.
     """
-    if kind not in SCHEDULES:
-        raise InputError(f"unknown schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
+    _check_kind(kind)
     if not horizon > sigma_min > 0:
         raise InputError(
             f"the horizon must lie above sigma_min, and that above 0: got {horizon:.6g} and {sigma_min:.6g}"
@@ -122,6 +139,11 @@ def build_schedule(kind: str, profile: Profile, steps: int, horizon: float, sigm
     if kind == "tangent":
         return tangent(steps, horizon, sigma_min, scale=profile.sigma_data)
     return rho_grid(steps, horizon, sigma_min) if kind == "rho" else log_linear(steps, horizon, sigma_min)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in SCHEDULES:
+        raise InputError(f"unknown schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +176,7 @@ class _Option:
 def fit(
     denoiser: Denoiser,
     data: Tensor | Dataset | NDArray[Any],
-    nfe: int = 4,
+    nfe: int | None = None,
     *,
     labels: Tensor | None = None,
     conditions: Mapping[str, Any] | None = None,
@@ -164,10 +186,12 @@ def fit(
     schedule: str | Schedule | None = None,
     solver: str | Solver | None = None,
     sigma_min: float | None = None,
+    sigma_max: float | None = None,
     criterion: Literal["pilot", "nats"] = "pilot",
     pilot_samples: int = 256,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Plan:
@@ -176,23 +200,27 @@ def fit(
     Arguments:
         denoiser: the network, on ``device``; it is not changed.
         data: clean samples, shape (N, \\*S), of the law that the network was trained on.
-        nfe: network evaluations per sample.
+        nfe: network evaluations per sample; 4 by default, or what a given schedule costs. A solver that cannot spend
+            exactly so many spends fewer (Heun spends an odd number), and the plan says how many.
         labels: classes of the data, shape (N,): the network is then called with ``label=``, and starts are fitted by
             class.
         conditions: what else the network is called with; tensors of length N go with the data.
-        profile: a profile of the network on these data, measured before by :meth:`Profile.measure` or another plan.
+        profile: the profile of another plan for the same network, data and seed, or one measured on :func:`hold_out`'s
+            share of the data.
         horizon: sigma_T.
         initialization: "isotropic", "gaussian", "mixture" or "empirical", a fitted start, or a list of these to choose
             from; the first three by default.
         schedule: "defect", "corrector", "rho", "log_linear" or "tangent", or a schedule.
         solver: the name of a solver, or a solver; "dpm++2m" and "euler" are tried by default.
         sigma_min: the last level above 0.
+        sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
         criterion: "pilot" decides by the sliced Wasserstein distance of pilot samples to held-out data, "nats" by the
             budget.
         pilot_samples: samples of each pilot.
         seed: of the held-out share, of fitting, of measuring and of the pilot (whose samples are never those of
             another seed).
         device: where the network works.
+        dtype: of the states that the network is called with.
         batch_size: samples per call of the network.
         progress: told of what takes time.
 
@@ -203,43 +231,75 @@ def fit(
     """
     began = time.perf_counter()
     bar = progress or Progress()
-    if nfe < 1:
-        raise InputError(f"a plan needs at least one network evaluation: nfe is {nfe}")
-    if pilot_samples < 2 * GROUPS:
-        raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
+    method = get_solver(solver or "dpm++2m")
+    nfe = _affordable(nfe, method, schedule, horizon)
+    for name, level in (("horizon", horizon), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        if level is not None and not level > 0:
+            raise InputError(f"{name} is {level}: it must be above 0")
+    if batch_size < 1 or not 0 <= seed < 2**31:
+        raise InputError(f"batch_size is at least 1 and seed from 0 to 2^31 - 1: got {batch_size} and {seed}")
     if criterion not in ("pilot", "nats"):
         raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
+    if criterion == "nats" and nfe == 1:
+        raise InputError(
+            "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
+        )
+    if pilot_samples < 2 * GROUPS:
+        raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
+    _start_names(initialization)
+
     dataset = _dataset(data, labels)
     x = dataset.samples
-    given = dict(conditions or {}) | ({} if labels is None else {"label": dataset.labels})
+    given = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in (conditions or {}).items()}
+    if labels is not None:
+        given["label"] = dataset.labels
     fitted_on, held_out = hold_out(x, seed)
     held_conditions = rows_of(given, held_out, len(x))
 
     if profile is None:
+        fixed = [*(schedule.sigmas if isinstance(schedule, Schedule) else ()), horizon, sigma_min]
+        known = getattr(denoiser, "sigma_max", math.inf) if sigma_max is None else sigma_max
         profile = Profile.measure(
             denoiser,
             x[held_out],
+            sigmas=_levels(x, [level for level in fixed if level], known),
             conditions=held_conditions,
             seed=seed,
             device=device,
+            dtype=dtype,
             batch_size=batch_size,
             progress=bar,
         )
-    own_labels = given.get("label")
-    starts = fit_starts(x[fitted_on], initialization, None if own_labels is None else own_labels[fitted_on], seed, bar)
-    method = get_solver(solver or "dpm++2m")
+    else:
+        profile = profile.with_samples(x[held_out], held_conditions)
+    own_labels = rows_of(given, fitted_on, len(x)).get("label")
+    by_class = isinstance(own_labels, Tensor) and own_labels.shape == fitted_on.shape
+    starts = fit_starts(x[fitted_on], initialization, own_labels if by_class else None, seed, bar)
     options = _screen(profile, starts, method, nfe, horizon, schedule, sigma_min)
 
-    if criterion == "nats" or len(options) == 1:
+    own_levels = isinstance(schedule, Schedule)
+    settled = {
+        "initialization": len(starts) == 1,
+        "horizon": own_levels or horizon is not None,
+        "schedule": schedule is not None,
+        "sigma_min": own_levels or sigma_min is not None,
+        "solver": solver is not None,
+    }
+    if criterion == "nats":
         best = _smallest_budget(options)
+    elif all(settled.values()):
+        best = options[0]
     else:
-        pilot = _Pilot(denoiser, x[held_out], held_conditions, profile, pilot_samples, seed, device, batch_size, bar)
-        best, piloted = _decide(pilot, options, nfe, schedule, solver, sigma_min)
+        pilot = _Pilot(
+            denoiser, x[held_out], held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar
+        )
+        best, piloted = _decide(pilot, options, schedule, solver, sigma_min)
         again = {(id(o.start), id(o.schedule), id(o.solver)): o for o in piloted}
         screened = [again.pop((id(o.start), id(o.schedule), id(o.solver)), o) for o in options]
         options = [*screened, *again.values()]
+    how = {"pilot": "by pilot", "nats": "by budget"}[criterion]
+    by_default = {"schedule", "sigma_min", "solver"} if criterion == "nats" else set()
     return Plan(
-        nfe=best.solver.nfe(best.schedule),
         initialization=best.start,
         schedule=best.schedule,
         solver=best.solver,
@@ -248,26 +308,50 @@ def fit(
         candidates=tuple(option.record() for option in options),
         criterion=criterion,
         chosen={
-            part: "as asked" if asked else f"chosen by {criterion}"
-            for part, asked in (
-                ("start", horizon is not None and len(starts) == 1),
-                ("schedule", schedule is not None and sigma_min is not None),
-                ("solver", solver is not None),
-            )
+            part: "as asked" if asked else "by default" if part in by_default else how
+            for part, asked in settled.items()
         },
         seed=seed,
         fit_seconds=time.perf_counter() - began,
     )
 
 
+def _affordable(nfe: int | None, solver: Solver, schedule: str | Schedule | None, horizon: float | None) -> int:
+    """The number of evaluations that will be spent, with what was asked for checked against itself."""
+    if nfe is not None and nfe < 1:
+        raise InputError(f"a plan needs at least one network evaluation: nfe is {nfe}")
+    if isinstance(schedule, Schedule):
+        cost = solver.nfe(schedule)
+        if nfe is not None and cost != nfe:
+            raise InputError(f"{schedule!r} costs {cost} evaluations with {solver.name}, and nfe is {nfe}")
+        if horizon is not None and horizon != schedule.horizon:
+            raise InputError(f"the horizon is {horizon:.6g}, and the schedule starts at {schedule.horizon:.6g}")
+        return cost
+    if schedule is not None:
+        _check_kind(schedule)
+    return solver.nfe(rho_grid(solver.steps_for(4 if nfe is None else nfe), 2.0, 1.0))
+
+
+def _levels(x: Tensor, fixed: Sequence[float], sigma_max: float) -> NDArray[np.float64]:
+    """The levels to measure: the usual ones as far as the network knows them, and on to the user's own levels."""
+    scale = float(x.double().flatten(1).var(dim=0).mean().sqrt()) or 1.0
+    highest = min(max([HIGHEST * scale, *fixed]), sigma_max)
+    if max(fixed, default=0.0) > highest:
+        raise InputError(f"the network knows noise up to sigma = {sigma_max:.6g}: got a level of {max(fixed):.6g}")
+    lowest = min([LOWEST * scale, highest / 10, *fixed])
+    return np.geomspace(highest, lowest, LEVELS)
+
+
 def _dataset(data: Tensor | Dataset | NDArray[Any], labels: Tensor | None) -> Dataset:
+    labels = None if labels is None else torch.as_tensor(labels)
     if isinstance(data, Dataset):
         dataset = data if labels is None else replace(data, labels=labels)
     else:
         dataset = Dataset(torch.as_tensor(data), labels)
     if len(dataset) < 10:
-        raise InputError(f"a plan needs at least ten samples of the data: got {len(dataset)}")
-    return dataset
+        raise DataError(f"a plan needs at least ten samples of the data: got {len(dataset)}")
+    labels = None if dataset.labels is None else dataset.labels.cpu()
+    return Dataset(dataset.samples.cpu(), labels, dataset.name)
 
 
 def _screen(
@@ -281,22 +365,20 @@ def _screen(
 ) -> list[_Option]:
     """Every start at every horizon, with its budget; nothing here calls the network."""
     scale = profile.sigma_data
-    last = SIGMA_MINS[0] * scale if sigma_min is None else sigma_min
     if isinstance(schedule, Schedule):
-        if solver.nfe(schedule) != nfe:
-            raise InputError(
-                f"{schedule!r} costs {solver.nfe(schedule)} evaluations with {solver.name}, and nfe is {nfe}"
-            )
-        if horizon is not None and horizon != schedule.horizon:
-            raise InputError(f"the horizon is {horizon:.6g}, and the schedule starts at {schedule.horizon:.6g}")
         schedules = [("custom", schedule)]
     else:
-        steps = solver.steps_for(nfe)
-        if solver.nfe(build_schedule("rho", profile, steps, 1.0, 0.1)) != nfe:
-            raise InputError(f"{solver.name} cannot spend exactly {nfe} evaluations on a grid that ends at 0")
-        horizons = [scale * h for h in HORIZONS if scale * h > last] if horizon is None else [horizon]
-        kind = schedule or "defect"
-        schedules = [(kind, build_schedule(kind, profile, steps, h, last)) for h in horizons]
+        lowest, highest = profile.sigmas[-1], profile.sigmas[0]
+        usual = sorted({min(scale * h, highest) for h in HORIZONS})
+        horizons = [h for h in usual if sigma_min is None or h > sigma_min] if horizon is None else [horizon]
+        if not horizons:
+            raise InputError(
+                f"sigma_min is {sigma_min:.6g}: no horizon of this data ({usual[-1]:.4g} at most) is above it"
+            )
+        kind, schedules = schedule or "defect", []
+        for h in horizons:
+            last = max(min(SIGMA_MINS[0] * scale, h / 8), lowest) if sigma_min is None else sigma_min
+            schedules.append((kind, build_schedule(kind, profile, solver.steps_for(nfe), h, last)))
     options = []
     for start in starts:
         for kind, grid in schedules:
@@ -317,10 +399,12 @@ class _Pilot:
         count: int,
         seed: int,
         device: torch.device | str,
+        dtype: torch.dtype,
         batch_size: int,
         progress: Progress,
     ) -> None:
-        self.denoiser, self.profile, self.device, self.batch_size = denoiser, profile, device, batch_size
+        self.denoiser, self.profile = denoiser, profile
+        self.device, self.dtype, self.batch_size = device, dtype, batch_size
         self.reference = Reference.of(held_out, directions=256, seed=seed)
         index = torch.arange(count) % len(held_out)
         self.conditions = rows_of(conditions, index, len(held_out))
@@ -332,10 +416,15 @@ class _Pilot:
         return [self._score(option) for option in self.progress.track(options, "piloting")]
 
     def _score(self, option: _Option) -> _Option:
-        plan = Plan(0, option.start, option.schedule, option.solver, option.budget, self.profile)
+        plan = Plan(option.start, option.schedule, option.solver, option.budget, self.profile)
         samples = plan.sample(
-            self.denoiser, seeds=self.seeds, batch_size=self.batch_size, device=self.device, **self.conditions
-        )
+            self.denoiser,
+            seeds=self.seeds,
+            batch_size=self.batch_size,
+            device=self.device,
+            dtype=self.dtype,
+            **self.conditions,
+        ).float()
         groups = tuple(evaluate(samples[i::GROUPS], self.reference).swd for i in range(GROUPS))
         return replace(option, pilot=evaluate(samples, self.reference).swd, groups=groups)
 
@@ -343,7 +432,6 @@ class _Pilot:
 def _decide(
     pilot: _Pilot,
     options: Sequence[_Option],
-    nfe: int,
     schedule: str | Schedule | None,
     solver: str | Solver | None,
     sigma_min: float | None,
@@ -378,10 +466,13 @@ def _horizons(options: Sequence[_Option]) -> list[float]:
 
 
 def _contenders(options: Sequence[_Option]) -> list[_Option]:
-    """At each horizon the start with the smallest error, by rising horizon; those that are admissible, if any is."""
+    """At each horizon the start with the smallest error, by rising horizon; those that are admissible, if any is.
+
+    An oracle, whose error is not known, is considered only where there is nothing else.
+    """
 
     def error(option: _Option) -> float:
-        return -np.inf if option.budget.initialization is None else option.budget.initialization.value
+        return np.inf if option.budget.initialization is None else option.budget.initialization.value
 
     best: dict[float, _Option] = {}
     for option in sorted(options, key=error, reverse=True):

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.budget import Budget
 from headstart.choose import fit, fit_starts, hold_out
 from headstart.data import fashion_mnist
 from headstart.denoiser import Counted, Denoiser
@@ -29,7 +28,7 @@ from headstart.errors import ArtefactError, InputError
 from headstart.initialization import Isotropic
 from headstart.metrics import Reference, Scores, evaluate, floor
 from headstart.models import features, load_denoiser
-from headstart.plan import Plan
+from headstart.plan import Plan, check_place
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.report import write_demo_report
@@ -50,8 +49,8 @@ class Sizes:
     plans: tuple[int, ...] = (3, 4, 6)
     grids: tuple[int, ...] = (4, 6, 10)
     baselines: tuple[int, ...] = (4, 6)
-    profile_samples: int = 256
-    cost_samples: int = 96
+    profile_samples: int = 192
+    cost_samples: int = 64
     pilot_samples: int = 256
     shown: int = 64
 
@@ -97,6 +96,8 @@ def run(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtefactError(f"{out} cannot be made: {error.strerror}") from error
+    for nfe in sizes.plans:
+        check_place(out / f"plan-{nfe}")
     if quick:
         real = real[:2000]
 
@@ -107,7 +108,7 @@ def run(
 
     rows: list[dict[str, Any]] = []
     images: dict[str, Tensor] = {"real": real[: sizes.shown]}
-    plans: list[dict[str, Any]] = []
+    plans: list[Plan] = []
     for arm, plan in _arms(denoiser, real, sizes, seed, device, batch_size, bar):
         counted = Counted(denoiser)
         started = time.perf_counter()
@@ -118,14 +119,13 @@ def run(
         scores = evaluate(samples, reference, bar)
         rows.append(_row(arm, plan, nfe, seed, scores, seconds))
         if arm == "plan":
-            plans.append(_plan(plan))
-            plan.save(out / f"plan-{nfe}")
+            plans.append(plan)
     profile = plan.profile
     results = {
         "rows": rows,
         "floor": {**_scores(noise_floor), "seed": seed},
         "environment": environment(device),
-        "plans": plans,
+        "plans": [_plan(plan) for plan in plans],
         "profile": {
             "sigmas": profile.sigmas.tolist(),
             "loss": profile.loss.tolist(),
@@ -136,6 +136,8 @@ def run(
         "seconds": time.perf_counter() - began,
     }
     write_demo_report(results, images, out / "report.html")
+    for plan in plans:
+        plan.save(out / f"plan-{plan.nfe}")
     write_whole(json.dumps(results, indent=1, allow_nan=False).encode(), out / "results.json")
     return results
 
@@ -196,7 +198,7 @@ def _arms(
 def _by_hand(profile: Profile, schedule: Schedule, solver: Solver) -> Plan:
     """A baseline with nothing to choose, for which no budget is drawn up."""
     start = Isotropic(profile.shape)
-    return Plan(solver.nfe(schedule), start, schedule, solver, Budget(None, ()), profile)
+    return Plan(start, schedule, solver, None, profile)
 
 
 def _row(arm: str, plan: Plan, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:
@@ -221,6 +223,7 @@ def _scores(scores: Scores) -> dict[str, Any]:
 
 def _plan(plan: Plan) -> dict[str, Any]:
     """A plan as the report shows it."""
+    assert plan.budget is not None
     start = plan.budget.initialization
     screened = plan.candidates[0]
     curve = [c for c in plan.candidates if (c.schedule, c.sigma_min) == (screened.schedule, screened.sigma_min)]

@@ -34,15 +34,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from headstart.errors import DenoiserError, InputError
+from headstart.errors import DenoiserError, HeadstartError, InputError
 
 __all__ = [
+    "Adapted",
     "Counted",
     "Denoiser",
     "DiscreteVariancePreserving",
@@ -52,7 +53,6 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "adapt",
-    "bind",
     "denoise",
     "expand",
     "guide",
@@ -79,28 +79,27 @@ def denoise(denoiser: Denoiser, x: Tensor, sigma: float, **conditions: Any) -> T
     Every call that the library makes goes through here, so that a wrong shape, NaN or Inf stops where it arises.
 
     Raises:
-        DenoiserError: if the return is not a finite tensor of x's shape.
+        DenoiserError: if the denoiser fails, or what it returns is not a finite tensor of x's shape.
     """
-    out = denoiser(x, torch.full((len(x),), sigma, dtype=x.dtype, device=x.device), **conditions)
+    level = torch.promote_types(x.dtype, torch.float32)  # a half type would round the noise level
+    try:
+        out = denoiser(x, torch.full((len(x),), sigma, dtype=level, device=x.device), **conditions)
+    except HeadstartError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DenoiserError(f"the denoiser failed on an input of shape {tuple(x.shape)} ({reason})") from error
     if not isinstance(out, Tensor) or out.shape != x.shape:
         got = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
         raise DenoiserError(
             f"the denoiser returned {got} for an input of shape {tuple(x.shape)}: it must keep the shape"
         )
+    if out.device != x.device:
+        raise DenoiserError(f"the denoiser returned a tensor on {out.device} for an input on {x.device}")
+    out = out.to(x.dtype)
     if not torch.isfinite(out).all():
         raise DenoiserError(f"the denoiser returned NaN or Inf at sigma = {sigma:.6g}")
-    return out.to(x.dtype)
-
-
-@dataclass(frozen=True)
-class bind:  # noqa: N801  (reads as a function, as functools.partial does)
-    """A denoiser with its conditions fixed: ``bind(denoiser, label=y)(x, sigma)``."""
-
-    denoiser: Denoiser
-    conditions: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, x: Tensor, sigma: Any, /) -> Tensor:
-        return self.denoiser(x, sigma, **self.conditions)
+    return out
 
 
 class Counted:
@@ -116,6 +115,11 @@ class Counted:
         self.calls = 0
         self.samples = 0
 
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that the denoiser knows, as far as it says."""
+        return float(getattr(self.denoiser, "sigma_max", math.inf))
+
     def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
         self.calls += 1
         self.samples += len(x)
@@ -128,7 +132,9 @@ class Counted:
 def guide(denoiser: Denoiser, scale: float, unconditional: Mapping[str, Any] | None = None) -> Denoiser:
     r"""Classifier-free guidance: :math:`D = D_u + s\,(D_c - D_u)`, where a scale :math:`s` of 1 means no guidance.
 
-    Each evaluation then costs two of the network. In the convention :math:`(1 + w) D_c - w D_u`, :math:`s = 1 + w`.
+    Each evaluation then costs two of the network. A guided denoiser is no longer an estimate of E[x0 | x], so that the
+    loss of one, and an error budget drawn from it, mean little: fit without guidance, and sample with it. In the
+    convention :math:`(1 + w) D_c - w D_u`, :math:`s = 1 + w`.
 
     Arguments:
         denoiser: takes the conditions that it is guided by.
@@ -154,6 +160,11 @@ def guide(denoiser: Denoiser, scale: float, unconditional: Mapping[str, Any] | N
 class Process(Protocol):
     r"""How a network was trained to see noise: :math:`z = \alpha x` at a time of its own."""
 
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that it knows."""
+        ...
+
     def scale(self, sigma: Tensor) -> Tensor:
         r""":math:`\alpha` at a noise-to-signal ratio sigma."""
         ...
@@ -166,6 +177,8 @@ class Process(Protocol):
 @dataclass(frozen=True)
 class VarianceExploding:
     r""":math:`z = x_0 + \sigma \varepsilon`; the network's time is sigma."""
+
+    sigma_max: float = math.inf
 
     def scale(self, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)
@@ -184,6 +197,11 @@ class VariancePreserving:
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+
+    @property
+    def sigma_max(self) -> float:
+        """The noise level at t = 1."""
+        return math.sqrt(math.expm1(0.5 * (self.beta_max + self.beta_min)))
 
     def scale(self, sigma: Tensor) -> Tensor:
         return (1 + sigma**2).rsqrt()
@@ -212,6 +230,11 @@ class DiscreteVariancePreserving:
         if a.ndim != 1 or len(a) < 2 or not ((a > 0) & (a < 1)).all() or not (a.diff() < 0).all():
             raise InputError("alphas_cumprod must be at least two numbers in (0, 1), strictly decreasing")
 
+    @property
+    def sigma_max(self) -> float:
+        """The noise level at the last time."""
+        return math.sqrt((1 - float(self.alphas_cumprod[-1])) / float(self.alphas_cumprod[-1]))
+
     def scale(self, sigma: Tensor) -> Tensor:
         return (1 + sigma**2).rsqrt()
 
@@ -234,6 +257,7 @@ class RectifiedFlow:
     """
 
     time_scale: float = 1.0
+    sigma_max: float = math.inf
 
     def scale(self, sigma: Tensor) -> Tensor:
         return 1 / (1 + sigma)
@@ -242,13 +266,62 @@ class RectifiedFlow:
         return self.time_scale * sigma / (1 + sigma)
 
 
-def adapt(network: Callable[..., Tensor], prediction: Prediction, process: Process | None = None) -> Denoiser:
+@dataclass(frozen=True)
+class Adapted:
+    """A network as a denoiser. Made by :func:`adapt`.
+
+    Attributes:
+        network: called as ``network(z, time, **conditions)``.
+        prediction: what it estimates.
+        process: what it sees.
+    """
+
+    network: Callable[..., Tensor]
+    prediction: Prediction
+    process: Process
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that the network knows."""
+        return self.process.sigma_max
+
+    def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        # Levels and coefficients in float32 at least: squares of noise levels overflow float16.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        level = torch.as_tensor(sigma, dtype=dtype, device=x.device).expand(len(x))
+        if bool((level > self.sigma_max * (1 + 1e-6)).any()):
+            raise InputError(
+                f"the network knows noise up to sigma = {self.sigma_max:.6g}: got {float(level.max()):.6g}"
+            )
+        alpha = self.process.scale(level)
+        keep, add = self._coefficients(alpha, level)
+        out = self.network(expand(alpha, x) * x, self.process.time(level), **conditions)
+        return expand(keep, x) * x + expand(add, x) * out
+
+    def _coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """D = keep x + add F: the table at the top of this module."""
+        one = torch.ones_like(sigma)
+        if self.prediction == "x0":
+            return 0 * one, one
+        if self.prediction == "epsilon":
+            return one, -sigma
+        if self.prediction == "score":
+            return one, alpha * sigma**2
+        if self.prediction == "v":
+            return 1 / (1 + sigma**2), -sigma * (1 + sigma**2).rsqrt()
+        return 1 / (1 + sigma), -sigma / (1 + sigma)
+
+
+def adapt(network: Callable[..., Tensor], prediction: Prediction, process: Process | None = None) -> Adapted:
     """A denoiser from a network that sees or predicts something else: the table at the top of this module.
 
     Arguments:
         network: called as ``network(z, time, **conditions)`` with z of shape (B, \\*S) and time of shape (B,).
         prediction: what the network estimates: "x0", "epsilon", "score", "v" or "flow".
         process: what the network sees; :class:`VarianceExploding` by default, :class:`RectifiedFlow` for "flow".
+
+    Returns:
+        A denoiser, which raises an InputError for noise above what the process knows (its ``sigma_max``).
 
     Raises:
         InputError: if the prediction is unknown.
@@ -257,19 +330,4 @@ def adapt(network: Callable[..., Tensor], prediction: Prediction, process: Proce
         raise InputError(f"unknown prediction {prediction!r}: expected x0, epsilon, score, v or flow")
     if process is None:
         process = RectifiedFlow() if prediction == "flow" else VarianceExploding()
-
-    def denoiser(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
-        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
-        alpha, s = expand(process.scale(level), x), expand(level, x)
-        out = network(alpha * x, process.time(level), **conditions)
-        if prediction == "x0":
-            return out
-        if prediction == "epsilon":
-            return x - s * out
-        if prediction == "score":
-            return x + alpha * s**2 * out
-        if prediction == "v":
-            return (x - s * (1 + s**2).sqrt() * out) / (1 + s**2)
-        return (x - s * out) / (1 + s)
-
-    return denoiser
+    return Adapted(network, prediction, process)

@@ -8,13 +8,19 @@ numbers of its own sample, so the batch size, the neighbours and the number of p
     >>> bool((together[1] == alone[0]).all())
     True
 
-The streams are on the CPU, whose generators give the same numbers on every machine; what they draw is then moved.
+The streams are NumPy's counter-based Philox generators with the seed as their key, so that any two seeds, however
+close, give independent streams, and so that no device has a say in the numbers; what they draw is then moved.
+
+References:
+    Salmon et al., *Parallel Random Numbers: As Easy as 1, 2, 3*, SC 2011.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,11 +44,14 @@ class Noise:
     def __init__(
         self, seeds: Iterable[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        self.seeds = [int(seed) for seed in seeds]
+        try:
+            self.seeds = [operator.index(seed) for seed in seeds]
+        except TypeError as error:
+            raise InputError(f"seeds must be integers: {error}") from error
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**64:
             raise InputError("seeds must be at least one integer from 0 to 2^64 - 1")
         self.device, self.dtype = torch.device(device), dtype
-        self._streams = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        self._streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in self.seeds]
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -52,11 +61,10 @@ class Noise:
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers of shape (B, \\*shape)."""
-        return self._place([torch.randn(shape, generator=stream) for stream in self._streams])
+        draws = np.stack([stream.standard_normal(shape, dtype=np.float32) for stream in self._streams])
+        return torch.from_numpy(draws).to(self.device, self.dtype)
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
-        """Numbers uniform on [0, 1), of shape (B, \\*shape)."""
-        return self._place([torch.rand(shape, generator=stream) for stream in self._streams])
-
-    def _place(self, draws: list[Tensor]) -> Tensor:
-        return torch.stack(draws).to(self.device, self.dtype)
+        """Numbers uniform on [0, 1), of shape (B, \\*shape), in float32 at least: a half type rounds some to 1."""
+        draws = np.stack([np.asarray(stream.random(shape, dtype=np.float32)) for stream in self._streams])
+        return torch.from_numpy(draws).to(self.device, torch.promote_types(self.dtype, torch.float32))

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +36,7 @@ from headstart.progress import Progress
 from headstart.schedule import Schedule
 from headstart.solver import SOLVERS, Solver
 
-__all__ = ["Candidate", "Plan"]
+__all__ = ["Candidate", "Plan", "check_place"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
 VERSION = 1
@@ -72,11 +74,10 @@ class Plan:
     """A start, a schedule and a solver, with the budget that justifies them.
 
     Attributes:
-        nfe: network evaluations per sample.
         initialization: where the reverse process starts.
         schedule: which levels it visits.
         solver: how it moves between them.
-        budget: the error budget in nats.
+        budget: the error budget in nats, or None if none was drawn up.
         profile: the measurements that the choice rests on.
         candidates: what else was looked at.
         criterion: what decided: "pilot" or "nats".
@@ -85,17 +86,21 @@ class Plan:
         fit_seconds: wall-clock time of fitting, measuring included.
     """
 
-    nfe: int
     initialization: Initialization
     schedule: Schedule
     solver: Solver
-    budget: Budget
+    budget: Budget | None
     profile: Profile
     candidates: tuple[Candidate, ...] = ()
     criterion: Literal["pilot", "nats"] = "pilot"
     chosen: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     fit_seconds: float = 0.0
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per sample."""
+        return self.solver.nfe(self.schedule)
 
     @property
     def horizon(self) -> float:
@@ -137,9 +142,14 @@ class Plan:
         """
         if (n is None) == (seeds is None):
             raise InputError("say how many samples to draw (n) or give their seeds, and not both")
-        every = list(range(n)) if n is not None else [int(seed) for seed in seeds or ()]
+        try:
+            every = list(range(operator.index(n))) if n is not None else list(seeds or ())
+        except TypeError as error:
+            raise InputError(f"the number of samples is {n!r}: it must be an integer") from error
         if not every or batch_size < 1:
             raise InputError(f"at least one sample is drawn at a time: got {len(every)}, in batches of {batch_size}")
+        if conditions.get("label") is not None:
+            conditions["label"] = torch.as_tensor(conditions["label"])
         starts = range(0, len(every), batch_size)
         batches = []
         for i in (progress or Progress()).track(starts, "sampling", len(starts)):
@@ -148,28 +158,33 @@ class Plan:
             given = rows_of(conditions, part, len(every))
             given = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in given.items()}
             x = self.initialization.sample(noise, self.horizon, _label(given, len(noise)))
-            batches.append(self.solver.solve(denoiser, x, self.schedule, noise, **given).cpu())
+            batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
         return torch.cat(batches)
 
     def explain(self) -> str:
         """What was chosen and why, for a person."""
-        e_init = self.budget.initialization
-        steps = ", ".join(f"{k:.2g}" for k in self.budget.discretization) or "none above 0"
-        why = {part: f" ({reason})" for part, reason in self.chosen.items()}
         lines = [
             f"{self!r}",
             "",
-            f"Start      {self.initialization!r} at sigma_T = {self.horizon:.3g}{why.get('start', '')}",
-            f"Levels     {self.schedule!r}{why.get('schedule', '')}",
-            f"Solver     {self.solver!r}, {self.nfe} network evaluations{why.get('solver', '')}",
-            "",
-            f"Error budget, in nats over {math.prod(self.profile.shape)} dimensions:",
-            f"  initialization   {'not known: an oracle has no density' if e_init is None else repr(e_init)}",
-            f"  discretization   {steps}",
-            f"  together         {self.budget.total:.3g}   (square of the sum of the roots)",
+            f"Start      {self.initialization!r} at sigma_T = {self.horizon:.3g}"
+            f"{self._why('initialization', 'horizon')}",
+            f"Levels     {self.schedule!r}{self._why('schedule', 'sigma_min')}",
+            f"Solver     {self.solver!r}, {self.nfe} network evaluation{'s' * (self.nfe != 1)}{self._why('solver')}",
         ]
-        if e_init is not None and e_init.value < -2 * e_init.error:
-            lines.append("  Below 0: at this horizon the start models the noised data better than the network does.")
+        if self.budget is not None:
+            e_init = self.budget.initialization
+            lines += [
+                "",
+                f"Error budget, in nats over {math.prod(self.profile.shape)} dimensions:",
+                f"  initialization   {'not known: an oracle has no density' if e_init is None else repr(e_init)}",
+                f"  discretization   {', '.join(f'{k:.2g}' for k in self.budget.discretization) or 'none above 0'}"
+                "   (of Euler steps between these levels)",
+                f"  together         {self.budget.total:.3g}   (square of the sum of the roots)",
+            ]
+            if e_init is not None and e_init.value < -2 * e_init.error:
+                lines.append(
+                    "  Below 0: at this horizon the start models the noised data better than the network does."
+                )
         if self.initialization.oracle:
             lines.append("  This start hands back training data through noise: for comparison only.")
         compared = [c for c in self.candidates if c.pilot is not None]
@@ -183,16 +198,25 @@ class Plan:
                 )
         return "\n".join(lines)
 
+    def _why(self, *parts: str) -> str:
+        reasons = [self.chosen[part] for part in parts if part in self.chosen]
+        if len(set(reasons)) == 1:
+            return f" ({' and '.join(parts)} {reasons[0]})"
+        said = [f"{part} {reason}" for part, reason in zip(parts, reasons, strict=False)]
+        return f" ({', '.join(said)})" if said else ""
+
     def __repr__(self) -> str:
+        budget = "" if self.budget is None else f"; budget {self.budget.total:.3g} nats"
         return (
-            f"Plan({self.nfe} evaluations: {self.initialization.name} start at {self.horizon:.3g}, "
-            f"{self.schedule.name} levels, {self.solver.name}; budget {self.budget.total:.3g} nats)"
+            f"Plan({self.nfe} evaluation{'s' * (self.nfe != 1)}: "
+            f"{self.initialization.name} start at {self.horizon:.3g}, "
+            f"{self.schedule.name} levels, {self.solver.name}{budget})"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The plan without its tensors, as plain values for JSON."""
         values, _ = self.initialization.state()
-        start = self.budget.initialization
+        start = None if self.budget is None else self.budget.initialization
         return {
             "format": "headstart-plan",
             "version": VERSION,
@@ -200,7 +224,9 @@ class Plan:
             "initialization": {"name": self.initialization.name, "values": values},
             "schedule": {"name": self.schedule.name, "sigmas": list(self.schedule.sigmas)},
             "solver": {"name": self.solver.name, "parameters": self.solver.parameters()},
-            "budget": {
+            "budget": None
+            if self.budget is None
+            else {
                 "initialization": None if start is None else [start.value, start.error],
                 "discretization": list(self.budget.discretization),
             },
@@ -208,6 +234,7 @@ class Plan:
                 "sigma_data": self.profile.sigma_data,
                 "shape": list(self.profile.shape),
                 "seed": self.profile.seed,
+                "digest": self.profile.digest,
             },
             "candidates": [asdict(candidate) for candidate in self.candidates],
             "criterion": self.criterion,
@@ -223,8 +250,10 @@ class Plan:
             ArtefactError: if the folder exists and is not a plan, or cannot be written (no space, no permission).
         """
         target = Path(folder)
-        if target.exists() and not (target / "plan.json").is_file():
-            raise ArtefactError(f"{target} exists and is not a plan: choose another name, or remove it first")
+        check_place(target)
+        for part, known in ((self.initialization, INITIALIZATIONS), (self.solver, SOLVERS)):
+            if known.get(part.name) is not type(part):
+                raise ArtefactError(f"{part!r} is not one of headstart's own, so no one else could read the plan")
         _, tensors = self.initialization.state()
         curves = {name: getattr(self.profile, name) for name in ("sigmas", "losses", "corrector", "defect")}
         stored = {f"initialization.{name}": tensor.contiguous() for name, tensor in tensors.items()}
@@ -233,18 +262,23 @@ class Plan:
         values = {**self.to_dict(), "tensors_sha256": hashlib.sha256(blob).hexdigest()}
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
             try:
-                (partial / "tensors.safetensors").write_bytes(blob)
-                (partial / "plan.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
-                partial.chmod(0o755)
-                replaced = partial.with_name(f"{partial.name}.replaced")
+                (staged / "tensors.safetensors").write_bytes(blob)
+                (staged / "plan.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+                staged.chmod(0o755)
+                replaced = staged.with_name(f"{staged.name}.replaced")
                 if target.exists():
                     os.replace(target, replaced)
-                os.replace(partial, target)
+                try:
+                    os.replace(staged, target)
+                except BaseException:
+                    if replaced.exists() and not target.exists():
+                        os.replace(replaced, target)
+                    raise
                 shutil.rmtree(replaced, ignore_errors=True)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(staged, ignore_errors=True)
         except OSError as error:
             raise ArtefactError(f"the plan cannot be written to {target}: {error.strerror or error}") from error
 
@@ -257,7 +291,7 @@ class Plan:
         """
         source = Path(folder)
         try:
-            values = json.loads((source / "plan.json").read_text())
+            values = json.loads((source / "plan.json").read_text(), parse_constant=_finite, parse_float=_finite)
             blob = (source / "tensors.safetensors").read_bytes()
         except OSError as error:
             raise ArtefactError(
@@ -286,6 +320,23 @@ class Plan:
             raise ArtefactError(f"{source} is damaged: {error}") from error
 
 
+def check_place(folder: Path) -> None:
+    """Raise :class:`ArtefactError` if something that is not a plan is where a plan is to be written."""
+    try:
+        inside = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+    except OSError as error:
+        raise ArtefactError(f"{folder} cannot be read: {error.strerror or error}") from error
+    if folder.exists() and ("plan.json" not in inside or inside - {"plan.json", "tensors.safetensors"}):
+        raise ArtefactError(f"{folder} exists and is not a plan: choose another name, or remove it first")
+
+
+def _finite(number: str) -> float:
+    """A number of a JSON file; Python's reader would let NaN and Infinity pass."""
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{number} is not a finite number")
+    return float(number)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -306,6 +357,7 @@ class _ProfileFile(_Strict):
     sigma_data: FiniteFloat
     shape: list[int]
     seed: int
+    digest: str
 
 
 class _PlanFile(_Strict):
@@ -317,7 +369,7 @@ class _PlanFile(_Strict):
     initialization: _Named
     schedule: _Named
     solver: _Named
-    budget: _BudgetFile
+    budget: _BudgetFile | None
     profile: _ProfileFile
     candidates: list[Candidate]
     criterion: Literal["pilot", "nats"]
@@ -331,14 +383,22 @@ class _PlanFile(_Strict):
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         curves = group("profile.")
-        start = self.budget.initialization
+        budget = None
+        if self.budget is not None:
+            start = self.budget.initialization
+            budget = Budget(None if start is None else Estimate(*start), tuple(self.budget.discretization))
+        for part, name, known in (
+            ("initialization", self.initialization.name, INITIALIZATIONS),
+            ("solver", self.solver.name, SOLVERS),
+        ):
+            if name not in known:
+                raise InputError(f"unknown {part} {name!r}: expected one of {', '.join(known)}")
         family = INITIALIZATIONS[self.initialization.name]
-        return Plan(
-            nfe=self.nfe,
+        plan = Plan(
             initialization=family.from_state(self.initialization.values, group("initialization.")),
             schedule=Schedule(self.schedule.sigmas, self.schedule.name),
             solver=SOLVERS[self.solver.name](**self.solver.parameters),
-            budget=Budget(None if start is None else Estimate(*start), tuple(self.budget.discretization)),
+            budget=budget,
             profile=Profile(
                 sigmas=curves["sigmas"].numpy(),
                 losses=curves["losses"].numpy(),
@@ -347,6 +407,7 @@ class _PlanFile(_Strict):
                 sigma_data=self.profile.sigma_data,
                 shape=tuple(self.profile.shape),
                 seed=self.profile.seed,
+                digest=self.profile.digest,
             ),
             candidates=tuple(self.candidates),
             criterion=self.criterion,
@@ -354,9 +415,18 @@ class _PlanFile(_Strict):
             seed=self.seed,
             fit_seconds=self.fit_seconds,
         )
+        if plan.nfe != self.nfe or plan.initialization.shape != plan.profile.shape:
+            raise InputError("the number of evaluations or the shape of a sample does not fit the rest of the plan")
+        return plan
 
 
 def _label(conditions: Mapping[str, Any], count: int) -> Tensor | None:
     """The classes of a batch, for a start: one label stands for all."""
-    label = conditions.get("label")
-    return None if label is None else torch.as_tensor(label).expand(count)
+    if conditions.get("label") is None:
+        return None
+    label: Tensor = conditions["label"]
+    if label.shape not in ((), (1,), (count,)):
+        raise InputError(
+            f"label has shape {tuple(label.shape)}: expected one class, or a tensor with one for each sample"
+        )
+    return label.expand(count)

@@ -21,8 +21,9 @@ References:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.denoiser import Denoiser, denoise
-from headstart.errors import DataError, InputError
+from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
 
@@ -40,7 +41,7 @@ __all__ = ["Profile", "rows_of"]
 Curve = NDArray[np.float64]
 
 #: The grid of levels by default, in units of the data's standard deviation; it holds EDM's 80 for images.
-HIGHEST, LOWEST, LEVELS = 200.0, 0.02, 40
+HIGHEST, LOWEST, LEVELS = 200.0, 0.02, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,8 @@ class Profile:
         defect: defect cost likewise.
         sigma_data: standard deviation of the data per coordinate.
         shape: the shape S of one sample.
-        seed: of the noise.
+        seed: of the choice of samples and of the noise.
+        digest: identifies the samples.
         samples: the M clean samples, or None for a profile that was loaded: they are data, and not saved.
         label: their classes, or None.
     """
@@ -66,6 +68,7 @@ class Profile:
     sigma_data: float
     shape: tuple[int, ...]
     seed: int
+    digest: str = ""
     samples: Tensor | None = None
     label: Tensor | None = None
 
@@ -76,11 +79,12 @@ class Profile:
         data: Tensor,
         *,
         sigmas: Curve | None = None,
-        samples: int = 256,
-        cost_samples: int = 96,
+        samples: int = 192,
+        cost_samples: int = 64,
         conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
         batch_size: int = 256,
         progress: Progress | None = None,
     ) -> Profile:
@@ -89,44 +93,41 @@ class Profile:
         Arguments:
             denoiser: the network.
             data: clean samples that the start is not fitted on, shape (N, \\*S).
-            sigmas: the levels, decreasing and above 0; by default 40, log-spaced from 200 to 0.02 times the data's
+            sigmas: the levels, decreasing and above 0; by default 64, log-spaced from 200 to 0.02 times the data's
                 standard deviation.
             samples: how many samples the loss is measured on, at most N.
             cost_samples: how many of them the costs are measured on.
             conditions: handed to the denoiser; tensors of length N go with the data.
             seed: of the choice of samples and of the noise.
             device: where the denoiser works.
+            dtype: of the states that it is called with.
             batch_size: samples per call.
             progress: told of the levels.
 
         Raises:
             DataError: if the data are fewer than two, not finite, or all equal.
-            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape, or removes no noise.
             InputError: if the levels are not decreasing, or a number is out of its range.
         """
-        if len(data) < 2 or not torch.isfinite(data).all():
-            raise DataError("a profile needs at least two samples, without NaN or Inf")
+        if data.ndim < 2 or len(data) < 2 or not torch.isfinite(data).all():
+            raise DataError("a profile needs at least two samples in an array (N, ...), without NaN or Inf")
         sigma_data = float(data.double().flatten(1).var(dim=0).mean().sqrt())
         if sigma_data == 0:
             raise DataError("all samples are equal: there is nothing to generate")
         if sigmas is None:
             sigmas = np.geomspace(HIGHEST * sigma_data, LOWEST * sigma_data, LEVELS)
         sigmas = np.asarray(sigmas, dtype=np.float64)
-        if (
-            sigmas.ndim != 1
-            or len(sigmas) < 3
-            or (np.diff(sigmas) >= 0).any()
-            or not np.isfinite(sigmas).all()
-            or sigmas[-1] <= 0
-        ):
+        decreasing = sigmas.ndim == 1 and len(sigmas) >= 3 and (np.diff(sigmas) < 0).all()
+        if not decreasing or not np.isfinite(sigmas).all() or sigmas[-1] <= 0:
             raise InputError("a profile needs at least three finite levels, strictly decreasing and above 0")
-        if samples < 2 or cost_samples < 2:
-            raise InputError(f"a profile needs at least 2 samples: got {samples} and {cost_samples}")
+        if samples < 2 or cost_samples < 2 or batch_size < 1:
+            raise InputError(
+                f"a profile needs at least 2 samples, in batches of 1 or more: got samples={samples}, "
+                f"cost_samples={cost_samples} and batch_size={batch_size}"
+            )
 
-        index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:samples]
-        x0 = data[index].float()
+        x0, given = _drawn(data, conditions, samples, seed)
         eps = _noise_like(x0, seed)
-        given = rows_of(conditions or {}, index, len(data))
         starts = range(0, len(x0), batch_size)
         rows: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in starts]
         for level, a in (progress or Progress()).track(list(enumerate(sigmas)), "measuring the network"):
@@ -138,7 +139,14 @@ class Profile:
                 }
                 costed = min(cost_samples - i, batch_size)
                 loss, costs = _measure_level(
-                    denoiser, x0[part].to(device), eps[part].to(device), float(a), b, sigma_data, costed, conds
+                    denoiser,
+                    x0[part].to(device, dtype),
+                    eps[part].to(device, dtype),
+                    float(a),
+                    b,
+                    sigma_data,
+                    costed,
+                    conds,
                 )
                 row[0].append(loss)
                 if costs is not None:
@@ -147,7 +155,7 @@ class Profile:
         losses, corrector, defect = (
             torch.cat([torch.stack(row[k], 1) for row in rows if row[k]]).numpy() for k in range(3)
         )
-        label = given.get("label")
+        _check_denoises(losses.mean(axis=0), corrector, defect, x0[0].numel() * sigma_data**2)
         return cls(
             sigmas=sigmas,
             losses=losses,
@@ -156,15 +164,30 @@ class Profile:
             sigma_data=sigma_data,
             shape=tuple(data.shape[1:]),
             seed=seed,
+            digest=_digest(x0),
             samples=x0,
-            label=label if isinstance(label, Tensor) else None,
+            label=_labels(given, len(x0)),
         )
+
+    def with_samples(self, data: Tensor, conditions: Mapping[str, Any] | None = None) -> Profile:
+        """This profile with the samples that it was measured on, drawn again from the same data (N, \\*S).
+
+        Raises:
+            InputError: if the data are others.
+        """
+        x0, given = _drawn(data, conditions, len(self.losses), self.seed)
+        if _digest(x0) != self.digest:
+            raise InputError(
+                "the profile was measured on other data than the share that is held out here: "
+                "measure it on that share (headstart.choose.hold_out tells which), or let fit measure"
+            )
+        return replace(self, samples=x0, label=_labels(given, len(x0)))
 
     @property
     def noise(self) -> Tensor:
         """The noise :math:`\\varepsilon` of the samples, drawn again from the seed, of their shape."""
         if self.samples is None:
-            raise InputError("this profile was loaded, and the samples it was measured on are not saved: measure anew")
+            raise InputError("this profile was loaded without the samples it was measured on: see with_samples")
         return _noise_like(self.samples, self.seed)
 
     @property
@@ -250,12 +273,41 @@ def _measure_level(
     return loss, (b**2 * _norm2(moved), (0.5 * (b - a)) ** 2 * _norm2(bend) / (b**2 + sigma_data**2))
 
 
+def _drawn(data: Tensor, conditions: Mapping[str, Any] | None, count: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
+    """The samples that a profile is measured on, and their conditions, on the CPU."""
+    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    given = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in (conditions or {}).items()}
+    return data.cpu()[index].float(), rows_of(given, index, len(data))
+
+
+def _labels(conditions: Mapping[str, Any], count: int) -> Tensor | None:
+    label = conditions.get("label")
+    return label if isinstance(label, Tensor) and label.shape == (count,) else None
+
+
+def _digest(x0: Tensor) -> str:
+    return hashlib.sha256(x0.contiguous().numpy().tobytes()).hexdigest()
+
+
+def _check_denoises(loss: Curve, corrector: Curve, defect: Curve, variance: float) -> None:
+    """Raise :class:`DenoiserError` for what is no denoiser at all: most often, noise levels in other units."""
+    if loss[-1] > variance:
+        raise DenoiserError(
+            f"at the lowest noise level the denoiser errs by {loss[-1]:.4g}, and the data's mean by {variance:.4g}: "
+            "does it take x = x0 + sigma * noise and return x0, and are the data scaled as it was trained on?"
+        )
+    if corrector.mean() == 0 or defect.mean() == 0:
+        raise DenoiserError(
+            "the denoiser does not depend on the noise level, or returns its input: it removes no noise"
+        )
+
+
 def _noise_like(x0: Tensor, seed: int) -> Tensor:
     return torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _norm2(x: Tensor) -> Tensor:
-    return x.flatten(1).double().square().sum(1).cpu()
+    return x.flatten(1).cpu().double().square().sum(1)
 
 
 def _logarithmic_mean(a: Curve, b: Curve) -> Curve:

@@ -244,6 +244,13 @@ def test_page_says_when_another_arm_beats_the_plan(tmp_path: Path) -> None:
     assert "the best of the other arms, gaussian start, reaches 2 and beats the plan." in text
 
 
+def test_verdict_of_a_trial_says_so() -> None:
+    results = synthetic_results()
+    assert not verdict(results["rows"], results["floor"]).startswith("A trial")
+    few = [{**row, "n": 64} for row in results["rows"]]
+    assert verdict(few, results["floor"]).startswith("A trial of 64 images, too few to judge by. ")
+
+
 def test_verdict_needs_both_sides() -> None:
     results = synthetic_results()
     assert verdict(results["rows"][:3], results["floor"]).startswith("No verdict")

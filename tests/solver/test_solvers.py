@@ -89,7 +89,8 @@ def test_states_keep_their_dtype(solver, dtype, gaussian):
     seen = set()
 
     def denoiser(x, sigma):
-        seen.update({x.dtype, sigma.dtype})
+        seen.add(x.dtype)
+        assert sigma.dtype == torch.promote_types(dtype, torch.float32)  # a half type would round the noise level
         return gaussian(x.float(), sigma.float())
 
     x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -97,7 +98,7 @@ def test_states_keep_their_dtype(solver, dtype, gaussian):
     assert {state.dtype for state in states} | seen == {dtype}
     reference = solver.solve(gaussian, x.double(), rho_grid(5, 20.0, 0.02), Noise([1, 2]))
     torch.testing.assert_close(
-        states[-1].double(), reference, rtol=0, atol=8 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+        states[-1].double(), reference, rtol=0, atol=32 * max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
     )
 
 

@@ -17,9 +17,9 @@ EXAMPLES = ("headstart demo", "headstart demo --quick --out /tmp/demo", "headsta
 
 @answers
 def demo(
-    out: Annotated[Path, typer.Option(metavar="OUT", help="The folder for the report and the results.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="The folder for the report and the results.")
+    ] = Path("runs/demo"),
     n: Annotated[int, typer.Option("-n", metavar="N", help="Images for each plan and each baseline.")] = 1000,
     quick: Annotated[bool, typer.Option("--quick", help="A short run, to see that it works.")] = False,
     seed: Seed = 0,

@@ -69,6 +69,8 @@ def evaluate(
     count = min(len(found), len(held_out))
     floor = metrics.floor(reference, held_out.to(device), count, seed=seed, progress=progress)
     text = f"{_table({'samples': scores, 'noise floor': floor})}\nagainst {len(real)} real samples of {data}"
+    if not data.startswith("builtin:"):
+        text += ", drawn without regard to what a plan was fitted on"
     if count < len(found):
         text += f"\nThe floor is of {count} samples, all that are held out: it is higher than that of {len(found)}"
     values = {"samples": asdict(scores), "floor": asdict(floor), "data": data, "features": network is not None}

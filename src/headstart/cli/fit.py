@@ -9,7 +9,7 @@ import typer
 
 from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, answers, staged, usable
 from headstart.cli.progress import RichProgress
-from headstart.errors import ArtefactError, InputError
+from headstart.errors import InputError
 
 __all__ = ["EXAMPLES", "fit"]
 
@@ -59,13 +59,13 @@ def fit(
     from headstart import choose
     from headstart.data import load_data
     from headstart.models import load_denoiser
+    from headstart.plan import check_place
 
     dataset = load_data(data)
     if conditional and dataset.labels is None:
         raise InputError(f"{data} holds no labels, which --conditional needs")
     denoiser = load_denoiser(model, device)
-    if output.exists() and not (output / "plan.json").is_file():
-        raise ArtefactError(f"{output} exists and is not a plan: choose another name, or remove it first")
+    check_place(output)
     with staged(output.parent):  # a place that cannot be written to is found out before the work, not after it
         plan = choose.fit(
             denoiser,

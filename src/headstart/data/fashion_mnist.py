@@ -59,11 +59,16 @@ def fashion_mnist(split: Split = "train", folder: str | Path | None = None, *, b
         raise DataError(f"unknown split {split!r}: Fashion-MNIST has 'train' and 'test'")
     if folder is not None:
         pixels, labels = read_original(Path(folder), split)
-    elif not bundled and DEBIAN.is_dir():
+    elif not bundled and has_originals(DEBIAN):
         pixels, labels = read_original(DEBIAN, split)
     else:
         pixels, labels = _bundled(split)
     return Dataset(standardise(pixels), torch.from_numpy(labels.astype(np.int64)), name=f"fashion-mnist/{split}")
+
+
+def has_originals(folder: Path) -> bool:
+    """Whether a folder holds the four original files."""
+    return all((folder / name).is_file() for name, _ in (*_files("train"), *_files("test")))
 
 
 def standardise(pixels: NDArray[np.uint8]) -> Tensor:
@@ -78,12 +83,17 @@ def _bundled(split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return raw[count:].reshape(count, 28, 28), raw[:count]
 
 
+def _files(split: Split) -> list[tuple[str, int]]:
+    """The names of a split's two files, and how many bytes come before the numbers."""
+    prefix = "t10k" if split == "test" else "train"
+    return [(f"{prefix}-images-idx3-ubyte.gz", 16), (f"{prefix}-labels-idx1-ubyte.gz", 8)]
+
+
 def read_original(folder: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Pixels (N, 28, 28) and labels (N,), uint8, of the original files; DataError if one is missing or damaged."""
-    prefix = "t10k" if split == "test" else "train"
     arrays = []
-    for kind, header in (("images-idx3", 16), ("labels-idx1", 8)):
-        path = folder / f"{prefix}-{kind}-ubyte.gz"
+    for name, header in _files(split):
+        path = folder / name
         if not path.is_file():
             raise DataError(f"{path} is missing: {folder} should hold the four original Fashion-MNIST files")
         try:

@@ -9,6 +9,7 @@ what               how it is read
 ``.pt``            a tensor, or a dictionary of tensors named as in ``.npz``
 ``.safetensors``   tensors named as in ``.npz``
 folder             PNG, JPEG, WebP and BMP images of one size, by name; sub-folders, if any, are the classes
+folder             the four original files of Fashion-MNIST
 =================  =================================================================================================
 
 Labels are the array named ``labels``, ``label`` or ``y``, if there is one. Floating-point arrays are taken as they are;
@@ -30,7 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from headstart.data.base import Dataset
-from headstart.data.fashion_mnist import Split, fashion_mnist
+from headstart.data.fashion_mnist import Split, fashion_mnist, has_originals
 from headstart.errors import DataError
 
 __all__ = ["load_data"]
@@ -67,7 +68,7 @@ def load_data(spec: str | Path | Tensor | NDArray[Any] | Dataset, split: Split =
         return _builtin(str(spec).removeprefix("builtin:"), split)
     path = Path(spec).expanduser()
     if path.is_dir():
-        return _folder(path)
+        return fashion_mnist(split, path) if has_originals(path) else _folder(path)
     if not path.is_file():
         raise DataError(f"there is no file or folder {path}")
     if path.suffix not in ENDINGS:

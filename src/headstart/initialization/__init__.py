@@ -4,8 +4,9 @@ from headstart.initialization.base import Initialization
 from headstart.initialization.empirical import Empirical
 from headstart.initialization.gaussian import Gaussian, Isotropic
 from headstart.initialization.mixture import Mixture
+from headstart.initialization.subspace import Subspace
 
-__all__ = ["INITIALIZATIONS", "Empirical", "Gaussian", "Initialization", "Isotropic", "Mixture"]
+__all__ = ["INITIALIZATIONS", "Empirical", "Gaussian", "Initialization", "Isotropic", "Mixture", "Subspace"]
 
 #: The families, by the name under which a plan stores them.
 INITIALIZATIONS: dict[str, type[Initialization]] = {

@@ -67,17 +67,18 @@ class Mixture(Initialization):
         dimensions: int = 40,
         *,
         labels: Tensor | None = None,
-        total_dimensions: int = 256,
+        subspace: Subspace | None = None,
         seed: int = 0,
     ) -> Mixture:
         """On clean data (N, \\*S), by expectation maximisation in float64.
 
         Arguments:
             data: the samples.
-            components: number of components K, shared out evenly over the classes if there are labels.
+            components: number of components K, shared out over the classes by their size if there are labels; fewer
+                where there are not 20 samples for each.
             dimensions: number of leading directions m that the mixture models.
             labels: classes, shape (N,); each class then gets components of its own.
-            total_dimensions: number of leading directions whose variances are modelled at all.
+            subspace: the leading directions, at least as many; by default 256 are fitted.
             seed: of the k-means start.
 
         Raises:
@@ -88,14 +89,14 @@ class Mixture(Initialization):
             raise InputError(f"a mixture needs at least 1 component and 1 dimension: got {components} and {dimensions}")
         if labels is not None and len(labels) != len(data):
             raise InputError(f"there are {len(labels)} labels for {len(data)} samples")
-        subspace = Subspace.fit(data, max(dimensions, total_dimensions))
+        subspace = Subspace.fit(data, max(dimensions, 256)) if subspace is None else subspace
         m = min(dimensions, len(subspace.variances))
         z = subspace.split(data)[0][:, :m]
         groups = [(None, z)] if labels is None else [(int(c), z[labels == c]) for c in sorted(set(labels.tolist()))]
-        each = max(1, components // len(groups))
-        parts = [
-            (owner, len(points) / len(z), _expectation_maximisation(points, each, seed)) for owner, points in groups
-        ]
+        parts = []
+        for owner, points in groups:
+            share = len(points) / len(z)
+            parts.append((owner, share, _expectation_maximisation(points, round(share * components), seed)))
         covariances = torch.cat([torch.from_numpy(em.covariances_) for _, _, em in parts])
         eigenvalues, eigenvectors = torch.linalg.eigh(covariances)
         owners = [torch.full((em.n_components,), owner) for owner, _, em in parts if owner is not None]
@@ -112,7 +113,8 @@ class Mixture(Initialization):
     def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
         chances = self._log_weights(label).exp().cumsum(-1).expand(len(noise), -1)
-        pick = (chances < noise.uniform((1,)).double().cpu() * chances[:, -1:]).sum(-1).clamp_max(len(self.weights) - 1)
+        share = noise.uniform((1,)).double().cpu() * chances[:, -1:]
+        pick = (chances <= share).sum(-1).clamp_max(len(self.weights) - 1)
         z = normal @ self.subspace.basis.to(normal)
         coordinates = (self.subspace.variances + sigma**2).sqrt().to(normal) * z
         m = self.means.shape[1]
@@ -161,12 +163,13 @@ class Mixture(Initialization):
 
 
 def _expectation_maximisation(points: Tensor, components: int, seed: int) -> GaussianMixture:
-    """Full covariances, from a k-means start; at least two points for each component.
+    """Full covariances, from a k-means start; at least 20 points for each component, or a single component.
 
     Few iterations are enough: held-out likelihood on images at the horizons of interest is flat after the third.
     """
-    components = max(1, min(components, len(points) // 2))
-    floor = 1e-3 * float(points.var(dim=0).mean())
+    components = max(1, min(components, len(points) // 20))
+    points = points if len(points) > 1 else points.expand(2, -1)  # of a class with a single sample
+    floor = 1e-3 * float(points.var(dim=0).mean()) or 1e-12  # points that are all the same have no variance
     em = GaussianMixture(components, max_iter=4, tol=1e-2, reg_covar=floor, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -52,12 +52,14 @@ class Subspace:
             raise DataError("an initialization is fitted on at least two samples, without NaN or Inf")
         k = max(1, min(components, x.shape[1], len(x) - 1))
         pca = PCA(k, random_state=0).fit(x.numpy())
-        left = x.shape[1] - k
+        variances = torch.from_numpy(pca.explained_variance_).clamp_min(0.0)
+        # Not scikit-learn's noise_variance_: with fewer samples than dimensions it averages over the samples.
+        residual = ((x.var(dim=0).sum() - variances.sum()) / max(1, x.shape[1] - k)).clamp_min(0.0)
         return cls(
             mean=torch.from_numpy(pca.mean_),
             basis=torch.from_numpy(pca.components_.T.copy()),
-            variances=torch.from_numpy(pca.explained_variance_).clamp_min(0.0),
-            residual=torch.tensor(max(float(pca.noise_variance_), 0.0) if left else 0.0, dtype=torch.float64),
+            variances=variances,
+            residual=residual if k < x.shape[1] else torch.zeros_like(residual),
         )
 
     @property

@@ -41,12 +41,11 @@ class Preconditioned(nn.Module):
         self.sigma_data = sigma_data
         self.classes = classes
 
-    def forward(self, x: Tensor, sigma: Tensor | float, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor | float, label: Tensor | int | None = None) -> Tensor:
         s = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).expand(len(x)).view(-1, 1, 1, 1)
-        if label is None:
-            label = torch.full((len(x),), self.classes, dtype=torch.long, device=x.device)
+        classes = torch.as_tensor(self.classes if label is None else label, dtype=torch.long, device=x.device)
         total = s**2 + self.sigma_data**2
-        out = self.network(x / total.sqrt(), s.flatten().log() / 4, label)
+        out = self.network(x / total.sqrt(), s.flatten().log() / 4, classes.expand(len(x)))
         denoised: Tensor = (self.sigma_data**2 / total) * x + (s * self.sigma_data / total.sqrt()) * out
         return denoised
 

@@ -69,6 +69,10 @@ def write_demo_report(results: Row, grids: Mapping[str, NDArray[Any] | Tensor], 
     write_whole(_page(results, grids).encode(), path)
 
 
+#: With fewer images than this, the bias of a Fréchet distance is larger than what sets two samplers apart.
+JUDGEABLE = 500
+
+
 def verdict(rows: Sequence[Row], floor: Row) -> str:
     """What the run showed, in one sentence that says so when the baseline wins.
 
@@ -94,6 +98,8 @@ def verdict(rows: Sequence[Row], floor: Row) -> str:
         sentence += f", {_times(gain)}"
     if _known(floor, "frechet"):
         sentence += f"; real images against real ones reach {number(floor['frechet'])}"
+    if 0 < (plan.get("n") or 0) < JUDGEABLE:
+        sentence = f"A trial of {plan['n']} images, too few to judge by. {sentence}"
     return sentence + "."
 
 

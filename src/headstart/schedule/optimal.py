@@ -74,8 +74,19 @@ class Length:
             raise InputError(
                 f"levels were measured from {high:.6g} down to {low:.6g}: got {np.atleast_1d(level).tolist()}"
             )
-        inverse = PchipInterpolator(-np.log(self.sigmas), self.cumulative)
-        return np.asarray(inverse(-np.log(np.clip(level, low, high))))
+        # By bisection of the map back, which decreases: with an interpolant of its own a grid could turn around.
+        place, inverse = np.log(np.clip(level, low, high)), self.inverse
+        left, right = np.zeros_like(place), np.full_like(place, self.cumulative[-1])
+        for _ in range(60):
+            middle = (left + right) / 2
+            before = inverse(middle) > place
+            left, right = np.where(before, middle, left), np.where(before, right, middle)
+        return np.asarray((left + right) / 2)
+
+    @property
+    def inverse(self) -> PchipInterpolator:
+        """The map from length to ln sigma: monotone (Fritsch-Carlson), and levels stay positive."""
+        return PchipInterpolator(self.cumulative, np.log(self.sigmas))
 
     def step_costs(self, schedule: Schedule) -> NDArray[np.float64]:
         """The cost of each step of a schedule, a step to 0 left out."""
@@ -87,8 +98,6 @@ def equidistribute(
     length: Length, steps: int, horizon: float, sigma_min: float, final_zero: bool = True, name: str = "optimal"
 ) -> Schedule:
     """The grid that cuts the length from ``horizon`` to ``sigma_min`` into equal parts.
-
-    The inverse of the length is interpolated monotonically (Fritsch-Carlson) in ln sigma, which keeps levels positive.
 
     Arguments:
         length: measured on a dense grid that contains both levels.
@@ -106,7 +115,6 @@ def equidistribute(
             f"a grid needs 1 step or more, and a horizon above sigma_min above 0: got {steps}, {horizon}, {sigma_min}"
         )
     start, stop = length.at([horizon, sigma_min])
-    inverse = PchipInterpolator(length.cumulative, np.log(length.sigmas))
-    levels = np.exp(inverse(np.linspace(start, stop, steps + (not final_zero))))
+    levels = np.exp(length.inverse(np.linspace(start, stop, steps + (not final_zero))))
     levels[-1], levels[0] = sigma_min, horizon  # in this order: a single level is the horizon
     return Schedule([*levels, 0.0] if final_zero else levels, name)
