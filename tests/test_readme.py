@@ -12,6 +12,7 @@ written.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -31,6 +32,7 @@ from typer.testing import CliRunner
 import headstart
 import headstart.choose
 from headstart.cli import app
+from headstart.report import results_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -160,7 +162,10 @@ def test_the_readme_shows_both_commands_and_the_table() -> None:
     assert ["make", "demo"] in shown
     assert ["make", "test"] in shown
     assert any(block.language == "python" and "fit(" in block.text for block in blocks(text))
-    assert re.search(r"<!-- demo-table -->\n.*\|.*\n<!-- /demo-table -->", text, re.DOTALL)
+    results = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text())
+    table = re.search(r"<!-- demo-table -->\n(.*)\n<!-- /demo-table -->", text, re.DOTALL)
+    assert table
+    assert table[1] == results_table(results["rows"], results["floor"])
 
 
 def test_continuous_integration_runs_the_readme_command() -> None:

@@ -45,7 +45,7 @@ Starts: TypeAlias = "str | Initialization | Sequence[str | Initialization] | Non
 SCHEDULES = ("defect", "corrector", "rho", "log_linear", "tangent")
 
 #: Those that the pilot holds against the "defect" schedule.
-RIVALS = ("corrector", "rho", "tangent")
+RIVALS = ("corrector", "rho")
 
 #: Horizons that are looked at, in units of the data's standard deviation: from where the data are hardly hidden to far
 #: out.
@@ -63,8 +63,8 @@ ADMISSIBLE = 4.0
 #: Budgets within this ratio are equals.
 NATS_TIE = 1.05
 
-#: A pilot is also scored in this many groups of samples: the groups' differences tell how far two pilots can be told
-#: apart.
+#: A pilot is also scored without each of this many groups of its samples: a jackknife tells how far two pilots can be
+#: told apart.
 GROUPS = 8
 
 
@@ -156,7 +156,7 @@ class _Option:
     solver: Solver
     budget: Budget
     pilot: float | None = None
-    groups: tuple[float, ...] = ()
+    without: tuple[float, ...] = ()
 
     def record(self) -> Candidate:
         e_init = self.budget.initialization
@@ -425,8 +425,9 @@ class _Pilot:
             dtype=self.dtype,
             **self.conditions,
         ).float()
-        groups = tuple(evaluate(samples[i::GROUPS], self.reference).swd for i in range(GROUPS))
-        return replace(option, pilot=evaluate(samples, self.reference).swd, groups=groups)
+        group = torch.arange(len(samples)) % GROUPS
+        without = tuple(evaluate(samples[group != i], self.reference).swd for i in range(GROUPS))
+        return replace(option, pilot=evaluate(samples, self.reference).swd, without=without)
 
 
 def _decide(
@@ -438,7 +439,7 @@ def _decide(
 ) -> tuple[_Option, list[_Option]]:
     """The best combination and all that were piloted: first the horizon, then the levels, then the solver."""
     by_horizon = _contenders(options)
-    piloted = pilot(_spread(by_horizon, 5))
+    piloted = pilot(_spread(by_horizon, 4))
     place = _horizons(by_horizon).index(min(piloted, key=_pilot_score).schedule.horizon)
     around = by_horizon[max(place - 1, 0) : place + 2]
     piloted += pilot([option for option in around if option.schedule.horizon not in _horizons(piloted)])
@@ -509,12 +510,13 @@ def _smallest_budget(options: Sequence[_Option]) -> _Option:
 def _winner(options: Sequence[_Option]) -> _Option:
     """The option with the best pilot; of those that cannot be told from it, the one that is listed first.
 
-    All pilots share their seeds, so the groups' differences are paired; a difference below its standard error is none.
+    All pilots share their seeds, so their differences are paired; one below its standard error, by a delete-a-group
+    jackknife, is none.
     """
     lowest = min(options, key=_pilot_score)
 
     def equals(option: _Option) -> bool:
-        gaps = np.subtract(option.groups, lowest.groups)
-        return bool(gaps.mean() <= gaps.std(ddof=1) / np.sqrt(GROUPS))
+        gaps = np.subtract(option.without, lowest.without)
+        return _pilot_score(option) - _pilot_score(lowest) <= float(gaps.std(ddof=0)) * math.sqrt(GROUPS - 1)
 
     return next(option for option in options if option is lowest or equals(option))

@@ -51,7 +51,7 @@ class Sizes:
     baselines: tuple[int, ...] = (4, 6)
     profile_samples: int = 192
     cost_samples: int = 64
-    pilot_samples: int = 256
+    pilot_samples: int = 192
     shown: int = 64
 
 

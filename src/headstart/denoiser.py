@@ -154,6 +154,7 @@ def guide(denoiser: Denoiser, scale: float, unconditional: Mapping[str, Any] | N
         plain = denoiser(x, sigma, **{**conditions, **without})
         return plain + scale * (denoiser(x, sigma, **conditions) - plain)
 
+    setattr(guided, "sigma_max", getattr(denoiser, "sigma_max", math.inf))  # noqa: B010  (mypy knows no such attribute)
     return guided
 
 

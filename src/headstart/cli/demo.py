@@ -33,8 +33,9 @@ def demo(
     """
     device = usable(device)
     from headstart.demo import run
-    from headstart.report import verdict
+    from headstart.report import results_table, verdict
 
     results = run(out, n=n, seed=seed, device=device, batch_size=batch_size, quick=quick, progress=RichProgress())
-    text = f"{verdict(results['rows'], results['floor'])}\nThe report is {out / 'report.html'}"
+    rows, floor = results["rows"], results["floor"]
+    text = f"{results_table(rows, floor)}\n\n{verdict(rows, floor)}\nThe report is {out / 'report.html'}"
     return Answer(text, results)

@@ -2,5 +2,6 @@
 
 from headstart.report.images import image_grid, save_png
 from headstart.report.page import verdict, write_demo_report
+from headstart.report.table import results_table
 
-__all__ = ["image_grid", "save_png", "verdict", "write_demo_report"]
+__all__ = ["image_grid", "results_table", "save_png", "verdict", "write_demo_report"]

@@ -1,0 +1,283 @@
+"""What holds for every family: its law against dense matrices, its samples, its seeds, its state."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from headstart.errors import DataError, InputError
+from headstart.initialization import INITIALIZATIONS, Gaussian, Initialization, Isotropic, Mixture, Subspace
+from headstart.noise import Noise
+
+HORIZONS = [0.05, 0.7, 20.0]
+
+
+def points(n: int = 9, d: int = 5, scale: float = 2.0) -> Tensor:
+    return scale * torch.randn(n, d, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+
+
+def classes(start: Initialization) -> bool:
+    return getattr(start, "owners", None) is not None or getattr(start, "labels", None) is not None
+
+
+# Densities.
+
+
+@pytest.mark.parametrize("sigma", HORIZONS)
+def test_log_density_equals_that_of_torch_distributions(smooth: Initialization, sigma: float, dense: Any) -> None:
+    x = points(scale=max(2.0, sigma))
+    for label in (None, 3, 8):
+        labels = None if label is None else torch.full((len(x),), label)
+        got = smooth.log_prob(x, sigma, labels)
+        assert got.dtype == torch.float64
+        torch.testing.assert_close(got, dense(smooth, sigma, label).log_prob(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.5])
+@pytest.mark.parametrize("d", [1, 2])
+def test_densities_integrate_to_one(d: int, sigma: float) -> None:
+    """By the trapezoid rule, whose error on a Gaussian falls faster than any power of the step."""
+    data = 0.7 * points(40, d)
+    line = torch.linspace(-16, 16, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[line] * d).reshape(-1, d)
+    starts = [Isotropic.fit(data), Gaussian.fit(data), Gaussian.fit(data, 1), Mixture.fit(data, 3)]
+    labelled = Mixture.fit(data, 4, 1, labels=torch.arange(40) % 2)
+    for start in [*starts, labelled]:
+        assert float(start.log_prob(grid, sigma).exp().sum() * 0.08**d) == pytest.approx(1, abs=1e-9)
+    label = torch.ones(len(grid), dtype=torch.long)
+    assert float(labelled.log_prob(grid, sigma, label).exp().sum() * 0.08**d) == pytest.approx(1, abs=1e-9)
+
+
+def test_the_density_widens_by_the_heat_equation(smooth: Initialization) -> None:
+    """dp / d(sigma^2) = Laplacian(p) / 2: the law at any horizon is that at a nearer one plus noise, whatever it is."""
+    sigma, step = 0.9, 1e-4
+
+    def density(x: Tensor, level: float = sigma) -> Tensor:
+        return smooth.log_prob(x[None], level).exp()[0]
+
+    for x in points(6):
+        laplacian = torch.autograd.functional.hessian(density, x).trace()  # type: ignore[no-untyped-call]
+        up, down = (density(x, math.sqrt(sigma**2 + s)) for s in (step, -step))
+        torch.testing.assert_close((up - down) / (2 * step), 0.5 * laplacian, rtol=1e-5, atol=1e-14)
+
+
+@pytest.mark.parametrize(("near", "added"), [(0.4, 0.3), (1.0, 2.0)])
+def test_a_far_horizon_is_a_near_one_plus_noise(near: float, added: float) -> None:
+    """p_c(x) = E p_a(x + b eps) with c^2 = a^2 + b^2, by the trapezoid rule in two dimensions."""
+    data, step = 0.7 * points(40, 2), 0.15 * added
+    line = torch.arange(-9 * added, 9 * added + step, step, dtype=torch.float64)
+    eps = torch.cartesian_prod(line, line)
+    weights = (-0.5 * eps.square().sum(1) / added**2).exp() * step**2 / (2 * math.pi * added**2)
+    for start in (Isotropic.fit(data), Gaussian.fit(data), Gaussian.fit(data, 1), Mixture.fit(data, 3, 1)):
+        for x in points(3, 2):
+            convolved = weights @ start.log_prob(x + eps, near).exp()
+            far = start.log_prob(x[None], math.hypot(near, added)).exp()[0]
+            torch.testing.assert_close(convolved, far, rtol=1e-10, atol=1e-15)
+
+
+# Samples.
+
+
+@pytest.mark.parametrize("sigma", HORIZONS)
+def test_samples_have_the_laws_mean_and_covariance(start: Initialization, sigma: float, dense: Any) -> None:
+    n, law = 4000, dense(start, sigma)
+    x = start.sample(Noise(range(n), dtype=torch.float64), sigma)
+    root = torch.linalg.cholesky(law.covariance())
+    white = torch.linalg.solve_triangular(root, (x - law.mean()).mT, upper=False).mT
+    products = white[:, :, None] * white[:, None]
+    assert (white.mean(0).abs() < 4.5 / math.sqrt(n)).all()
+    error = (products.mean(0) - torch.eye(5, dtype=torch.float64)).abs()
+    assert (error < 4.5 * products.std(0) / math.sqrt(n)).all()
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.7])
+@pytest.mark.parametrize("label", [None, 3, 8])
+def test_samples_have_the_laws_characteristic_function(
+    start: Initialization, sigma: float, label: int | None, dense: Any
+) -> None:
+    """E exp(i w.x) at frequencies from coarse to fine says more than moments: weights, places, shapes."""
+    n = 4000
+    labels = None if label is None else torch.full((n,), label)
+    x = start.sample(Noise(range(n, 2 * n), dtype=torch.float64), sigma, labels)
+    frequencies = torch.cat([scale * points(4, 5, 1.0) for scale in (0.2, 0.5, 1.0)])
+    waves = torch.exp(1j * (x @ frequencies.T))
+    error = waves.mean(0) - dense(start, sigma, label).characteristic(frequencies)
+    for part, spread in ((error.real, waves.real.std(0)), (error.imag, waves.imag.std(0))):
+        assert (part.abs() < 4.5 * spread / math.sqrt(n)).all()
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.7, 20.0])
+def test_a_sample_is_its_own_noise_through_a_square_root_of_the_covariance(
+    start: Initialization, sigma: float, dense: Any
+) -> None:
+    """x = mean_k + C_k^(1/2) z with the symmetric root, z the first numbers of the stream, k one of the components."""
+    law, noise = dense(start, sigma), Noise(range(20), dtype=torch.float64)
+    x, z = start.sample(noise, sigma), Noise(range(20), dtype=torch.float64).normal((5,))
+    candidates = law.means + torch.einsum("kij,bj->bki", law.root(), z)
+    assert (x[:, None] - candidates).norm(dim=-1).min(dim=1).values.max() < 1e-11 * max(1.0, sigma)
+
+
+def test_at_a_far_horizon_every_start_is_isotropic(start: Initialization) -> None:
+    z = Noise(range(5), dtype=torch.float64).normal((5,))
+    x = start.sample(Noise(range(5), dtype=torch.float64), 1e7)
+    torch.testing.assert_close(x / 1e7, z, rtol=0.0, atol=1e-5)
+
+
+# Seeds.
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_sample_depends_on_its_own_seed_alone(image_start: Initialization, labelled: bool) -> None:
+    """Its noise to the bit, also what is drawn after it; the image to 1e-4."""
+    batch, parts = [7, 2**32 - 1, 0, 31, 12], ([0], [12, 7], [31, 0, 5, 6, 2**32 - 1])
+    label = {seed: (3, 8)[seed % 2] for part in (batch, *parts) for seed in part}
+
+    def draw(seeds: list[int]) -> tuple[Tensor, Tensor]:
+        noise = Noise(seeds)
+        x = image_start.sample(noise, 1.3, torch.tensor([label[s] for s in seeds]) if labelled else None)
+        return x, noise.normal((8,))
+
+    images, later = draw(batch)
+    assert images.shape == (5, 1, 6, 6)
+    for part in parts:
+        some, some_later = draw(part)
+        for row, seed in enumerate(part):
+            if seed in batch:
+                assert torch.equal(some_later[row], later[batch.index(seed)])
+                torch.testing.assert_close(some[row], images[batch.index(seed)], rtol=0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 1.0, 20.0])
+def test_float32_is_accurate(image_start: Initialization, sigma: float) -> None:
+    single = image_start.sample(Noise(range(50)), sigma)
+    double = image_start.sample(Noise(range(50), dtype=torch.float64), sigma)
+    assert single.dtype == torch.float32
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single.double(), double, rtol=0.0, atol=5e-6 * max(1.0, sigma))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_types_give_the_same_starts_to_their_own_digits(image_start: Initialization, dtype: torch.dtype) -> None:
+    half = image_start.sample(Noise(range(50), dtype=dtype), 2.0)
+    assert half.dtype == dtype
+    double = image_start.sample(Noise(range(50), dtype=torch.float64), 2.0)
+    scale = float(double.abs().max())
+    torch.testing.assert_close(half.double(), double, rtol=0.0, atol=4 * torch.finfo(dtype).eps * scale)
+
+
+# States.
+
+
+def test_a_saved_start_is_the_same_start(image_start: Initialization) -> None:
+    """Through JSON and the bytes of a safetensors file: every number to the bit, and so all that follows from them."""
+    values, tensors = image_start.state()
+    blob = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    family = INITIALIZATIONS[image_start.name]
+    assert family is type(image_start)
+    again = family.from_state(json.loads(json.dumps(values)), safetensors.torch.load(blob))
+    assert (again.shape, repr(again)) == (image_start.shape, repr(image_start))
+    kept = again.state()
+    assert kept[0] == values
+    assert kept[1].keys() == tensors.keys()
+    assert all(torch.equal(kept[1][name], tensors[name]) for name in tensors)
+    for sigma in (0.3, 4.0):
+        for label in (None, torch.tensor([3, 8, 8, 3])):
+            x, same = (s.sample(Noise(range(4), dtype=torch.float64), sigma, label) for s in (image_start, again))
+            torch.testing.assert_close(same, x, rtol=1e-12, atol=1e-12)
+            if not image_start.oracle:
+                expected = image_start.log_prob(x, sigma, label)
+                torch.testing.assert_close(again.log_prob(x, sigma, label), expected, rtol=1e-12, atol=1e-12)
+
+
+# Classes.
+
+
+def test_labels_of_a_batch_go_with_its_samples(start: Initialization) -> None:
+    """A batch of mixed classes is what one class at a time gives; a start without classes ignores them."""
+    labels, seeds = torch.tensor([3, 8, 8, 3, 8]), range(5)
+    mixed = start.sample(Noise(seeds, dtype=torch.float64), 0.5, labels)
+    for label in (3, 8):
+        one = start.sample(Noise(seeds, dtype=torch.float64), 0.5, torch.full((5,), label))
+        torch.testing.assert_close(mixed[labels == label], one[labels == label], rtol=1e-12, atol=1e-12)
+    plain = start.sample(Noise(seeds, dtype=torch.float64), 0.5)
+    assert torch.equal(mixed, plain) != classes(start)
+    if not start.oracle:
+        x = points(5)
+        alone = [start.log_prob(x[i : i + 1], 0.5, labels[i : i + 1]) for i in range(5)]
+        torch.testing.assert_close(start.log_prob(x, 0.5, labels), torch.cat(alone), rtol=1e-12, atol=1e-12)
+        assert torch.equal(start.log_prob(x, 0.5, labels), start.log_prob(x, 0.5)) != classes(start)
+
+
+def test_an_unknown_class_is_named(classed: Initialization) -> None:
+    labels = torch.tensor([3, 8, 5])
+    with pytest.raises(InputError, match="label"):
+        classed.sample(Noise(range(3)), 0.5, labels)
+    if not classed.oracle:
+        with pytest.raises(InputError, match=r"\[3, 8\]"):
+            classed.log_prob(points(3), 0.5, labels)
+
+
+# Little and degenerate data.
+
+DEGENERATE = {
+    "two": points(2, 7),
+    "three": points(3, 7),
+    "twenty in fifty dimensions": points(20, 50),
+    "two in one dimension": points(2, 1),
+    "the same ten times": points(2, 4).repeat(10, 1),
+    "a constant coordinate": torch.cat([points(20, 3), torch.full((20, 1), 0.1, dtype=torch.float64)], 1),
+    "on a line": points(20, 1) * torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64),
+    "all at one point": torch.full((20, 3), 0.1, dtype=torch.float64),
+    "all at zero": torch.zeros(5, 2),
+    "far from zero": 1e4 + 1e-3 * points(20, 3),
+    "bytes": (40 * points(20, 3)).clamp(0, 255).to(torch.uint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_little_and_degenerate_data_give_a_start(name: str) -> None:
+    """Also with two classes, and with a class of a single sample."""
+    data = DEGENERATE[name]
+    number = torch.arange(len(data))
+    starts = [
+        Isotropic.fit(data),
+        Gaussian.fit(data),
+        Gaussian.fit(data, 2),
+        Mixture.fit(data),
+        Mixture.fit(data, 5, 2),
+        Mixture.fit(data, 4, labels=number % 2),
+        Mixture.fit(data, labels=(number == 0).long()),
+    ]
+    for start in starts:
+        for sigma in (1e-2, 1.0):
+            x = start.sample(Noise(range(4)), sigma)
+            assert x.shape == (4, *data.shape[1:])
+            assert torch.isfinite(x).all()
+            for at in (x, data):
+                assert torch.isfinite(start.log_prob(at, sigma)).all()
+
+
+@pytest.mark.parametrize("family", [Gaussian, Mixture, Subspace], ids=lambda family: family.__name__)
+def test_data_that_no_start_can_be_fitted_on_are_named(family: Any) -> None:
+    bad = points()
+    bad[3, 2] = math.nan
+    for data in (bad, points(1), points()[:0]):
+        with pytest.raises(DataError, match="at least two samples, without NaN or Inf"):
+            family.fit(data, 2)
+
+
+def test_families_are_listed_by_name_and_only_noised_data_are_an_oracle() -> None:
+    assert {name: family.oracle for name, family in INITIALIZATIONS.items()} == {
+        "isotropic": False,
+        "gaussian": False,
+        "mixture": False,
+        "empirical": True,
+    }
+    assert all(family.name == name for name, family in INITIALIZATIONS.items())

@@ -1,0 +1,156 @@
+"""Streams of random numbers: one per sample, the same to the bit in every batch, order and dtype."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from headstart.errors import InputError
+from headstart.noise import Noise
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+seeds = st.integers(0, 2**64 - 1)
+
+
+def draws(noise: Noise) -> list[Tensor]:
+    """A few draws in a row, of shapes that take the generator's different paths."""
+    shapes: list[tuple[int, ...]] = [(3,), (1, 4, 5), (), (17,)]
+    return [draw for shape in shapes for draw in (noise.normal(shape), noise.uniform(shape))]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    order=st.lists(seeds, min_size=1, max_size=6, unique=True).flatmap(
+        lambda batch: st.tuples(st.just(batch), st.permutations(batch), st.integers(1, len(batch)))
+    )
+)
+def test_a_sample_draws_the_same_to_the_bit_in_every_batch_and_order(order: tuple[list[int], list[int], int]) -> None:
+    batch, permuted, kept = order
+    together, other = draws(Noise(batch)), draws(Noise(permuted[:kept]))
+    rows = [batch.index(seed) for seed in permuted[:kept]]
+    for one, many in zip(other, together, strict=True):
+        assert torch.equal(one, many[rows])
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_normal_numbers_are_those_of_float32_in_another_dtype(dtype: torch.dtype) -> None:
+    one, reference = Noise([3, 4], dtype=dtype), Noise([3, 4])
+    for shape in ((5,), (2, 20)):
+        normal = one.normal(shape)
+        assert normal.dtype == dtype
+        assert torch.equal(normal, reference.normal(shape).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_uniform_numbers_stay_below_one_in_every_dtype(dtype: torch.dtype) -> None:
+    """Of 20,000 numbers some would round to 1 in half types, and choose what lies behind the last choice."""
+    uniform, reference = Noise([3, 4], dtype=dtype).uniform((10_000,)), Noise([3, 4]).uniform((10_000,))
+    assert uniform.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.equal(uniform, reference.to(uniform.dtype))
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert reference.max() > 1 - 2**-10
+
+
+def test_draws_follow_each_other_and_do_not_repeat() -> None:
+    noise, again = Noise([1, 2]), Noise([1, 2])
+    first, second = noise.normal((4,)), noise.normal((4,))
+    assert not torch.equal(first, second)
+    assert torch.equal(again.normal((4,)), first)
+    assert torch.equal(again.normal((4,)), second)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_what_one_kind_of_draw_takes_the_other_does_not_see_again() -> None:
+    noise, other = Noise([5]), Noise([5])
+    noise.uniform((6,))
+    assert not torch.equal(noise.normal((6,)), other.normal((6,)))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (16,), (2, 3, 5)])
+def test_shapes(shape: tuple[int, ...]) -> None:
+    noise = Noise(range(4), device="cpu", dtype=torch.float64)
+    assert noise.normal(shape).shape == noise.uniform(shape).shape == (4, *shape)
+    assert noise.uniform().shape == (4,)
+    assert noise.normal(shape).device == torch.device("cpu")
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1])
+
+
+def test_normal_numbers_are_normal_over_seeds_and_within_a_seed() -> None:
+    """Mean 0, variance 1, fourth moment 3, each within 4.5 standard errors; neighbours are not correlated."""
+    n, k = 4000, 9
+    x = Noise(range(n), dtype=torch.float64).normal((k,))
+    for sample in (x.flatten(), x[:, 0], x[:, k - 1]):
+        assert abs(float(sample.mean())) < 4.5 / math.sqrt(len(sample))
+        assert abs(float(sample.square().mean()) - 1) < 4.5 * math.sqrt(2 / len(sample))
+        assert abs(float(sample.pow(4).mean()) - 3) < 4.5 * math.sqrt(96 / len(sample))
+    for left, right in ((x[1:], x[:-1]), (x[:, 1:], x[:, :-1])):
+        assert abs(correlation(left, right)) < 4.5 / math.sqrt(left.numel())
+
+
+def test_uniform_numbers_fill_the_interval() -> None:
+    """Kolmogorov's distance stays below its 1 - 1e-5 quantile, over seeds that follow each other."""
+    n = 4000
+    u = Noise(range(n), dtype=torch.float64).uniform().sort().values
+    steps = torch.arange(n + 1, dtype=torch.float64) / n
+    distance = max(float((u - steps[:-1]).max()), float((steps[1:] - u).max()))
+    assert distance < math.sqrt(math.log(2 / 1e-5) / 2 / n)
+
+
+def test_uniform_and_normal_numbers_of_a_seed_are_independent() -> None:
+    n = 4000
+    noise = Noise(range(n), dtype=torch.float64)
+    normal = noise.normal((1,))[:, 0]
+    assert abs(correlation(normal, noise.uniform())) < 4.5 / math.sqrt(n)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=seeds, bit=st.integers(0, 63))
+def test_seeds_that_differ_in_one_bit_draw_different_numbers(seed: int, bit: int) -> None:
+    """Also in a high bit, which some generators ignore."""
+    one, other = Noise([seed]), Noise([seed ^ (1 << bit)])
+    assert not torch.isclose(one.normal((20,)), other.normal((20,)), rtol=0.0, atol=1e-6).any()
+    assert not torch.equal(one.uniform((4,)), other.uniform((4,)))
+
+
+def test_the_numbers_of_a_seed_stay_what_they_are() -> None:
+    """Images that were published with their seeds can be drawn again."""
+    noise = Noise([0, 2**64 - 1])
+    normal = torch.tensor([[0.05991104, 0.01555963, -1.16443849], [-1.74447870, -0.48715827, 1.54498363]])
+    torch.testing.assert_close(noise.normal((3,)), normal, rtol=0.0, atol=1e-7)
+    torch.testing.assert_close(noise.uniform(), torch.tensor([0.24154919, 0.71731073]), rtol=0.0, atol=1e-7)
+
+
+def test_seeds_may_come_from_any_iterable_and_at_the_ends_of_their_range() -> None:
+    noise = Noise(iter([0, 2**64 - 1]))
+    assert len(noise) == 2
+    assert torch.isfinite(noise.normal((3,))).all()
+    assert repr(noise) == f"Noise(2 streams, seeds 0 to {2**64 - 1})"
+
+
+@pytest.mark.parametrize("bad", [[], [-1], [1, 2, -3], [2**64], range(0)])
+def test_seeds_out_of_range_are_named(bad: list[int]) -> None:
+    with pytest.raises(InputError, match="from 0 to 2"):
+        Noise(bad)
+
+
+@pytest.mark.parametrize("bad", [[1.0], ["3"], [1, None]])
+def test_seeds_that_are_not_integers_are_named(bad: Any) -> None:
+    with pytest.raises(InputError, match="seeds must be integers"):
+        Noise(bad)
+
+
+def test_integers_of_numpy_and_torch_are_seeds() -> None:
+    expected = Noise([3, 5]).normal((2,))
+    assert torch.equal(Noise(np.array([3, 5], dtype=np.uint64)).normal((2,)), expected)
+    assert torch.equal(Noise(torch.tensor([3, 5])).normal((2,)), expected)
