@@ -128,8 +128,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             options["pilot_samples"] = 16
             if options.get("profile") is None and labels is None:
                 levels = np.geomspace(80, 0.01, 15)
+                _, held_out = headstart.choose.hold_out(dataset.samples)
                 options["profile"] = headstart.Profile.measure(
-                    denoiser, dataset.samples, sigmas=levels, samples=8, cost_samples=8
+                    denoiser, dataset.samples[held_out], sigmas=levels, samples=8, cost_samples=8
                 )
         return fit(denoiser, dataset, nfe, **options)
 

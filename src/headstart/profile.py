@@ -155,7 +155,8 @@ class Profile:
         losses, corrector, defect = (
             torch.cat([torch.stack(row[k], 1) for row in rows if row[k]]).numpy() for k in range(3)
         )
-        _check_denoises(losses.mean(axis=0), corrector, defect, x0[0].numel() * sigma_data**2)
+        share = sigmas[-1] ** 2 / (sigmas[-1] ** 2 + sigma_data**2)
+        _check_denoises(losses.mean(axis=0), corrector, defect, x0[0].numel() * sigma_data**2, share)
         return cls(
             sigmas=sigmas,
             losses=losses,
@@ -289,9 +290,12 @@ def _digest(x0: Tensor) -> str:
     return hashlib.sha256(x0.contiguous().numpy().tobytes()).hexdigest()
 
 
-def _check_denoises(loss: Curve, corrector: Curve, defect: Curve, variance: float) -> None:
-    """Raise :class:`DenoiserError` for what is no denoiser at all: most often, noise levels in other units."""
-    if loss[-1] > variance:
+def _check_denoises(loss: Curve, corrector: Curve, defect: Curve, variance: float, share: float) -> None:
+    """Raise :class:`DenoiserError` for what is no denoiser at all: most often, noise levels in other units.
+
+    ``share`` of the data's variance is what the best isotropic linear estimate errs by at the lowest level.
+    """
+    if loss[-1] > variance * max(0.5, 4 * share):
         raise DenoiserError(
             f"at the lowest noise level the denoiser errs by {loss[-1]:.4g}, and the data's mean by {variance:.4g}: "
             "does it take x = x0 + sigma * noise and return x0, and are the data scaled as it was trained on?"

@@ -20,6 +20,7 @@ from headstart.cli import demo, evaluate, fit, inspect, sample
 from headstart.data import fashion_mnist
 from headstart.errors import ArtefactError, DataError
 from headstart.plan import Plan
+from headstart.report import results_table
 
 Run = Callable[..., Any]
 MODEL = "python:headstart_cli_models"
@@ -227,17 +228,23 @@ def test_evaluate_with_the_bundled_features(run: Run, tmp_path: Path, monkeypatc
 
 RESULTS: dict[str, Any] = {
     "rows": [
-        {"arm": "plan", "nfe": 4, "initialization": "mixture", "frechet": 5.0, "n": 1000, "sample_seconds": 1.0},
         {
-            "arm": "edm-heun",
-            "nfe": 35,
-            "initialization": "isotropic",
-            "frechet": 10.0,
+            "arm": arm,
+            "nfe": nfe,
+            "initialization": start,
+            "horizon": horizon,
+            "frechet": frechet,
+            "swd": 0.03,
+            "max_swd": 0.06,
             "n": 1000,
-            "sample_seconds": 8.0,
-        },
+            "sample_seconds": seconds,
+        }
+        for arm, nfe, start, horizon, frechet, seconds in (
+            ("plan", 4, "mixture", 1.0, 5.0, 1.0),
+            ("edm-heun", 35, "isotropic", 80.0, 10.0, 8.0),
+        )
     ],
-    "floor": {"frechet": 0.5},
+    "floor": {"frechet": 0.5, "swd": 0.02, "max_swd": 0.04},
 }
 
 
@@ -253,7 +260,8 @@ def test_demo_prints_the_verdict_and_where_the_report_is(
     monkeypatch.setitem(sys.modules, "headstart.demo", SimpleNamespace(run=fake))
     done = run("demo", "--out", tmp_path, "-n", 20, "--quick", "--seed", 5, "--batch-size", 9)
     assert done.code == 0
-    verdict, where = done.out.splitlines()
+    table, (verdict, where) = done.out.splitlines()[:-3], done.out.splitlines()[-2:]
+    assert table == results_table(RESULTS["rows"], RESULTS["floor"]).splitlines()
     assert verdict.startswith("Four evaluations from a learned start reach a Fréchet distance of 5")
     assert where == f"The report is {tmp_path / 'report.html'}"
     assert run("demo", "--json").json == RESULTS

@@ -1,0 +1,516 @@
+"""Choosing a plan: what is asked for is kept, what is chosen is good, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from headstart import Dataset, Noise, Plan, Profile, fit
+from headstart.choose import RIVALS, SCHEDULES, build_schedule, fit_starts, hold_out
+from headstart.denoiser import Counted, expand
+from headstart.errors import DataError, DenoiserError, InputError
+from headstart.initialization import Empirical, Gaussian, Isotropic, Mixture
+from headstart.metrics import Reference, evaluate
+from headstart.progress import Progress
+from headstart.schedule import Schedule, rho_grid
+from headstart.solver import DPMSolverPP2M, Heun
+from headstart.targets import gmm25
+
+TARGET = gmm25()
+DATA = TARGET.sample(Noise(range(1000)))
+FAST = {"initialization": "gaussian", "pilot_samples": 16}
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return Profile.measure(TARGET, DATA[hold_out(DATA)[1]])
+
+
+def evaluations(plan, **conditions):
+    counted = Counted(TARGET)
+    plan.sample(counted, 2, **conditions)
+    assert counted.samples == 2 * counted.calls
+    return counted.calls
+
+
+@pytest.mark.parametrize("nfe", [1, 2, 3, 5, 20])
+def test_a_plan_spends_the_evaluations_it_is_given(nfe, profile):
+    plan = fit(TARGET, DATA, nfe, profile=profile, **FAST)
+    assert plan.nfe == evaluations(plan) == nfe
+    assert plan.schedule.sigmas[-1] == 0
+    assert len(plan.budget.discretization) == nfe - 1
+
+
+@pytest.mark.parametrize("nfe", [3, 5])
+def test_a_plan_beats_the_usual_sampler(nfe):
+    """The whole of it with the exact denoiser; far from the rho grid from 80 at the same cost."""
+    plan = fit(TARGET, DATA, nfe)
+    reference = Reference.of(TARGET.sample(Noise(range(10_000, 12_000))))
+    usual = Plan(Isotropic((2,)), rho_grid(nfe, 80.0, 0.002), DPMSolverPP2M(), None, plan.profile)
+    ours, theirs = (evaluate(p.sample(TARGET, 1000), reference).swd for p in (plan, usual))
+    assert evaluations(plan) == nfe
+    assert ours < 0.75 * theirs
+    piloted = [c for c in plan.candidates if c.pilot is not None]
+    best = min(piloted, key=lambda c: c.pilot)
+    assert best.pilot < 0.25
+    chosen = [
+        c
+        for c in piloted
+        if (c.horizon, c.sigma_min, c.solver) == (plan.horizon, plan.schedule.sigma_min, plan.solver.name)
+    ]
+    assert plan.initialization.name in {c.initialization for c in chosen}
+    assert {c.schedule for c in piloted} == {"defect", *RIVALS}
+    assert {c.solver for c in piloted} == {"dpm++2m", "euler"}
+
+
+# What is asked for
+
+
+def test_a_horizon_is_kept(profile):
+    plan = fit(TARGET, DATA, 3, profile=profile, horizon=4.321, pilot_samples=16)
+    assert plan.horizon == plan.schedule.sigmas[0] == 4.321
+    assert {c.horizon for c in plan.candidates} == {4.321}
+    assert {c.initialization for c in plan.candidates} == {"isotropic", "gaussian", "mixture"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [("isotropic", Isotropic), ("gaussian", Gaussian), ("mixture", Mixture), ("empirical", Empirical)],
+)
+@pytest.mark.parametrize("criterion", ["pilot", "nats"])
+def test_a_family_is_kept(asked, kind, criterion, profile):
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=asked, pilot_samples=16, criterion=criterion)
+    assert isinstance(plan.initialization, kind)
+    assert {c.initialization for c in plan.candidates} == {asked}
+    assert (plan.budget.initialization is None) == (asked == "empirical")
+
+
+def test_a_fitted_start_is_kept(profile):
+    start = Gaussian.fit(DATA)
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=start, pilot_samples=16)
+    assert plan.initialization is start
+
+
+def test_starts_are_chosen_from_a_list(profile):
+    start = Isotropic((2,))
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=[start, "gaussian"], horizon=2.0, pilot_samples=16)
+    assert plan.initialization.name == "gaussian"
+    assert {c.initialization for c in plan.candidates} == {"isotropic", "gaussian"}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_kind_of_schedule_is_kept(kind, profile):
+    plan = fit(TARGET, DATA, 4, profile=profile, schedule=kind, **FAST)
+    assert {c.schedule for c in plan.candidates} == {kind}
+    assert plan.schedule == build_schedule(kind, profile, 4, plan.horizon, plan.schedule.sigma_min)
+
+
+@pytest.mark.parametrize("criterion", ["pilot", "nats"])
+def test_a_schedule_is_kept(criterion, profile):
+    schedule = Schedule([5.0, 1.0, 0.2, 0.1], "mine")
+    plan = fit(TARGET, DATA, 3, profile=profile, schedule=schedule, criterion=criterion, pilot_samples=16)
+    assert plan.schedule is schedule
+    assert plan.horizon == 5.0
+    assert evaluations(plan) == 3
+    assert len(plan.budget.discretization) == 3
+    assert fit(TARGET, DATA, 3, profile=profile, schedule=schedule, horizon=5.0, **FAST).schedule is schedule
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "ddpm", Heun(churn=2.0)], ids=str)
+def test_a_solver_is_kept(solver, profile):
+    plan = fit(TARGET, DATA, 5, profile=profile, solver=solver, **FAST)
+    assert solver in (plan.solver, plan.solver.name)
+    assert {c.solver for c in plan.candidates} == {plan.solver.name}
+    assert plan.nfe == evaluations(plan) == 5
+    assert plan.schedule.steps == (3 if plan.solver.name == "heun" else 5)
+    assert plan.chosen == {
+        "initialization": "as asked",
+        "horizon": "by pilot",
+        "schedule": "by pilot",
+        "sigma_min": "by pilot",
+        "solver": "as asked",
+    }
+
+
+def test_heun_spends_an_odd_number(profile):
+    plan = fit(TARGET, DATA, 4, profile=profile, solver="heun", criterion="nats")
+    assert plan.nfe == evaluations(plan) == 3
+
+
+def test_the_default_is_four_evaluations_or_those_of_the_schedule(profile):
+    assert fit(TARGET, DATA, profile=profile, criterion="nats").nfe == 4
+    schedule = rho_grid(7, 5.0, 0.1)
+    assert fit(TARGET, DATA, profile=profile, schedule=schedule, **FAST).nfe == 7
+    assert fit(TARGET, DATA, profile=profile, schedule=schedule, solver="heun", **FAST).nfe == 13
+
+
+def test_a_last_level_is_kept(profile):
+    plan = fit(TARGET, DATA, 4, profile=profile, sigma_min=0.0771, **FAST)
+    assert plan.schedule.sigma_min == plan.schedule.sigmas[-2] == 0.0771
+    assert {c.sigma_min for c in plan.candidates} == {0.0771}
+
+
+def test_with_everything_asked_for_nothing_is_piloted(profile):
+    counted = Counted(TARGET)
+    plan = fit(
+        counted,
+        DATA,
+        5,
+        profile=profile,
+        horizon=3.0,
+        initialization="gaussian",
+        schedule="rho",
+        solver="heun",
+        sigma_min=0.1,
+    )
+    assert counted.calls == 0
+    assert plan.schedule == rho_grid(3, 3.0, 0.1)
+    assert set(plan.chosen.values()) == {"as asked"}
+    assert len(plan.candidates) == 1
+
+
+def test_levels_beyond_the_usual_ones_are_measured():
+    """The user's own levels decide how far the network is measured; what it knows is the limit."""
+    wide = fit(TARGET, DATA, 3, horizon=1000.0, sigma_min=0.001, criterion="nats", initialization="isotropic")
+    assert wide.schedule.sigmas[0] == wide.profile.sigmas[0] == pytest.approx(1000)
+    assert wide.schedule.sigma_min == 0.001
+    assert wide.profile.sigmas[-1] == pytest.approx(0.001)
+    asked = []
+
+    def limited(x, sigma):
+        asked.append(float(sigma.max()))
+        return TARGET(x, sigma)
+
+    limited.sigma_max = 20.0
+    assert max(c.horizon for c in fit(limited, DATA, 3, **FAST).candidates) <= 20
+    assert max(asked) == pytest.approx(20, rel=1e-6)
+    asked.clear()
+    fit(limited, DATA, 3, sigma_max=10.0, **FAST)
+    assert max(asked) == pytest.approx(10, rel=1e-6)
+
+
+def test_states_have_the_dtype_that_is_asked_for():
+    seen = set()
+
+    def denoiser(x, sigma):
+        seen.add(x.dtype)
+        return TARGET(x, sigma)
+
+    fit(denoiser, DATA[:100], 2, dtype=torch.float64, horizon=2.0, **FAST)
+    assert seen == {torch.float64}
+
+
+# What is chosen
+
+
+CHI2 = gmm25(weights="chi2")
+CHI2_DATA = CHI2.sample(Noise(range(15_000)))
+
+
+@pytest.fixture(scope="module")
+def chi2_profile():
+    """Of the law of method.md 8.3, on enough samples for its divergences of hundredths of a nat."""
+    held_out = CHI2_DATA[hold_out(CHI2_DATA)[1]]
+    return Profile.measure(CHI2, held_out, samples=3000, cost_samples=1000, batch_size=3000)
+
+
+@pytest.mark.parametrize(("nfe", "low", "high"), [(6, 1.2, 2.5), (11, 1.2, 4.3)])
+def test_nats_choose_the_horizon_of_the_exact_divergence(nfe, low, high, chi2_profile):
+    """Method.md 8.3, a Gaussian start and Euler's method: the best horizons are 1.2 and 2 for 5 and 10 steps."""
+    start = Gaussian.fit(CHI2_DATA)
+    plan = fit(
+        CHI2,
+        CHI2_DATA,
+        nfe,
+        profile=chi2_profile,
+        initialization=start,
+        solver="euler",
+        sigma_min=0.04,
+        criterion="nats",
+    )
+    assert low <= plan.horizon <= high
+    assert plan.criterion == "nats"
+    assert plan.budget.total <= 1.05 * min(c.b_ode for c in plan.candidates)
+    assert all(c.pilot is None for c in plan.candidates)
+
+
+def test_a_start_that_knows_less_starts_farther_out(chi2_profile):
+    near, far = (
+        fit(CHI2, CHI2_DATA, 6, profile=chi2_profile, initialization=start, criterion="nats").horizon
+        for start in ("gaussian", "isotropic")
+    )
+    assert far > 2 * near
+
+
+def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
+    plan = fit(TARGET, DATA, 6, profile=profile, initialization="isotropic", criterion="nats")
+    lowest = min(c.b_ode for c in plan.candidates)
+    assert plan.horizon == max(c.horizon for c in plan.candidates if c.b_ode <= 1.05 * lowest)
+
+
+def test_screening_takes_no_evaluations(profile):
+    counted = Counted(TARGET)
+    fit(counted, DATA, 4, profile=profile, criterion="nats")
+    assert counted.calls == 0
+    plan = fit(counted, DATA, 4, criterion="nats")
+    levels, (count, costed) = len(plan.profile.sigmas), (len(plan.profile.losses), len(plan.profile.defect))
+    assert counted.samples == levels * count + 2 * (levels - 1) * costed
+
+
+def test_a_plans_profile_serves_other_plans():
+    first = fit(TARGET, DATA, 3, **FAST)
+    second = fit(TARGET, DATA, 6, profile=first.profile, **FAST)
+    np.testing.assert_array_equal(second.profile.losses, first.profile.losses)
+    assert second.to_dict() | {"fit_seconds": 0} == fit(TARGET, DATA, 6, **FAST).to_dict() | {"fit_seconds": 0}
+
+
+def test_a_loaded_plans_profile_serves_other_plans(tmp_path):
+    """Its samples are not saved, and are found again in the data."""
+    first = fit(TARGET, DATA, 3, **FAST)
+    first.save(tmp_path / "plan")
+    loaded = Plan.load(tmp_path / "plan").profile
+    assert loaded.samples is None
+    plans = [fit(TARGET, DATA, 6, profile=profile, **FAST) for profile in (first.profile, loaded)]
+    assert plans[0].to_dict() | {"fit_seconds": 0} == plans[1].to_dict() | {"fit_seconds": 0}
+    assert torch.equal(plans[1].profile.samples, first.profile.samples)
+
+
+def test_fitting_is_a_function_of_its_seed():
+    arguments = {"initialization": ["isotropic", "mixture"], "pilot_samples": 32}
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = fit(TARGET, DATA[:400], 3, seed=5, **arguments)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = (fit(TARGET, DATA[:400], 3, seed=s, **arguments) for s in (5, 6))
+    assert first.to_dict() | {"fit_seconds": 0} == again.to_dict() | {"fit_seconds": 0}
+    assert torch.equal(first.sample(TARGET, 9), again.sample(TARGET, 9))
+    assert first.candidates != other.candidates
+    assert (first.seed, other.seed) == (5, 6)
+    assert first.fit_seconds > 0
+
+
+def test_batches_change_nothing_but_the_last_digits(profile):
+    large, small = (fit(TARGET, DATA, 3, profile=profile, batch_size=b, **FAST) for b in (256, 5))
+    for a, b in zip(large.candidates, small.candidates, strict=True):
+        assert (a.schedule, a.horizon, a.pilot is None) == (b.schedule, b.horizon, b.pilot is None)
+        assert a.pilot is None or a.pilot == pytest.approx(b.pilot, rel=1e-4)
+
+
+def test_held_out_samples_are_a_fifth_and_apart():
+    for count, held in ((1000, 200), (10, 2), (40_000, 3000)):
+        fitted, out = hold_out(torch.zeros(count, 1), seed=3)
+        assert len(out) == held
+        assert torch.equal(torch.cat([fitted, out]).sort().values, torch.arange(count))
+    assert not torch.equal(hold_out(DATA, 0)[1], hold_out(DATA, 1)[1])
+
+
+def test_starts_are_fitted_on_what_is_not_held_out(profile):
+    fitted, out = hold_out(DATA, 0)
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization="empirical", criterion="nats")
+    assert torch.equal(plan.initialization.data, DATA[fitted])
+    assert {tuple(x) for x in fit(TARGET, DATA, 3, criterion="nats").profile.samples.tolist()} <= {
+        tuple(x) for x in DATA[out].tolist()
+    }
+
+
+def test_starts_by_name():
+    starts = fit_starts(DATA)
+    assert [start.name for start in starts] == ["isotropic", "gaussian", "mixture"]
+    assert fit_starts(DATA, starts[1])[0] is starts[1]
+    assert len(starts[2].weights) == 10
+
+
+def test_progress_is_told():
+    said = []
+
+    class Heard(Progress):
+        def track(self, items, description, total=None):
+            said.append(description)
+            yield from items
+
+    fit(TARGET, DATA, 3, progress=Heard(), **FAST)
+    assert set(said) == {"measuring the network", "fitting starts", "piloting"}
+
+
+# Kinds of data
+
+
+def test_kinds_of_data_make_the_same_plan(profile):
+    """A tensor, an array, float64, a data set, a list."""
+    expected = fit(TARGET, DATA, 3, horizon=2.0, **FAST)
+    for data in (DATA.numpy(), DATA.double(), DATA.double().numpy(), Dataset(DATA, name="points"), DATA.tolist()):
+        plan = fit(TARGET, data, 3, horizon=2.0, **FAST)
+        assert plan.schedule.steps == 3
+        assert plan.schedule.sigmas == pytest.approx(expected.schedule.sigmas, rel=1e-4)
+        assert plan.budget.total == pytest.approx(expected.budget.total, rel=1e-4)
+
+
+def test_images():
+    """Samples of shape (1, 4, 4), in every family: the plan and what it samples have that shape."""
+    g = torch.Generator().manual_seed(0)
+    data = 0.5 * torch.randn(300, 1, 4, 4, generator=g) + torch.linspace(-1, 1, 4)
+
+    def denoiser(x, sigma):
+        s2 = expand(sigma, x) ** 2
+        return (0.25 * x + s2 * torch.linspace(-1, 1, 4)) / (0.25 + s2)
+
+    plan = fit(denoiser, data, 3, pilot_samples=64)
+    samples = plan.sample(denoiser, 500)
+    assert samples.shape == (500, 1, 4, 4)
+    assert plan.profile.shape == plan.initialization.shape == (1, 4, 4)
+    assert (samples.mean(0) - torch.linspace(-1, 1, 4)).abs().max() < 0.15
+    assert samples.std(0).mean() == pytest.approx(0.5, rel=0.15)
+
+
+CLASSES = torch.tensor([[-20.0, 0.0], [20.0, 5.0]])
+
+
+def needs_label(x, sigma, label):
+    """Two classes, N(centre, I) each, for a network that knows nothing without its label."""
+    assert label.shape == (len(x),)
+    s2 = expand(sigma, x) ** 2
+    return (x + s2 * CLASSES.to(x)[label]) / (1 + s2)
+
+
+def test_labels_condition_the_network_and_the_start():
+    label = torch.arange(400) % 2
+    data = CLASSES[label] + torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    plan = fit(needs_label, data, 3, labels=label, pilot_samples=64)
+    assert plan.initialization.name == "mixture"
+    assert len(plan.initialization.owners.unique()) == 2
+    assert plan.budget.initialization.value < 0.5
+    assert plan.profile.loss[-1] < 0.2
+    wanted = torch.tensor([1, 0, 0, 1, 1, 0] * 50)
+    samples = plan.sample(needs_label, 300, label=wanted, batch_size=64)
+    assert (samples - CLASSES[wanted]).square().sum(1).max() < 5**2
+    assert (samples[wanted == 1].mean(0) - CLASSES[1]).abs().max() < 0.4
+    for other in (label.numpy(), label.tolist()):
+        again = fit(needs_label, data, 3, labels=other, pilot_samples=64)
+        assert again.candidates == plan.candidates
+    dataset = fit(needs_label, Dataset(data, label), 3, labels=label, pilot_samples=64)
+    assert dataset.candidates == plan.candidates
+
+
+@pytest.mark.parametrize("label", [1, torch.tensor(1), torch.tensor([1])], ids=repr)
+def test_one_label_for_all_data(label):
+    """A plan for one class: the condition is no list of classes, and the start has none."""
+
+    def denoiser(x, sigma, label):
+        return needs_label(x, sigma, torch.as_tensor(label).expand(len(x)))
+
+    data = CLASSES[1] + torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    plan = fit(denoiser, data, 2, conditions={"label": label}, pilot_samples=16, initialization="mixture")
+    assert plan.initialization.owners is None
+    assert plan.sample(denoiser, 50, label=label).mean(0) == pytest.approx(CLASSES[1], abs=0.6)
+
+
+def test_conditions_go_with_the_data():
+    shift = torch.arange(400.0)[:, None] * torch.ones(2)
+    data = shift + 0.1 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+
+    def denoiser(x, sigma, shift, scale):
+        s2 = expand(sigma, x) ** 2
+        return scale * (0.01 * x + s2 * shift) / (0.01 + s2)
+
+    plan = fit(denoiser, data, 2, conditions={"shift": shift, "scale": 1.0}, **FAST)
+    assert plan.profile.loss.max() < 0.1
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"nfe": 0}, "at least one network evaluation: nfe is 0"),
+        ({"nfe": -3}, "at least one network evaluation"),
+        ({"nfe": 2.5}, "whole number of steps"),
+        ({"pilot_samples": 15}, "a pilot needs at least 16 samples: got 15"),
+        ({"criterion": "taste"}, "unknown criterion 'taste': expected 'pilot' or 'nats'"),
+        ({"horizon": 0.05, "sigma_min": 0.06}, "horizon must lie above sigma_min.*0.05 and 0.06"),
+        ({"horizon": 0.01}, "horizon must lie above sigma_min"),
+        ({"horizon": math.nan}, "horizon is nan"),
+        ({"horizon": 1e6}, "levels were measured from"),
+        ({"sigma_min": 0.0}, "sigma_min is 0.0: it must be above 0"),
+        ({"sigma_min": 1e6}, "no horizon of this data .* is above it"),
+        ({"sigma_min": 1e-6}, "levels were measured from"),
+        ({"schedule": "cosine"}, "unknown schedule 'cosine': expected one of defect, corrector"),
+        ({"initialization": "flow"}, "unknown initialization 'flow': expected one of isotropic, gaussian"),
+        ({"initialization": []}, "name at least one initialization"),
+        ({"initialization": Isotropic((3,))}, r"does not fit samples of shape \(2,\)"),
+        ({"solver": "rk4"}, "unknown solver 'rk4': expected one of euler"),
+        ({"criterion": "nats", "nfe": 1}, "which is all that one evaluation does: use a pilot"),
+        ({"sigma_max": 50.0, "horizon": 60.0, "profile": None}, "knows noise up to sigma = 50: got a level of 60"),
+        ({"sigma_max": -1.0}, "sigma_max is -1.0"),
+        ({"schedule": rho_grid(5, 3.0, 0.1)}, "costs 5 evaluations with dpm.*, and nfe is 3"),
+        ({"schedule": rho_grid(3, 3.0, 0.1), "solver": "heun"}, "costs 5 evaluations with heun, and nfe is 3"),
+        ({"schedule": rho_grid(3, 3.0, 0.1), "horizon": 2.0}, "horizon is 2, and the schedule starts at 3"),
+        ({"schedule": rho_grid(3, 1e6, 0.1)}, "the network was measured from"),
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"seed": -1}, "seed from 0 to"),
+        ({"seed": 2**31}, "seed from 0 to"),
+    ],
+    ids=str,
+)
+def test_arguments_are_checked(arguments, message, profile):
+    with pytest.raises(InputError, match=message):
+        fit(TARGET, DATA, **{"nfe": 3, "profile": profile, **arguments})
+
+
+def with_nan():
+    data = DATA.clone()
+    data[3, 1] = math.nan
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (DATA[:9], "at least ten samples of the data: got 9"),
+        (DATA[:1], "at least 2"),
+        (with_nan(), "1 NaN or infinite values"),
+        (DATA / 0, "NaN or infinite values"),
+        (torch.ones(50, 2), "all samples are equal"),
+        (torch.arange(100).reshape(50, 2), "expected floating point"),
+        (DATA[:, 0], "expected \\(N, ...\\)"),
+    ],
+)
+def test_data_are_checked(data, message):
+    with pytest.raises(DataError, match=message):
+        fit(TARGET, data, 3, **FAST)
+
+
+def test_labels_are_checked():
+    with pytest.raises(DataError, match=r"1000 samples but labels of shape \(7,\)"):
+        fit(TARGET, DATA, 3, labels=torch.zeros(7), **FAST)
+
+
+@pytest.mark.parametrize(
+    "denoiser", [lambda x, s: x / 0, lambda x, s: x[:, :1], lambda x, s: None], ids=["Inf", "shape", "type"]
+)
+def test_denoisers_are_checked(denoiser):
+    with pytest.raises(DenoiserError, match="the denoiser returned"):
+        fit(denoiser, DATA, 3, **FAST)
+
+
+@pytest.mark.parametrize("data", [DATA + 1, DATA[:500], DATA.flip(0)], ids=["moved", "fewer", "reversed"])
+def test_a_profile_of_other_data_cannot_be_planned_on(data, profile):
+    with pytest.raises(InputError, match="measured on other data"):
+        fit(TARGET, data, 3, profile=profile)
+
+
+def test_ten_samples_are_enough():
+    plan = fit(TARGET, DATA[:10], 2, pilot_samples=16)
+    assert torch.isfinite(plan.sample(TARGET, 5)).all()
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_kind_of_schedule_ends_at_zero(kind, profile):
+    grid = build_schedule(kind, profile, 5, 10.0, 0.1)
+    assert (grid.steps, grid.horizon, grid.sigma_min, grid.sigmas[-1]) == (5, 10.0, 0.1, 0.0)
+    one = build_schedule(kind, profile, 1, 10.0, 0.1)
+    assert one.sigmas == (10.0, 0.0)

@@ -1,0 +1,465 @@
+"""Plans: samples that belong to their seeds, folders that are whole or not there, and what a person reads."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from headstart.budget import Budget, Estimate, discretization_error
+from headstart.denoiser import Counted
+from headstart.errors import ArtefactError, DenoiserError, InputError
+from headstart.initialization import Empirical, Gaussian, Isotropic, Mixture
+from headstart.noise import Noise
+from headstart.plan import Candidate, Plan
+from headstart.profile import Profile
+from headstart.schedule import Schedule, rho_grid
+from headstart.solver import DDPM, DPMSolverPP2M, Euler, Heun
+from headstart.targets import gmm25
+
+TARGET = gmm25()
+DATA = TARGET.sample(Noise(range(300)))
+LABELS = (DATA[:, 0] > 0).long()
+STARTS = {
+    "isotropic": Isotropic((2,)),
+    "gaussian": Gaussian.fit(DATA),
+    "mixture": Mixture.fit(DATA, 5, 2),
+    "by class": Mixture.fit(DATA, 6, 2, labels=LABELS),
+    "empirical": Empirical.fit(DATA),
+    "empirical by class": Empirical.fit(DATA, labels=LABELS),
+}
+SOLVERS = [Euler(), Heun(churn=3.5, churn_max=50), DPMSolverPP2M(), DDPM()]
+CANDIDATES = (
+    Candidate("isotropic", 3.0, "defect", 0.05, "dpm++2m", 0.4, 0.1, 0.9),
+    Candidate("mixture", 1.5, "corrector", 0.05, "euler", -0.25, 0.125, 1 / 3, 0.0625),
+    Candidate("empirical", 2.0, "rho", 0.1, "dpm++2m", None, None, 0.1, 0.25),
+)
+
+
+def profile():
+    """Three levels, made by hand."""
+    return Profile(
+        sigmas=np.array([8.0, 1.0, 0.05]),
+        losses=np.array([[2.0, 1.0, 0.01], [2.5, 0.5, 1 / 3]]),
+        corrector=np.array([[0.1, 0.2], [0.3, 0.4]]),
+        defect=np.array([[0.01, 0.02], [0.03, 0.04]]),
+        sigma_data=1.75,
+        shape=(2,),
+        seed=5,
+        digest="0f",
+    )
+
+
+def make(start="gaussian", solver=None, **changes):
+    schedule = rho_grid(3, 3.0, 0.1)
+    solver = solver or DPMSolverPP2M()
+    budget = Budget(Estimate(0.25, 0.125), (0.01, 1 / 300))
+    chosen = {"initialization": "by pilot", "horizon": "as asked", "schedule": "by pilot", "sigma_min": "by pilot"}
+    plan = Plan(STARTS[start], schedule, solver, budget, profile(), CANDIDATES, "pilot", chosen, 7, 1.5)
+    return replace(plan, **changes)
+
+
+# Sampling
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+@pytest.mark.parametrize("start", STARTS)
+def test_a_sample_depends_on_its_own_seed_alone(start, solver):
+    plan, seeds = make(start, solver), [11, 5, 2**64 - 1, 0, 8, 3, 2]
+    label = torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    together = plan.sample(TARGET, seeds=seeds, label=label)
+    assert together.shape == (7, 2)
+    assert len(together.unique(dim=0)) == 7
+    for batch_size in (1, 2, 5):
+        torch.testing.assert_close(
+            plan.sample(TARGET, seeds=seeds, batch_size=batch_size, label=label), together, rtol=0, atol=1e-4
+        )
+    among = [4, 1, 6]
+    others = plan.sample(TARGET, seeds=[seeds[i] for i in among], label=label[among])
+    torch.testing.assert_close(others, together[among], rtol=0, atol=1e-4)
+
+
+class Listening:
+    """The exact denoiser, and what it was called with."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x, sigma, **conditions):
+        self.calls.append((x, sigma, conditions))
+        return TARGET(x, sigma)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_noise_is_the_same_to_the_bit(solver):
+    """Seen through the isotropic start, which only scales it, whatever the batch size and the neighbours."""
+    plan = make("isotropic", solver)
+    seen = {}
+    for seeds, batch_size in ([8, 9, 10, 11], 4), ([8, 9, 10, 11], 3), ([11, 8], 2), ([8], 1):
+        listening = Listening()
+        plan.sample(listening, seeds=seeds, batch_size=batch_size)
+        x, sigma, _ = listening.calls[0]
+        seen[len(seeds), batch_size] = x[seeds[:batch_size].index(8)]
+        if not solver.stochastic:
+            assert torch.equal(x, 3.0 * Noise(seeds[:batch_size]).normal((2,)))
+            assert (sigma == 3.0).all()
+    assert all(torch.equal(x, seen[1, 1]) for x in seen.values())
+
+
+def test_n_is_the_first_n_seeds():
+    plan = make()
+    assert torch.equal(plan.sample(TARGET, 5), plan.sample(TARGET, seeds=range(5)))
+    assert torch.equal(plan.sample(TARGET, 5), plan.sample(TARGET, seeds=iter([0, 1, 2, 3, 4])))
+
+
+def test_the_global_generator_does_not_matter_and_is_left_alone():
+    plan = make(solver=DDPM())
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = plan.sample(TARGET, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(plan.sample(TARGET, 3), first)
+
+
+def test_the_sampler_is_start_then_solver():
+    plan = make(solver=DDPM())
+    noise = Noise(range(4))
+    x = plan.initialization.sample(noise, plan.horizon)
+    assert torch.equal(plan.sample(TARGET, 4), DDPM().solve(TARGET, x, plan.schedule, noise))
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_evaluations_are_those_of_the_plan(solver):
+    counted = Counted(TARGET)
+    plan = make(solver=solver)
+    plan.sample(counted, 7, batch_size=3)
+    assert counted.samples == 7 * plan.nfe
+    assert counted.calls == 3 * plan.nfe
+
+
+def test_states_have_the_dtype_that_is_asked_for_and_no_gradient():
+    plan, weight = make(), torch.tensor(0.5, requires_grad=True)
+    single, double = (plan.sample(lambda x, sigma: weight * x, 3, dtype=t) for t in (torch.float32, torch.float64))
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    assert not single.requires_grad
+    torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("label", [1, torch.tensor(1), torch.tensor([1])], ids=repr)
+def test_one_label_stands_for_all(label):
+    plan, listening = make("by class"), Listening()
+    out = plan.sample(listening, 5, batch_size=2, label=label)
+    assert {int(conditions["label"]) for _, _, conditions in listening.calls} == {1}
+    assert torch.equal(out, plan.sample(TARGET, 5, batch_size=2, label=torch.ones(5, dtype=torch.long)))
+
+
+def test_labels_reach_the_start():
+    plan = make("by class", schedule=Schedule([0.2, 0.0]))
+    label = torch.arange(20) % 2
+    starts = []
+    plan.sample(lambda x, sigma, label: starts.append(x) or x, 20, label=label)
+    side = starts[0][:, 0]
+    assert side[label == 1].min() > side[label == 0].max() - 1
+    assert side[label == 1].mean() > 1 > -1 > side[label == 0].mean()
+
+
+def test_conditions_go_with_their_samples():
+    plan, listening = make(), Listening()
+    label, table = torch.arange(7), torch.arange(4)
+    plan.sample(listening, 7, batch_size=3, label=label, table=table, scale=2.5, none=None)
+    first = [conditions for x, sigma, conditions in listening.calls if sigma[0] == plan.horizon]
+    assert [c["label"].tolist() for c in first] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert all(torch.equal(c["table"], table) and c["scale"] == 2.5 and c["none"] is None for c in first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "and not both"),
+        ({"n": 3, "seeds": [1, 2, 3]}, "and not both"),
+        ({"n": 0}, "at least one sample"),
+        ({"n": -2}, "at least one sample"),
+        ({"seeds": []}, "at least one sample"),
+        ({"n": 3, "batch_size": 0}, "in batches of 0"),
+        ({"seeds": [-1]}, "from 0 to 2"),
+        ({"seeds": [2**64]}, "from 0 to 2"),
+        ({"n": 3, "label": torch.tensor([0, 1])}, r"label has shape \(2,\)"),
+        ({"n": 3, "label": torch.zeros(3, 2)}, r"label has shape \(3, 2\)"),
+    ],
+    ids=str,
+)
+def test_arguments_are_checked(arguments, message):
+    with pytest.raises(InputError, match=message):
+        make().sample(TARGET, **arguments)
+
+
+@pytest.mark.parametrize(
+    "denoiser",
+    [lambda x, sigma: x / 0, lambda x, sigma: x[:, :1], lambda x, sigma: x.numpy()],
+    ids=["Inf", "shape", "type"],
+)
+def test_denoisers_are_checked(denoiser):
+    with pytest.raises(DenoiserError, match="the denoiser returned"):
+        make().sample(denoiser, 3)
+
+
+# What a person reads
+
+
+def test_repr():
+    assert repr(make()) == "Plan(3 evaluations: gaussian start at 3, rho 7 levels, dpm++2m; budget 0.433 nats)"
+    one = make(schedule=Schedule([3.0, 0.0]))
+    assert repr(one).startswith("Plan(1 evaluation: gaussian start at 3, custom levels")
+
+
+def test_explanation():
+    assert make().explain().splitlines() == [
+        "Plan(3 evaluations: gaussian start at 3, rho 7 levels, dpm++2m; budget 0.433 nats)",
+        "",
+        "Start      Gaussian(shape=(2,), components=2) at sigma_T = 3 (initialization by pilot, horizon as asked)",
+        "Levels     Schedule(rho 7: 3 steps, 3 > 0.6721 > 0.1 > 0) (schedule and sigma_min by pilot)",
+        "Solver     DPMSolverPP2M(), 3 network evaluations",
+        "",
+        "Error budget, in nats over 2 dimensions:",
+        "  initialization   0.25 ± 0.12",
+        "  discretization   0.01, 0.0033   (of Euler steps between these levels)",
+        "  together         0.433   (square of the sum of the roots)",
+        "",
+        "Decided by a pilot of 2 candidates (sliced Wasserstein to held-out data):",
+        "  0.0625  mixture at 1.5, corrector to 0.05, euler: E_init   -0.25, budget 0.333",
+        "  0.2500  empirical at 2, rho to 0.1, dpm++2m: budget 0.1",
+    ]
+
+
+def test_explanation_of_an_oracle_and_of_a_start_below_the_network():
+    oracle = make("empirical", budget=Budget(None, ()), candidates=()).explain()
+    assert "  initialization   not known: an oracle has no density" in oracle
+    assert "  discretization   none above 0" in oracle
+    assert "for comparison only" in oracle
+    assert "pilot of" not in oracle
+    assert "Below 0" in make(budget=Budget(Estimate(-1.0, 0.1), ())).explain()
+    assert "Below 0" not in make(budget=Budget(Estimate(-0.1, 0.1), ())).explain()
+    assert "for comparison only" not in make().explain()
+
+
+# Folders
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_a_plan_is_loaded_as_it_was_saved(start, solver, tmp_path):
+    plan = make(start, solver)
+    if plan.initialization.oracle:
+        plan = replace(plan, budget=Budget(None, (0.5,)))
+    plan.save(tmp_path / "a" / "plan")
+    loaded = Plan.load(str(tmp_path / "a" / "plan"))
+    label = torch.arange(20) % 2
+    assert torch.equal(loaded.sample(TARGET, 20, label=label), plan.sample(TARGET, 20, label=label))
+    assert torch.equal(loaded.sample(TARGET, 20), plan.sample(TARGET, 20))
+    assert repr(loaded) == repr(plan)
+    assert loaded.explain() == plan.explain()
+    assert loaded.to_dict() == plan.to_dict()
+    for name in ("nfe", "schedule", "solver", "budget", "candidates", "criterion", "chosen", "seed", "fit_seconds"):
+        assert getattr(loaded, name) == getattr(plan, name)
+    for name in ("sigmas", "losses", "corrector", "defect"):
+        np.testing.assert_array_equal(getattr(loaded.profile, name), getattr(plan.profile, name))
+    assert discretization_error(loaded.profile, plan.schedule) == discretization_error(plan.profile, plan.schedule)
+    for name in ("sigma_data", "shape", "seed", "digest"):
+        assert getattr(loaded.profile, name) == getattr(plan.profile, name)
+    assert loaded.profile.samples is None
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    make().save(tmp_path / "a")
+    Plan.load(tmp_path / "a").save(tmp_path / "b")
+    for name in ("plan.json", "tensors.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_folder_holds_two_files_that_others_can_read(tmp_path):
+    plan = make()
+    plan.save(tmp_path / "plan")
+    assert os.listdir(tmp_path) == ["plan"]
+    assert sorted(os.listdir(tmp_path / "plan")) == ["plan.json", "tensors.safetensors"]
+    values = json.loads((tmp_path / "plan" / "plan.json").read_text(), parse_constant=pytest.fail)
+    assert values.pop("tensors_sha256")
+    assert values == json.loads(json.dumps(plan.to_dict(), allow_nan=False))
+    assert values["candidates"] == [asdict(candidate) for candidate in CANDIDATES]
+    tensors = safetensors.torch.load_file(tmp_path / "plan" / "tensors.safetensors")
+    assert torch.equal(tensors["profile.losses"], torch.from_numpy(plan.profile.losses))
+
+
+def test_an_older_plan_is_replaced(tmp_path):
+    make("mixture", DDPM()).save(tmp_path / "plan")
+    make().save(tmp_path / "plan")
+    assert repr(Plan.load(tmp_path / "plan")) == repr(make())
+    assert os.listdir(tmp_path) == ["plan"]
+
+
+@pytest.mark.parametrize("files", [[], ["thesis.tex"], ["plan.json", "thesis.tex"]], ids=str)
+def test_nothing_but_a_plan_is_replaced(files, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in files:
+        (tmp_path / "mine" / name).write_text("dear")
+    with pytest.raises(ArtefactError, match="mine exists and is not a plan: choose another name"):
+        make().save(tmp_path / "mine")
+    assert {path.name: path.read_text() for path in (tmp_path / "mine").iterdir()} == dict.fromkeys(files, "dear")
+    assert os.listdir(tmp_path) == ["mine"]
+
+
+def test_a_file_is_not_replaced(tmp_path):
+    (tmp_path / "mine").write_text("dear")
+    with pytest.raises(ArtefactError, match="mine exists and is not a plan"):
+        make().save(tmp_path / "mine")
+    with pytest.raises(ArtefactError, match="cannot be written"):
+        make().save(tmp_path / "mine" / "plan")
+    assert (tmp_path / "mine").read_text() == "dear"
+
+
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("writer", ["write_bytes", "write_text"])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_full_disk_leaves_nothing_half_written(writer, older, tmp_path, monkeypatch):
+    if older:
+        make("mixture", DDPM()).save(tmp_path / "plan")
+    monkeypatch.setattr(Path, writer, no_space)
+    with pytest.raises(ArtefactError, match=r"cannot be written to .*plan: No space left on device"):
+        make().save(tmp_path / "plan")
+    assert os.listdir(tmp_path) == ["plan"] * older
+    if older:
+        assert repr(Plan.load(tmp_path / "plan")) == repr(make("mixture", DDPM()))
+
+
+def test_an_older_plan_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    make("mixture", DDPM()).save(tmp_path / "plan")
+    move, moves = os.replace, []
+
+    def second_move_fails(source, target):
+        moves.append(target)
+        return no_space() if len(moves) == 2 else move(source, target)
+
+    monkeypatch.setattr(os, "replace", second_move_fails)
+    with pytest.raises(ArtefactError, match="No space left on device"):
+        make().save(tmp_path / "plan")
+    assert os.listdir(tmp_path) == ["plan"]
+    assert repr(Plan.load(tmp_path / "plan")) == repr(make("mixture", DDPM()))
+
+
+def damage(folder, change):
+    """Apply ``change`` to the values of plan.json."""
+    values = json.loads((folder / "plan.json").read_text())
+    change(values)
+    (folder / "plan.json").write_text(json.dumps(values))
+
+
+def put(*path_and_value):
+    """A change that sets a value somewhere inside."""
+    *path, last, value = path_and_value
+
+    def change(values):
+        for key in path:
+            values = values[key]
+        values[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("version", 2), "has version 2, and this headstart reads up to 1: upgrade it"),
+        (put("version", 0), "damaged: version"),
+        (put("version", "1"), "damaged: version"),
+        (put("format", "other"), "is not a plan: plan.json does not say"),
+        (lambda values: values.pop("format"), "is not a plan"),
+        (lambda values: values.pop("nfe"), "damaged: nfe: Field required"),
+        (lambda values: values.pop("tensors_sha256"), "damaged: tensors_sha256: Field required"),
+        (lambda values: values["profile"].pop("seed"), r"damaged: profile\.seed: Field required"),
+        (lambda values: values["candidates"][0].pop("b_ode"), r"damaged: candidates\.0\.b_ode: "),
+        (put("extra", 1), "damaged: extra: Extra inputs"),
+        (put("nfe", "many"), "damaged: nfe"),
+        (put("criterion", "taste"), "damaged: criterion"),
+        (put("initialization", "name", "flow"), "unknown initialization 'flow': expected one of isotropic, gaussian"),
+        (put("solver", "name", "rk4"), "unknown solver 'rk4': expected one of euler"),
+        (put("solver", "parameters", {"churn": 1.0}), "damaged: .*DPMSolverPP2M"),
+        (put("initialization", "values", {}), "damaged: 'shape'"),
+        (put("initialization", "name", "mixture"), "damaged: 'weights'"),
+        (put("schedule", "sigmas", [1.0, 2.0]), "strictly decreasing"),
+        (put("schedule", "sigmas", []), "at least two levels"),
+        (put("schedule", "sigmas", 1, float("nan")), "NaN is not a finite number"),
+        (put("budget", "initialization", 0, float("inf")), "Infinity is not a finite number"),
+        (put("candidates", 1, "b_ode", float("nan")), "NaN is not a finite number"),
+        (put("initialization", "values", "shape", [float("-inf")]), "-Infinity is not a finite number"),
+        (put("tensors_sha256", "0" * 64), "tensors.safetensors is not the file"),
+    ],
+)
+def test_damaged_values_are_named(change, message, tmp_path):
+    make().save(tmp_path / "plan")
+    damage(tmp_path / "plan", change)
+    with pytest.raises(ArtefactError, match=message):
+        Plan.load(tmp_path / "plan")
+
+
+def test_a_number_that_overflows_is_not_finite(tmp_path):
+    make().save(tmp_path / "plan")
+    text = (tmp_path / "plan" / "plan.json").read_text()
+    (tmp_path / "plan" / "plan.json").write_text(text.replace("0.0625", "1e999"))
+    with pytest.raises(ArtefactError, match="1e999 is not a finite number"):
+        Plan.load(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"plan"', "{}", "\udcff"], ids=repr)
+def test_json_that_is_no_plan(text, tmp_path):
+    make().save(tmp_path / "plan")
+    (tmp_path / "plan" / "plan.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(ArtefactError, match=r"is damaged: plan\.json is not JSON|is not a plan"):
+        Plan.load(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("place", [0, 100, -1])
+def test_a_flipped_bit_in_the_tensors_is_seen(place, tmp_path):
+    make().save(tmp_path / "plan")
+    file = tmp_path / "plan" / "tensors.safetensors"
+    blob = bytearray(file.read_bytes())
+    blob[place] ^= 1
+    file.write_bytes(blob)
+    with pytest.raises(ArtefactError, match=r"tensors\.safetensors is not the file that the plan was saved with"):
+        Plan.load(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("name", ["plan.json", "tensors.safetensors"])
+def test_a_missing_file_is_named(name, tmp_path):
+    make().save(tmp_path / "plan")
+    (tmp_path / "plan" / name).unlink()
+    with pytest.raises(ArtefactError, match=f"is not a plan: .*{name} cannot be read"):
+        Plan.load(tmp_path / "plan")
+
+
+def test_a_path_that_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("dear")
+    for path in (tmp_path / "file", tmp_path / "nothing"):
+        with pytest.raises(ArtefactError, match=r"is not a plan: .*cannot be read"):
+            Plan.load(path)
+
+
+def test_tensors_of_others_are_refused(tmp_path):
+    """A whole safetensors file with the right sum, but without what the plan needs."""
+
+    make().save(tmp_path / "plan")
+    for blob in (safetensors.torch.save({"other": torch.ones(2)}), b"no tensors"):
+        (tmp_path / "plan" / "tensors.safetensors").write_bytes(blob)
+        damage(tmp_path / "plan", put("tensors_sha256", hashlib.sha256(blob).hexdigest()))
+        with pytest.raises(ArtefactError, match="is damaged"):
+            Plan.load(tmp_path / "plan")
