@@ -514,3 +514,18 @@ def test_every_kind_of_schedule_ends_at_zero(kind, profile):
     assert (grid.steps, grid.horizon, grid.sigma_min, grid.sigmas[-1]) == (5, 10.0, 0.1, 0.0)
     one = build_schedule(kind, profile, 1, 10.0, 0.1)
     assert one.sigmas == (10.0, 0.0)
+
+
+def test_measuring_and_starting_stay_below_what_the_network_knows():
+    """A network whose noise ends at 5, by its own word or the user's, is never called above it."""
+
+    def bounded(x, sigma):
+        assert sigma.max() <= 5 * (1 + 1e-6)
+        return TARGET(x, sigma)
+
+    plan = fit(bounded, DATA, 3, sigma_max=5.0, pilot_samples=16)
+    assert plan.profile.sigmas[0] == pytest.approx(5.0)
+    bounded.sigma_max = 5.0
+    assert fit(bounded, DATA, 3, pilot_samples=16).horizon == plan.horizon
+    with pytest.raises(InputError, match="knows noise up to sigma = 5"):
+        fit(bounded, DATA, 3, horizon=20.0)

@@ -258,7 +258,7 @@ def fit(
 
     if profile is None:
         fixed = [*(schedule.sigmas if isinstance(schedule, Schedule) else ()), horizon, sigma_min]
-        known = getattr(denoiser, "sigma_max", math.inf) if sigma_max is None else sigma_max
+        known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
         profile = Profile.measure(
             denoiser,
             x[held_out],

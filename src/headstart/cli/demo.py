@@ -12,7 +12,7 @@ from headstart.cli.progress import RichProgress
 
 __all__ = ["EXAMPLES", "demo"]
 
-EXAMPLES = ("headstart demo", "headstart demo --quick --out /tmp/demo", "headstart demo -n 5000 --seed 1 --json")
+EXAMPLES = ("headstart demo", "headstart demo --quick --out runs/quick", "headstart demo -n 5000 --seed 1 --json")
 
 
 @answers

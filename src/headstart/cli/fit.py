@@ -40,6 +40,10 @@ def fit(
         str | None, typer.Option(metavar="NAME", help="Fix the solver: euler, heun, dpm++2m or ddpm.")
     ] = None,
     sigma_min: Annotated[float | None, typer.Option(metavar="SIGMA", help="Fix the last noise level above 0.")] = None,
+    sigma_max: Annotated[
+        float | None,
+        typer.Option(metavar="SIGMA", help="The highest noise level that MODEL knows, if it does not say."),
+    ] = None,
     criterion: Annotated[
         str, typer.Option(metavar="NAME", help="Choose by a pilot of samples (pilot) or by the bound alone (nats).")
     ] = "pilot",
@@ -77,6 +81,7 @@ def fit(
             schedule=schedule,
             solver=solver,
             sigma_min=sigma_min,
+            sigma_max=sigma_max,
             criterion=cast(Any, criterion),
             seed=seed,
             device=device,
