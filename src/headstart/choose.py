@@ -32,7 +32,7 @@ from headstart.errors import DataError, InputError
 from headstart.initialization import INITIALIZATIONS, Empirical, Gaussian, Initialization, Isotropic, Mixture, Subspace
 from headstart.metrics import Reference, evaluate
 from headstart.plan import Candidate, Plan
-from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile, rows_of
+from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile, moved, rows_of
 from headstart.progress import Progress
 from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid, tangent
 from headstart.solver import Solver, get_solver
@@ -250,7 +250,7 @@ def fit(
 
     dataset = _dataset(data, labels)
     x = dataset.samples
-    given = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in (conditions or {}).items()}
+    given = moved(conditions or {}, "cpu")
     if labels is not None:
         given["label"] = dataset.labels
     fitted_on, held_out = hold_out(x, seed)

@@ -31,7 +31,7 @@ from headstart.denoiser import Denoiser
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization import INITIALIZATIONS, Initialization
 from headstart.noise import Noise
-from headstart.profile import Profile, rows_of
+from headstart.profile import Profile, moved, rows_of
 from headstart.progress import Progress
 from headstart.schedule import Schedule
 from headstart.solver import SOLVERS, Solver
@@ -155,8 +155,7 @@ class Plan:
         for i in (progress or Progress()).track(starts, "sampling", len(starts)):
             part = slice(i, i + batch_size)
             noise = Noise(every[part], device, dtype)
-            given = rows_of(conditions, part, len(every))
-            given = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in given.items()}
+            given = moved(rows_of(conditions, part, len(every)), device)
             x = self.initialization.sample(noise, self.horizon, _label(given, len(noise)))
             batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
         return torch.cat(batches)

@@ -36,7 +36,7 @@ from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
 
-__all__ = ["Profile", "rows_of"]
+__all__ = ["Profile", "moved", "rows_of"]
 
 Curve = NDArray[np.float64]
 
@@ -134,9 +134,7 @@ class Profile:
             b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
             for row, i in zip(rows, starts, strict=True):
                 part = slice(i, i + batch_size)
-                conds = {
-                    k: v.to(device) if isinstance(v, Tensor) else v for k, v in rows_of(given, part, len(x0)).items()
-                }
+                conds = moved(rows_of(given, part, len(x0)), device)
                 costed = min(cost_samples - i, batch_size)
                 loss, costs = _measure_level(
                     denoiser,
@@ -277,7 +275,7 @@ def _measure_level(
 def _drawn(data: Tensor, conditions: Mapping[str, Any] | None, count: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
     """The samples that a profile is measured on, and their conditions, on the CPU."""
     index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
-    given = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in (conditions or {}).items()}
+    given = moved(conditions or {}, "cpu")
     return data.cpu()[index].float(), rows_of(given, index, len(data))
 
 
@@ -320,6 +318,11 @@ def _logarithmic_mean(a: Curve, b: Curve) -> Curve:
     near = np.abs(gap) < 1e-6
     ratio = np.where(near, 1 + gap / 2, np.expm1(np.where(near, 1.0, gap)) / np.where(near, 1.0, gap))
     return np.asarray(np.exp(a) * ratio)
+
+
+def moved(conditions: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """The conditions with their tensors on a device."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
 
 
 def rows_of(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> dict[str, Any]:
