@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from headstart.initialization import Empirical, Gaussian, Initialization, Isotropic, Mixture, Subspace
+from headstart.initialization import Diagonal, Empirical, Gaussian, Initialization, Isotropic, Mixture, Shifted, Subspace
 
 Double = torch.float64
 
@@ -51,8 +51,8 @@ def dense_law(start: Initialization, sigma: float, label: int | None = None) -> 
     """The law at horizon sigma, written out from a start's parameters, for all samples or those of one class."""
     d = torch.Size(start.shape).numel()
     eye = torch.eye(d, dtype=Double)
-    if isinstance(start, Isotropic):
-        return Law(torch.ones(1, dtype=Double), torch.zeros(1, d, dtype=Double), sigma**2 * eye[None])
+    if isinstance(start, Diagonal):
+        return Law(torch.ones(1, dtype=Double), start.mean[None], (start.variances.diag() + sigma**2 * eye)[None])
     if isinstance(start, Empirical):
         kept = slice(None) if label is None or start.labels is None else start.labels == label
         points = start.data.flatten(1).double()[kept]
@@ -104,6 +104,8 @@ def every_start(shape: tuple[int, ...]) -> dict[str, Initialization]:
     d = torch.Size(shape).numel()
     return {
         "isotropic": Isotropic(shape),
+        "shifted": Shifted(shape, random(d, seed=1)),
+        "diagonal": Diagonal(shape, random(d, seed=1), random(d, seed=2).square()),
         "gaussian": Gaussian(shape, subspace(d, d)),
         "gaussian in a subspace": Gaussian(shape, subspace(d, d - 2)),
         "mixture": mixture(shape, d, d),

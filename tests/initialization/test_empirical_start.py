@@ -72,5 +72,5 @@ def test_it_says_that_it_is_an_oracle() -> None:
     start = Empirical.fit(data()[0])
     assert start.oracle
     assert repr(start) == "Empirical(8 samples of shape (1, 2, 2), oracle)"
-    with pytest.raises(InputError, match="no useful density"):
+    with pytest.raises(InputError, match="no log density"):
         start.log_prob(data()[0], 1.0)

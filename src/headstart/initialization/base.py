@@ -6,7 +6,7 @@ The error of a sampler splits into initialization, score and discretization. The
 .. math:: E_\text{init} = KL(p_T \,\|\, p_\theta) = -E \log p_\theta(x_0 + \sigma_T \varepsilon) - h(p_T),
 
 and maximum likelihood on noised data makes it small. The horizon sigma_T is an argument and not a property: a
-closed-form law is fitted once, on clean data, and convolved with noise of any level.
+closed-form law is fitted once, on clean data, and convolved with noise of any level; a flow is conditioned on it.
 
 References:
     Fassina et al., *Initialization-Aware Score-Based Diffusion Sampling*, 2026, arXiv 2603.00772.
@@ -14,31 +14,35 @@ References:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from headstart.errors import InputError
 from headstart.noise import Noise
 
 __all__ = ["Initialization"]
 
 
 class Initialization(ABC):
-    """A law for the noised data at every horizon.
+    """A law for the noised data at every horizon. A subclass writes ``_sample`` and ``_log_prob``, on checked inputs.
 
     Attributes:
         name: the name by which a plan stores the family.
         oracle: whether it hands back training data, and so is there for comparison only.
+        tractable: whether it has a log density that can be computed.
         shape: the shape S of one sample.
     """
 
     name: ClassVar[str]
     oracle: ClassVar[bool] = False
+    tractable: ClassVar[bool] = True
     shape: tuple[int, ...]
 
-    @abstractmethod
     def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
         """One start per stream of ``noise``, of shape (B, \\*S), in the noise's dtype and device.
 
@@ -46,17 +50,54 @@ class Initialization(ABC):
             noise: the samples' random streams.
             sigma: the horizon.
             label: classes of the samples, shape (B,); families without classes ignore them.
+
+        Raises:
+            InputError: if sigma is not finite and above 0, or the labels do not fit.
         """
+        return self._sample(noise, _checked_level(sigma), _checked_label(label, len(noise)))
+
+    def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+        """Log density in nats of noised data at horizon sigma: (B, \\*S) to (B,), in float64.
+
+        Raises:
+            InputError: if the family has no density, x is not finite or of another shape, sigma is not finite and above
+                0, or the labels do not fit.
+        """
+        if not self.tractable:
+            raise InputError(f"{self!r} has no log density that can be computed")
+        if tuple(x.shape[1:]) != self.shape:
+            raise InputError(f"x has shape {tuple(x.shape)}: {self!r} expects (B, {', '.join(map(str, self.shape))})")
+        if not torch.isfinite(x).all():
+            raise InputError("x holds NaN or infinite values")
+        return self._log_prob(x, _checked_level(sigma), _checked_label(label, len(x)))
 
     @abstractmethod
-    def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
-        """Log density in nats of noised data at horizon sigma: (B, \\*S) to (B,), in float64."""
+    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor: ...
+
+    @abstractmethod
+    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor: ...
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What saves it: plain values for JSON, and tensors."""
+        """What saves it: plain values for JSON, and tensors.
+
+        Raises:
+            ArtefactError: if it is code, which is never saved.
+        """
 
     @classmethod
     @abstractmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Initialization:
         """The initialization that :meth:`state` describes."""
+
+
+def _checked_level(sigma: float) -> float:
+    if not 0 < float(sigma) < math.inf:
+        raise InputError(f"the horizon must be finite and above 0: got {sigma}")
+    return float(sigma)
+
+
+def _checked_label(label: Tensor | None, count: int) -> Tensor | None:
+    if label is not None and label.shape != (count,):
+        raise InputError(f"labels have shape {tuple(label.shape)}: expected ({count},), one for each sample")
+    return label

@@ -27,6 +27,7 @@ class Empirical(Initialization):
 
     name = "empirical"
     oracle = True
+    tractable = False  # held-out data lie far from every training sample, so that its density says nothing
 
     def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
         self.shape = tuple(data.shape[1:])
@@ -34,10 +35,16 @@ class Empirical(Initialization):
 
     @classmethod
     def fit(cls, data: Tensor, *, labels: Tensor | None = None) -> Empirical:
-        """The data (N, \\*S) themselves."""
+        """The data (N, \\*S) themselves.
+
+        Raises:
+            InputError: if there is not one label for each sample.
+        """
+        if labels is not None and labels.shape != (len(data),):
+            raise InputError(f"there are labels of shape {tuple(labels.shape)} for {len(data)} samples")
         return cls(data, labels)
 
-    def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         eps = noise.normal(self.shape)
         share = noise.uniform().double().cpu()
         if label is None or self.labels is None:
@@ -53,10 +60,8 @@ class Empirical(Initialization):
             raise InputError(f"no training sample has the label {label}")
         return own[min(int(share * len(own)), len(own) - 1)]
 
-    def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
-        raise InputError(
-            "noised training data have no useful density: held-out data lie far from every training sample"
-        )
+    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+        raise NotImplementedError
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {}, {"data": self.data} if self.labels is None else {"data": self.data, "labels": self.labels}

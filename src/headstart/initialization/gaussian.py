@@ -1,6 +1,6 @@
-r"""Gaussian starts: :math:`N(0, \sigma_T^2 I)`, and the Gaussian with the data's mean and covariance.
+r"""Gaussian starts: from :math:`N(0, \sigma_T^2 I)` to the Gaussian with the data's mean and covariance.
 
-The second is the closed form to beat (Wang and Vastola, *The Unreasonable Effectiveness of Gaussian Score
+The last is the closed form to beat (Wang and Vastola, *The Unreasonable Effectiveness of Gaussian Score
 Approximation for Diffusion Models*, 2024, arXiv 2412.09726). For data of covariance eigenvalues :math:`\lambda_j` it
 is off by
 
@@ -13,17 +13,87 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from headstart.initialization.base import Initialization
-from headstart.initialization.subspace import Subspace
+from headstart.initialization.subspace import Subspace, moments
 from headstart.noise import Noise
 
-__all__ = ["Gaussian", "Isotropic"]
+__all__ = ["Diagonal", "Gaussian", "Isotropic", "Shifted"]
 
 
-class Isotropic(Initialization):
-    """:math:`N(0, \\sigma_T^2 I)`, the start of every diffusion model: right at 80, wrong at a short horizon.
+class Diagonal(Initialization):
+    """Independent coordinates with the data's means and variances.
+
+    Arguments:
+        shape: the shape of one sample.
+        mean: shape (d,).
+        variances: shape (d,).
+    """
+
+    name = "diagonal"
+
+    def __init__(self, shape: Sequence[int], mean: Tensor, variances: Tensor) -> None:
+        self.shape = tuple(shape)
+        self.mean, self.variances = mean, variances
+
+    @classmethod
+    def fit(cls, data: Tensor) -> Diagonal:
+        """On clean data (N, \\*S).
+
+        Raises:
+            DataError: if there are fewer than two samples, or NaN or Inf among them.
+        """
+        return cls(data.shape[1:], *moments(data))
+
+    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+        normal = noise.normal((len(self.mean),))
+        scales = (self.variances + sigma**2).sqrt().to(normal)
+        return (self.mean.to(normal) + scales * normal).reshape(-1, *self.shape)
+
+    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+        return log_normal(x.cpu().flatten(1).double() - self.mean, self.variances + sigma**2)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {"shape": list(self.shape)}, {"mean": self.mean, "variances": self.variances}
+
+    @classmethod
+    def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Diagonal:
+        return cls(values["shape"], tensors["mean"].double(), tensors["variances"].double())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(shape={self.shape})"
+
+
+class Shifted(Diagonal):
+    r""":math:`N(\mu, \sigma_T^2 I)`: the data's mean, and nothing else of them.
+
+    Arguments:
+        shape: the shape of one sample.
+        mean: shape (d,).
+    """
+
+    name = "shifted"
+
+    def __init__(self, shape: Sequence[int], mean: Tensor) -> None:
+        super().__init__(shape, mean, torch.zeros_like(mean))
+
+    @classmethod
+    def fit(cls, data: Tensor) -> Shifted:
+        """On clean data (N, \\*S). Raises as :meth:`Diagonal.fit`."""
+        return cls(data.shape[1:], moments(data)[0])
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return {"shape": list(self.shape)}, {"mean": self.mean}
+
+    @classmethod
+    def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shifted:
+        return cls(values["shape"], tensors["mean"].double())
+
+
+class Isotropic(Shifted):
+    r""":math:`N(0, \sigma_T^2 I)`, the start of every diffusion model: right at 80, wrong at a short horizon.
 
     Arguments:
         shape: the shape of one sample.
@@ -32,19 +102,12 @@ class Isotropic(Initialization):
     name = "isotropic"
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
+        super().__init__(shape, torch.zeros(math.prod(shape), dtype=torch.float64))
 
     @classmethod
     def fit(cls, data: Tensor) -> Isotropic:
         """Only the shape of the data (N, \\*S) matters."""
         return cls(data.shape[1:])
-
-    def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
-        return sigma * noise.normal(self.shape)
-
-    def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
-        flat = x.flatten(1).double()
-        return -0.5 * (flat.square().sum(1) / sigma**2 + flat.shape[1] * math.log(2 * math.pi * sigma**2))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"shape": list(self.shape)}, {}
@@ -52,9 +115,6 @@ class Isotropic(Initialization):
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Isotropic:
         return cls(values["shape"])
-
-    def __repr__(self) -> str:
-        return f"Isotropic(shape={self.shape})"
 
 
 class Gaussian(Initialization):
@@ -80,13 +140,13 @@ class Gaussian(Initialization):
         """
         return cls(data.shape[1:], Subspace.fit(data, components))
 
-    def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
         scales = (self.subspace.variances + sigma**2).sqrt().to(normal)
         coordinates = scales * (normal @ self.subspace.basis.to(normal))
         return self.subspace.compose(normal, coordinates, sigma).reshape(-1, *self.shape)
 
-    def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
         z, rest = self.subspace.split(x)
         return log_normal(z, self.subspace.variances + sigma**2) + self.subspace.log_prob_rest(rest, sigma)
 
