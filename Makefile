@@ -46,5 +46,5 @@ $(VENV)/.installed: $(VENV)/.made $(INPUTS)
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed $(INPUTS)
-	$(PIP) -e '.[test,peers]'
+	$(PIP) -e '.[flows,test,peers]'
 	@touch $@

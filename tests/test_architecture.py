@@ -24,7 +24,7 @@ LEAVES = {"errors", "noise", "progress"}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
-BELOW = PLANNED | {"plan", "metrics", "data", "choose"}
+BELOW = PLANNED | {"plan", "metrics", "data", "unimodality", "choose"}
 
 #: What each part may import, besides itself. ``models`` and everything after it sit on top.
 MAY_IMPORT: Mapping[str, set[str]] = {
@@ -40,7 +40,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "profile": BASE,
     "initialization": BASE,
     "budget": BASE | {"profile", "initialization"},
-    "plan": PLANNED,
+    "plan": PLANNED | {"metrics"},
+    "unimodality": {"errors", "progress"},
     "choose": BELOW - {"choose"},
     "models": BELOW,
     "integrations": BELOW,

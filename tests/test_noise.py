@@ -154,3 +154,70 @@ def test_integers_of_numpy_and_torch_are_seeds() -> None:
     expected = Noise([3, 5]).normal((2,))
     assert torch.equal(Noise(np.array([3, 5], dtype=np.uint64)).normal((2,)), expected)
     assert torch.equal(Noise(torch.tensor([3, 5])).normal((2,)), expected)
+
+
+# Gamma numbers.
+
+
+@pytest.mark.parametrize("parameter", [0.025, 0.5, 1.5, 40.0])
+def test_gamma_numbers_are_gamma_over_seeds_and_within_a_seed(parameter: float) -> None:
+    """Kolmogorov's distance from the distribution function stays below its 1 - 1e-5 quantile."""
+    x = Noise(range(2000), dtype=torch.float64).gamma(parameter, (2,))
+    for sample in (x[:, 0], x[:, 1], x[0::2].flatten()):
+        n = len(sample)
+        u = torch.special.gammainc(torch.full((n,), parameter, dtype=torch.float64), sample).sort().values
+        steps = torch.arange(n + 1, dtype=torch.float64) / n
+        distance = max(float((u - steps[:-1]).max()), float((steps[1:] - u).max()))
+        assert distance < math.sqrt(math.log(2 / 1e-5) / 2 / n)
+    assert abs(correlation(x[:, 0].log(), x[:, 1].log())) < 4.5 / math.sqrt(len(x))
+    assert abs(correlation(x[1:, 0].log(), x[:-1, 0].log())) < 4.5 / math.sqrt(len(x))
+
+
+def test_each_gamma_number_may_have_its_own_parameter() -> None:
+    """Mean and variance are the parameter, within 4.5 standard errors."""
+    n, parameters = 4000, torch.tensor([0.5, 3.0, 100.0], dtype=torch.float64)
+    x = Noise(range(n), dtype=torch.float64).gamma(parameters.numpy(), (2, 3))
+    assert x.shape == (n, 2, 3)
+    error = (x.mean(0) - parameters).abs()
+    assert (error < 4.5 * (parameters / n).sqrt()).all()
+    spread = (x - parameters).square()
+    assert ((spread.mean(0) - parameters).abs() < 4.5 * spread.std(0) / math.sqrt(n)).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gamma_numbers_are_those_of_float64_in_another_dtype(dtype: torch.dtype) -> None:
+    gamma, reference = (
+        Noise([3, 4], dtype=dtype).gamma(0.7, (50,)),
+        Noise([3, 4], dtype=torch.float64).gamma(0.7, (50,)),
+    )
+    assert gamma.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.equal(gamma, reference.to(gamma.dtype))
+
+
+def test_a_gamma_number_depends_on_its_own_seed_alone_and_so_does_what_follows() -> None:
+    """Although it is drawn by rejection, and takes more from some streams than from others."""
+    together, alone = Noise([7, 8, 9]), Noise([9])
+    assert together.gamma(0.3).shape == (3,)
+    alone.gamma(0.3)
+    assert torch.equal(together.gamma(2.5, (17,))[2], alone.gamma(2.5, (17,))[0])
+    assert torch.equal(together.normal((4,))[2], alone.normal((4,))[0])
+    assert not torch.equal(together.gamma(2.5, (4,))[0], together.gamma(2.5, (4,))[0])
+
+
+def test_the_gamma_numbers_of_a_seed_stay_what_they_are() -> None:
+    expected = torch.tensor(
+        [[0.00013332753454891629, 3.2660458561131076], [0.05519754984021489, 0.7431996079483371]], dtype=torch.float64
+    )
+    gamma = Noise([0, 2**64 - 1], dtype=torch.float64).gamma(np.array([0.5, 1.5]), (2,))
+    torch.testing.assert_close(gamma, expected, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf, [1.0, 0.0]])
+def test_a_gamma_number_needs_a_parameter_above_zero(bad: Any) -> None:
+    with pytest.raises(InputError, match="finite and above 0"):
+        Noise([1]).gamma(bad, (2,))
+
+
+def test_parameters_that_do_not_fit_the_shape_are_named() -> None:
+    with pytest.raises(InputError, match="does not broadcast"):
+        Noise([1]).gamma([1.0, 2.0, 3.0], (2,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from headstart.targets import gmm25
 TARGET = gmm25()
 DATA = TARGET.sample(Noise(range(300)))
 LABELS = (DATA[:, 0] > 0).long()
+
+SAMPLE_OF_VERSION_1 = [[0.6986319422721863, 1.6946088075637817]]
 STARTS = {
     "isotropic": Isotropic((2,)),
     "gaussian": Gaussian.fit(DATA),
@@ -242,7 +245,7 @@ def test_explanation():
 
 def test_explanation_of_an_oracle_and_of_a_start_below_the_network():
     oracle = make("empirical", budget=Budget(None, ()), candidates=()).explain()
-    assert "  initialization   not known: an oracle has no density" in oracle
+    assert "  initialization   not known: the start has no density" in oracle
     assert "  discretization   none above 0" in oracle
     assert "for comparison only" in oracle
     assert "pilot of" not in oracle
@@ -379,7 +382,7 @@ def put(*path_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("version", 2), "has version 2, and this headstart reads up to 1: upgrade it"),
+        (put("version", 3), "has version 3, and this headstart reads up to 2: upgrade it"),
         (put("version", 0), "damaged: version"),
         (put("version", "1"), "damaged: version"),
         (put("format", "other"), "is not a plan: plan.json does not say"),
@@ -387,11 +390,11 @@ def put(*path_and_value):
         (lambda values: values.pop("nfe"), "damaged: nfe: Field required"),
         (lambda values: values.pop("tensors_sha256"), "damaged: tensors_sha256: Field required"),
         (lambda values: values["profile"].pop("seed"), r"damaged: profile\.seed: Field required"),
-        (lambda values: values["candidates"][0].pop("b_ode"), r"damaged: candidates\.0\.b_ode: "),
+        (lambda values: values["candidates"][0].pop("nats"), r"damaged: candidates\.0\.nats: "),
         (put("extra", 1), "damaged: extra: Extra inputs"),
         (put("nfe", "many"), "damaged: nfe"),
         (put("criterion", "taste"), "damaged: criterion"),
-        (put("initialization", "name", "flow"), "unknown initialization 'flow': expected one of isotropic, gaussian"),
+        (put("initialization", "name", "laplace"), "unknown initialization 'laplace': expected one of isotropic, "),
         (put("solver", "name", "rk4"), "unknown solver 'rk4': expected one of euler"),
         (put("solver", "parameters", {"churn": 1.0}), "damaged: .*DPMSolverPP2M"),
         (put("initialization", "values", {}), "damaged: 'shape'"),
@@ -400,7 +403,7 @@ def put(*path_and_value):
         (put("schedule", "sigmas", []), "at least two levels"),
         (put("schedule", "sigmas", 1, float("nan")), "NaN is not a finite number"),
         (put("budget", "initialization", 0, float("inf")), "Infinity is not a finite number"),
-        (put("candidates", 1, "b_ode", float("nan")), "NaN is not a finite number"),
+        (put("candidates", 1, "nats", float("nan")), "NaN is not a finite number"),
         (put("initialization", "values", "shape", [float("-inf")]), "-Infinity is not a finite number"),
         (put("tensors_sha256", "0" * 64), "tensors.safetensors is not the file"),
     ],
@@ -410,6 +413,14 @@ def test_damaged_values_are_named(change, message, tmp_path):
     damage(tmp_path / "plan", change)
     with pytest.raises(ArtefactError, match=message):
         Plan.load(tmp_path / "plan")
+
+
+def test_a_plan_of_version_1_is_read_and_samples_as_it_did():
+    """Written by headstart 0.1.0, which drew this sample of it."""
+    plan = Plan.load(Path(__file__).parent / "plans" / "version-1")
+    assert (plan.nfe, plan.source, plan.novelty) == (3, "data", None)
+    assert all(math.isfinite(c.nats) for c in plan.candidates)
+    torch.testing.assert_close(plan.sample(gmm25(), seeds=[5]), torch.tensor(SAMPLE_OF_VERSION_1), rtol=0, atol=1e-5)
 
 
 def test_a_number_that_overflows_is_not_finite(tmp_path):

@@ -266,10 +266,12 @@ def test_default_levels_and_sizes():
     scale = math.sqrt(float(data[:, 0].double().var() + data[:, 1].double().var()) / 2)
     assert profile.sigma_data == pytest.approx(scale, rel=1e-12)
     np.testing.assert_allclose(profile.sigmas, np.geomspace(200 * scale, 0.02 * scale, 64), rtol=1e-12)
-    assert profile.losses.shape == (192, 64)
-    assert profile.corrector.shape == profile.defect.shape == (64, 63)
+    assert profile.losses.shape == (500, 64)  # of up to 4,096, in two dimensions
+    assert profile.corrector.shape == profile.defect.shape == (166, 63)
+    many = Profile.measure(shrinking, torch.randn(300, 1000, generator=torch.Generator().manual_seed(0)))
+    assert (len(many.losses), len(many.corrector)) == (192, 64)
     few = Profile.measure(shrinking, data[:50].reshape(50, 1, 2, 1))
-    assert (len(few.losses), len(few.corrector), few.shape) == (50, 50, (1, 2, 1))
+    assert (len(few.losses), len(few.corrector), few.shape) == (50, 16, (1, 2, 1))
     assert repr(few).startswith("Profile(50 samples of shape (1, 2, 1) at 64 levels, ")
 
 

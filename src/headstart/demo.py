@@ -28,7 +28,7 @@ from headstart.errors import ArtefactError, InputError
 from headstart.initialization import Isotropic
 from headstart.metrics import Reference, Scores, evaluate, floor
 from headstart.models import features, load_denoiser
-from headstart.plan import Plan, check_place
+from headstart.plan import Candidate, Plan, check_place
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.report import write_demo_report
@@ -226,7 +226,10 @@ def _plan(plan: Plan) -> dict[str, Any]:
     assert plan.budget is not None
     start = plan.budget.initialization
     screened = plan.candidates[0]
-    curve = [c for c in plan.candidates if (c.schedule, c.sigma_min) == (screened.schedule, screened.sigma_min)]
+    curve: dict[tuple[str, float], Candidate] = {}
+    for candidate in plan.candidates:
+        if (candidate.schedule, candidate.solver) == (screened.schedule, screened.solver):
+            curve.setdefault((candidate.initialization, candidate.horizon), candidate)
     return {
         "nfe": plan.nfe,
         "horizon": plan.horizon,
@@ -241,7 +244,10 @@ def _plan(plan: Plan) -> dict[str, Any]:
             "discretization": list(plan.budget.discretization),
             "total": plan.budget.total,
         },
-        "curve": [asdict(candidate) for candidate in curve if candidate.solver == screened.solver],
+        "curve": [asdict(candidate) for candidate in curve.values()],
+        "flat_region": None if plan.flat is None else list(plan.flat),
+        "start_cost": plan.start_cost,
+        "novelty": None if plan.novelty is None else plan.novelty.to_dict(),
     }
 
 

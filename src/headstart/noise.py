@@ -22,6 +22,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headstart.errors import InputError
@@ -67,4 +68,25 @@ class Noise:
     def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
         """Numbers uniform on [0, 1), of shape (B, \\*shape), in float32 at least: a half type rounds some to 1."""
         draws = np.stack([np.asarray(stream.random(shape, dtype=np.float32)) for stream in self._streams])
+        return torch.from_numpy(draws).to(self.device, torch.promote_types(self.dtype, torch.float32))
+
+    def gamma(self, shape_parameter: ArrayLike, shape: tuple[int, ...] = ()) -> Tensor:
+        """Gamma numbers of rate 1, of shape (B, \\*shape), in float32 at least.
+
+        They are drawn in float64, whose range holds what a small shape parameter makes close to 0.
+
+        Arguments:
+            shape_parameter: above 0, a number or an array that broadcasts to ``shape``.
+            shape: of the draws of one sample.
+
+        Raises:
+            InputError: if the parameter is not finite and above 0, or does not broadcast to ``shape``.
+        """
+        try:
+            parameter = np.broadcast_to(np.asarray(shape_parameter, dtype=np.float64), shape)
+        except ValueError as error:
+            raise InputError(f"the shape parameter does not broadcast to {shape}: {error}") from error
+        if not ((parameter > 0) & np.isfinite(parameter)).all():
+            raise InputError("the shape parameter of a gamma number must be finite and above 0")
+        draws = np.stack([np.asarray(stream.standard_gamma(parameter, shape)) for stream in self._streams])
         return torch.from_numpy(draws).to(self.device, torch.promote_types(self.dtype, torch.float32))

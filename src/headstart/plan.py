@@ -30,6 +30,7 @@ from headstart.budget import Budget, Estimate
 from headstart.denoiser import Denoiser
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization import INITIALIZATIONS, Initialization
+from headstart.metrics import Novelty
 from headstart.noise import Noise
 from headstart.profile import Profile, moved, rows_of
 from headstart.progress import Progress
@@ -39,7 +40,7 @@ from headstart.solver import SOLVERS, Solver
 __all__ = ["Candidate", "Plan", "check_place"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,11 @@ class Candidate:
         solver: name of the solver.
         e_init: the start's error in nats, or None if it has no density.
         e_init_error: its standard error.
-        b_ode: the whole budget, in nats.
+        nats: the whole budget: :math:`B_\\text{ODE}`, or J for the solver "ddpm".
         pilot: sliced Wasserstein distance of pilot samples to held-out data, or None if it was not piloted.
+        tail: logarithm of the start's far quantiles over those of the noised data; below 0, the start misses the tails.
+        flat: whether its budget is as good as the best one of the chosen start, up to 5 % or the Monte-Carlo error.
+        pilot_flat: whether the pilot cannot tell it from the chosen combination.
     """
 
     initialization: str
@@ -65,8 +69,11 @@ class Candidate:
     solver: str
     e_init: float | None
     e_init_error: float | None
-    b_ode: float
+    nats: float
     pilot: float | None = None
+    tail: float | None = None
+    flat: bool = False
+    pilot_flat: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,6 +91,10 @@ class Plan:
         chosen: how the user or the criterion came to each part, for :meth:`explain`.
         seed: of everything random in fitting.
         fit_seconds: wall-clock time of fitting, measuring included.
+        source: what it was fitted on: "data", or samples of the network itself and what they cost.
+        start_cost: of drawing a start, in evaluations of the network on the machine that the plan was fitted on.
+        novelty: the test of its samples for copies of the data that the start was fitted on, or None if the data were
+            too few.
     """
 
     initialization: Initialization
@@ -96,6 +107,9 @@ class Plan:
     chosen: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     fit_seconds: float = 0.0
+    source: str = "data"
+    start_cost: float = 0.0
+    novelty: Novelty | None = None
 
     @property
     def nfe(self) -> int:
@@ -106,6 +120,13 @@ class Plan:
     def horizon(self) -> float:
         """The level sigma_T that the reverse process starts from."""
         return self.schedule.horizon
+
+    @property
+    def flat(self) -> tuple[float, float] | None:
+        """The lowest and the highest horizon that the criterion cannot tell from the chosen one, with its start."""
+        same = [c for c in self.candidates if c.initialization == self.initialization.name]
+        level = [c.horizon for c in same if (c.pilot_flat if self.criterion == "pilot" else c.flat)]
+        return (min(level), max(level)) if level else None
 
     @torch.no_grad()
     def sample(
@@ -162,40 +183,65 @@ class Plan:
 
     def explain(self) -> str:
         """What was chosen and why, for a person."""
-        lines = [
-            f"{self!r}",
-            "",
+        parts = (self._choice_lines(), self._budget_lines(), self._finding_lines(), self._pilot_lines())
+        return "\n\n".join("\n".join(lines) for lines in ([repr(self)], *parts) if lines)
+
+    def _choice_lines(self) -> list[str]:
+        flat = ""
+        if self.flat is not None and self.flat[0] < self.flat[1]:
+            flat = f"; as good from {self.flat[0]:.3g} to {self.flat[1]:.3g}"
+        return [
             f"Start      {self.initialization!r} at sigma_T = {self.horizon:.3g}"
-            f"{self._why('initialization', 'horizon')}",
+            f"{self._why('initialization', 'horizon')}{flat}",
             f"Levels     {self.schedule!r}{self._why('schedule', 'sigma_min')}",
             f"Solver     {self.solver!r}, {self.nfe} network evaluation{'s' * (self.nfe != 1)}{self._why('solver')}",
         ]
-        if self.budget is not None:
-            e_init = self.budget.initialization
-            lines += [
-                "",
-                f"Error budget, in nats over {math.prod(self.profile.shape)} dimensions:",
-                f"  initialization   {'not known: an oracle has no density' if e_init is None else repr(e_init)}",
-                f"  discretization   {', '.join(f'{k:.2g}' for k in self.budget.discretization) or 'none above 0'}"
-                "   (of Euler steps between these levels)",
-                f"  together         {self.budget.total:.3g}   (square of the sum of the roots)",
-            ]
-            if e_init is not None and e_init.value < -2 * e_init.error:
-                lines.append(
-                    "  Below 0: at this horizon the start models the noised data better than the network does."
-                )
+
+    def _budget_lines(self) -> list[str]:
+        if self.budget is None:
+            return []
+        e_init = self.budget.initialization
+        lines = [
+            f"Error budget, in nats over {math.prod(self.profile.shape)} dimensions:",
+            f"  initialization   {'not known: the start has no density' if e_init is None else repr(e_init)}",
+            f"  discretization   {', '.join(f'{k:.2g}' for k in self.budget.discretization) or 'none above 0'}"
+            "   (of Euler steps between these levels)",
+            f"  together         {self.budget.total:.3g}   (square of the sum of the roots)",
+        ]
+        if e_init is not None and e_init.value < -2 * e_init.error:
+            lines.append("  Below 0: at this horizon the start models the noised data better than the network does.")
+        return lines
+
+    def _finding_lines(self) -> list[str]:
+        lines = []
+        own = (self.initialization.name, self.horizon)
+        tails = [c.tail for c in self.candidates if (c.initialization, c.horizon) == own and c.tail is not None]
+        if tails:
+            lines.append(f"Tails      far quantiles of the start are {math.exp(tails[0]):.3g} times the noised data's")
+        if self.start_cost > 0:
+            lines.append(f"Cost       drawing a start costs {self.start_cost:.2g} network evaluations on this machine")
+        if self.novelty is not None:
+            lines.append(f"Novelty    {self.novelty!r}")
+            if self.novelty.memorising:
+                lines.append("           Its samples know the data that the start was fitted on: they may be copies.")
         if self.initialization.oracle:
-            lines.append("  This start hands back training data through noise: for comparison only.")
+            lines.append("Oracle     This start hands back training data through noise: for comparison only.")
+        if self.source != "data":
+            lines.append(f"Fitted on  {self.source}")
+        return lines
+
+    def _pilot_lines(self) -> list[str]:
         compared = [c for c in self.candidates if c.pilot is not None]
-        if compared:
-            lines += ["", f"Decided by a pilot of {len(compared)} candidates (sliced Wasserstein to held-out data):"]
-            for c in sorted(compared, key=lambda c: c.pilot or 0.0)[:5]:
-                start = "" if c.e_init is None else f"E_init {c.e_init:7.2f}, "
-                lines.append(
-                    f"  {c.pilot:.4f}  {c.initialization} at {c.horizon:.3g}, {c.schedule} to {c.sigma_min:.3g}, "
-                    f"{c.solver}: {start}budget {c.b_ode:.3g}"
-                )
-        return "\n".join(lines)
+        if not compared:
+            return []
+        lines = [f"Decided by a pilot of {len(compared)} candidates (sliced Wasserstein to held-out data):"]
+        for c in sorted(compared, key=lambda c: c.pilot or 0.0)[:5]:
+            start = "" if c.e_init is None else f"E_init {c.e_init:7.2f}, "
+            lines.append(
+                f"  {c.pilot:.4f}  {c.initialization} at {c.horizon:.3g}, {c.schedule} to {c.sigma_min:.3g}, "
+                f"{c.solver}: {start}budget {c.nats:.3g}"
+            )
+        return lines
 
     def _why(self, *parts: str) -> str:
         reasons = [self.chosen[part] for part in parts if part in self.chosen]
@@ -240,6 +286,9 @@ class Plan:
             "chosen": dict(self.chosen),
             "seed": self.seed,
             "fit_seconds": self.fit_seconds,
+            "source": self.source,
+            "start_cost": self.start_cost,
+            "novelty": None if self.novelty is None else asdict(self.novelty),
         }
 
     def save(self, folder: str | Path) -> None:
@@ -305,7 +354,7 @@ class Plan:
                 f"{source} has version {values['version']}, and this headstart reads up to {VERSION}: upgrade it"
             )
         try:
-            file = _PlanFile.model_validate(values)
+            file = _PlanFile.model_validate(_upgraded(values))
             if hashlib.sha256(blob).hexdigest() != file.tensors_sha256:
                 raise ArtefactError(
                     f"{source} is damaged: tensors.safetensors is not the file that the plan was saved with"
@@ -327,6 +376,18 @@ def check_place(folder: Path) -> None:
         raise ArtefactError(f"{folder} cannot be read: {error.strerror or error}") from error
     if folder.exists() and ("plan.json" not in inside or inside - {"plan.json", "tensors.safetensors"}):
         raise ArtefactError(f"{folder} exists and is not a plan: choose another name, or remove it first")
+
+
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an older version's ``plan.json``, as those of this one."""
+    if values.get("version") != 1:
+        return values
+    candidates = [
+        {**{key: value for key, value in c.items() if key != "b_ode"}, "nats": c.get("b_ode")}
+        for c in values.get("candidates", [])
+    ]
+    added = {"version": VERSION, "source": "data", "start_cost": 0.0, "novelty": None}
+    return {**values, **added, "candidates": candidates}
 
 
 def _finite(number: str) -> float:
@@ -360,10 +421,10 @@ class _ProfileFile(_Strict):
 
 
 class _PlanFile(_Strict):
-    """The schema of ``plan.json``, version 1."""
+    """The schema of ``plan.json``, version 2."""
 
     format: Literal["headstart-plan"]
-    version: Literal[1]
+    version: Literal[2]
     nfe: int
     initialization: _Named
     schedule: _Named
@@ -375,6 +436,9 @@ class _PlanFile(_Strict):
     chosen: dict[str, str]
     seed: int
     fit_seconds: FiniteFloat
+    source: str
+    start_cost: FiniteFloat
+    novelty: Novelty | None
     tensors_sha256: str
 
     def plan(self, tensors: Mapping[str, Tensor]) -> Plan:
@@ -413,6 +477,9 @@ class _PlanFile(_Strict):
             chosen=self.chosen,
             seed=self.seed,
             fit_seconds=self.fit_seconds,
+            source=self.source,
+            start_cost=self.start_cost,
+            novelty=self.novelty,
         )
         if plan.nfe != self.nfe or plan.initialization.shape != plan.profile.shape:
             raise InputError("the number of evaluations or the shape of a sample does not fit the rest of the plan")

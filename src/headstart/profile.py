@@ -79,8 +79,8 @@ class Profile:
         data: Tensor,
         *,
         sigmas: Curve | None = None,
-        samples: int = 192,
-        cost_samples: int = 64,
+        samples: int | None = None,
+        cost_samples: int | None = None,
         conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -95,8 +95,9 @@ class Profile:
             data: clean samples that the start is not fitted on, shape (N, \\*S).
             sigmas: the levels, decreasing and above 0; by default 64, log-spaced from 200 to 0.02 times the data's
                 standard deviation.
-            samples: how many samples the loss is measured on, at most N.
-            cost_samples: how many of them the costs are measured on.
+            samples: how many samples the loss is measured on, at most N; by default 192 in many dimensions, and up to
+                4,096 in few, where each tells less.
+            cost_samples: how many of them the costs are measured on; a third of them by default.
             conditions: handed to the denoiser; tensors of length N go with the data.
             seed: of the choice of samples and of the noise.
             device: where the denoiser works.
@@ -120,6 +121,8 @@ class Profile:
         decreasing = sigmas.ndim == 1 and len(sigmas) >= 3 and (np.diff(sigmas) < 0).all()
         if not decreasing or not np.isfinite(sigmas).all() or sigmas[-1] <= 0:
             raise InputError("a profile needs at least three finite levels, strictly decreasing and above 0")
+        samples = max(192, min(4096, 2**17 // data[0].numel())) if samples is None else samples
+        cost_samples = max(2, min(samples, len(data)) // 3) if cost_samples is None else cost_samples
         if samples < 2 or cost_samples < 2 or batch_size < 1:
             raise InputError(
                 f"a profile needs at least 2 samples, in batches of 1 or more: got samples={samples}, "

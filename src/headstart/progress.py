@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Reports nothing. A subclass overrides :meth:`track` to draw a bar."""
+    """Reports nothing. A subclass overrides :meth:`track` to draw a bar, and :meth:`note` to write beside it."""
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         """The items, one by one.
@@ -26,3 +26,6 @@ class Progress:
             total: how many items there are, if their number cannot be asked for.
         """
         yield from items
+
+    def note(self, text: str) -> None:
+        """Says something about the work under way, such as the current NLL."""

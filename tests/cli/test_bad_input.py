@@ -50,7 +50,7 @@ BAD = [
     ((*FIT, "--horizon", "nan"), 2, "horizon"),
     ((*FIT, "--schedule", "linear"), 2, "unknown schedule 'linear'"),
     ((*FIT, "--solver", "magic"), 2, "unknown solver 'magic'"),
-    ((*FIT, "--initialization", "flow"), 2, "unknown initialization 'flow'"),
+    ((*FIT, "--initialization", "laplace"), 2, "unknown initialization 'laplace'"),
     ((*FIT, "--criterion", "beauty"), 2, "unknown criterion 'beauty'"),
     ((*FIT, "--conditional"), 2, "holds no labels, which --conditional needs"),
     ((*FIT, "--device", "abacus"), 2, "the device 'abacus' cannot be used here"),
@@ -88,7 +88,8 @@ def places(place: Path, tmp_path: Path) -> dict[str, Path]:
     for name in ("corrupt", "broken", "newer"):
         found[name] = shutil.copytree(place / "plan", tmp_path / name)
     tensors = tmp_path / "corrupt" / "tensors.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:-1] + b"\0")
+    blob = tensors.read_bytes()
+    tensors.write_bytes(blob[:-1] + bytes([blob[-1] ^ 1]))
     plan = (tmp_path / "broken" / "plan.json").read_text()
     (tmp_path / "broken" / "plan.json").write_text(plan[: len(plan) // 2])
     (tmp_path / "newer" / "plan.json").write_text(json.dumps({**json.loads(plan), "version": 99}))

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from headstart.cli import progress
 from headstart.cli.progress import RichProgress
+from headstart.progress import Progress
 
 
 @pytest.fixture
@@ -76,3 +77,23 @@ def test_nothing_is_written_where_no_one_can_see_it() -> None:
     pipe = Console(file=io.StringIO(), force_terminal=False)
     assert list(RichProgress(pipe).track(iter("abc"), "spelling")) == ["a", "b", "c"]
     assert shown(pipe) == ""
+
+
+def test_a_note_stands_beside_the_innermost_bar(terminal: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that looks like markup."""
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    bars = RichProgress(terminal)
+    for _ in bars.track(range(1), "outer"):
+        for _ in bars.track(range(1), "inner"):
+            bars.note("NLL 1.25 [bold]")
+            bars._bars.refresh()
+            assert [task.fields["note"] for task in bars._bars.tasks] == ["", "NLL 1.25 [bold]"]
+        bars.note("held-out NLL 1.5")
+        assert [task.fields["note"] for task in bars._bars.tasks] == ["held-out NLL 1.5"]
+    assert "NLL 1.25 [bold]" in shown(terminal)
+
+
+def test_a_note_without_a_bar_is_no_error(terminal: Console) -> None:
+    RichProgress(terminal).note("too early")
+    Progress().note("to no one")
+    assert shown(terminal) == ""

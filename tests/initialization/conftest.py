@@ -10,7 +10,17 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from headstart.initialization import Diagonal, Empirical, Gaussian, Initialization, Isotropic, Mixture, Shifted, Subspace
+from headstart.initialization import (
+    Diagonal,
+    Empirical,
+    Gaussian,
+    Initialization,
+    Isotropic,
+    Mixture,
+    Shifted,
+    Subspace,
+)
+from headstart.initialization.student import Elliptical, Independent, StudentT
 
 Double = torch.float64
 
@@ -115,6 +125,14 @@ def every_start(shape: tuple[int, ...]) -> dict[str, Initialization]:
     }
 
 
+def student_starts(shape: tuple[int, ...]) -> dict[str, Initialization]:
+    """Starts that are no mixture of finitely many Gaussians, and have no fourth moments."""
+    d = torch.Size(shape).numel()
+    own = Independent(random(d, seed=1), random(d, seed=2).abs(), torch.full((d,), 4.0, dtype=Double))
+    common = Elliptical(subspace(d, d - 2), torch.tensor(4.0, dtype=Double))
+    return {"student-t": StudentT(shape, own), "multivariate student-t": StudentT(shape, common)}
+
+
 KINDS = list(every_start((5,)))
 SMOOTH = [kind for kind in KINDS if kind != "empirical"]
 CLASSED = ["mixture", "mixture of leading directions", "empirical"]
@@ -138,10 +156,11 @@ def classed(request: pytest.FixtureRequest) -> Initialization:
     return every_start((5,))[request.param]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, *student_starts((5,))])
 def image_start(request: pytest.FixtureRequest) -> Initialization:
     """A start for images of 1 x 6 x 6."""
-    return every_start((1, 6, 6))[request.param]
+    shape = (1, 6, 6)
+    return {**every_start(shape), **student_starts(shape)}[request.param]
 
 
 @pytest.fixture

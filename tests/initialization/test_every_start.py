@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
-from headstart.initialization import INITIALIZATIONS, Diagonal, Gaussian, Initialization, Isotropic, Mixture, Shifted, Subspace
+from headstart.initialization import (
+    INITIALIZATIONS,
+    Diagonal,
+    Gaussian,
+    Initialization,
+    Isotropic,
+    Mixture,
+    Shifted,
+    Subspace,
+)
 from headstart.noise import Noise
 
 HORIZONS = [0.05, 0.7, 20.0]
@@ -285,6 +294,11 @@ def test_families_are_listed_by_name_and_only_noised_data_are_an_oracle() -> Non
         "diagonal": False,
         "gaussian": False,
         "mixture": False,
+        "student-t": False,
+        "flow": False,
+        "autoregressive": False,
+        "generator": False,
+        "generated": False,
         "empirical": True,
     }
     assert all(family.name == name for name, family in INITIALIZATIONS.items())

@@ -71,8 +71,8 @@ def synthetic_results() -> dict[str, Any]:
                 "initialization": family,
                 "horizon": sigma,
                 "e_init": value,
-                "e_init_se": 0.1,
-                "b_ode": (max(value, 0) ** 0.5 + (30 * (1 + 0.8 * np.log(sigma / 0.4)) / nfe) ** 0.5 * 2) ** 2,
+                "e_init_error": 0.1,
+                "nats": (max(value, 0) ** 0.5 + (30 * (1 + 0.8 * np.log(sigma / 0.4)) / nfe) ** 0.5 * 2) ** 2,
                 "pilot": 0.03 + 0.01 * abs(np.log(sigma / horizon)) if value < 4 else None,
             }
             for family, values in e_init.items()
@@ -265,7 +265,7 @@ def test_speed_is_per_image() -> None:
 
 def test_text_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>&$x_1$--"
-    curve = [{"initialization": evil, "horizon": h, "e_init": 1.0, "b_ode": 2.0} for h in (1.0, 2.0)]
+    curve = [{"initialization": evil, "horizon": h, "e_init": 1.0, "nats": 2.0} for h in (1.0, 2.0)]
     results = {
         **rows_and_floor(),
         "plans": [{"nfe": 4, "explanation": evil, "curve": curve}],
@@ -395,7 +395,7 @@ positive = st.floats(1e-6, 1e6)
 )
 def test_figures_draw_whatever_is_finite(x: list[float], y: list[float | None], sigmas: list[float]) -> None:
     curve = [
-        {"initialization": "mixture", "horizon": h, "e_init": e, "e_init_se": None, "b_ode": e, "pilot": e}
+        {"initialization": "mixture", "horizon": h, "e_init": e, "e_init_error": None, "nats": e, "pilot": e}
         for h, e in zip(x, y, strict=False)
     ]
     budget = {"initialization": [y[0], y[1]], "discretization": [abs(v or 0) for v in y], "total": y[2]}

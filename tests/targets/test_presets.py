@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+from importlib.resources import files
 
 import pytest
 import torch
 
 from headstart.errors import InputError
 from headstart.noise import Noise
-from headstart.targets import GaussianMixture, bimodal, cantor, gmm25
+from headstart.targets import (
+    GaussianMixture,
+    StudentTMixture,
+    bimodal,
+    cantor,
+    gmm25,
+    gmm_paper,
+    t_mix2,
+    t_mix10,
+    t_prod,
+)
+from headstart.targets.presets import draw_parameters
 
 
 def moments(target: GaussianMixture) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,3 +104,60 @@ def test_bad_presets_are_named() -> None:
     for level, tau in ((0, 0.1), (3, -0.1), (3, math.nan)):
         with pytest.raises(InputError, match="level must be"):
             cantor(level, tau)
+
+
+@pytest.mark.parametrize("d", [2, 10])
+def test_the_papers_mixture_is_standardised(d: int) -> None:
+    target = gmm_paper(d)
+    mean = target.weights @ target.means
+    variances = target.weights @ (covariances(target).diagonal(dim1=1, dim2=2) + (target.means - mean) ** 2)
+    assert mean.abs().max() < 1e-12
+    assert float(variances.mean()) == pytest.approx(1, rel=1e-12)
+    assert target.means.shape == (25, d)
+    gaps = target.means[:, 1].sort().values.diff()
+    assert gaps[gaps > 1e-9].tolist() == pytest.approx([float(gaps.max())] * 4)  # still an even grid
+    assert torch.equal(target.means, target.means[:, :2].repeat(1, d // 2))
+
+
+def covariances(target: GaussianMixture) -> torch.Tensor:
+    assert target.axes is not None
+    return target.axes @ torch.diag_embed(target.variances) @ target.axes.mT
+
+
+@pytest.mark.parametrize(("target", "count", "d"), [(t_mix2(), 4, 2), (t_mix10(), 20, 10)])
+def test_student_mixtures_are_standardised_by_their_exact_moments(target: StudentTMixture, count: int, d: int) -> None:
+    """nu / (nu - 2) = 3 times the scale matrices, and the spread of the locations."""
+    normal = target.normal
+    assert normal.means.shape == (count, d)
+    assert float(target.nu) == 3
+    mean = normal.weights @ normal.means
+    variances = normal.weights @ (3 * covariances(normal).diagonal(dim1=1, dim2=2) + (normal.means - mean) ** 2)
+    assert mean.abs().max() < 1e-12
+    assert float(variances.mean()) == pytest.approx(1, rel=1e-12)
+
+
+@pytest.mark.parametrize("nu", [2.5, 3.0, 10.0])
+def test_student_products_have_variance_one(nu: float) -> None:
+    """That of a Student-t is its squared scale times nu / (nu - 2)."""
+    target = t_prod(7, nu)
+    assert target.shape == (7,)
+    assert (target.scales.square() * nu / (nu - 2)).tolist() == pytest.approx([1.0] * 7)
+
+
+def test_the_kept_parameters_are_those_that_were_drawn() -> None:
+    kept = json.loads(files("headstart.targets").joinpath("parameters.json").read_text(encoding="utf-8"))
+    drawn = draw_parameters()
+    assert kept.keys() == drawn.keys()
+    for name, law in drawn.items():
+        for key, values in law.items():
+            expected, got = (torch.tensor(v, dtype=torch.float64) for v in (values, kept[name][key]))
+            torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+        assert sum(law["weights"]) == pytest.approx(1, abs=1e-8)  # type: ignore[arg-type]
+
+
+def test_bad_student_presets_are_named() -> None:
+    for d, nu in ((0, 3.0), (5, 2.0), (5, math.nan)):
+        with pytest.raises(InputError, match="nu above 2"):
+            t_prod(d, nu)
+    with pytest.raises(InputError, match="2 and 10"):
+        gmm_paper(3)

@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, answers, staged, usable
+from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, Seed, answers, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
 
 __all__ = ["EXAMPLES", "fit"]
 
+#: What stands for samples of the network itself, in place of data.
+SELF = "self"
+
 EXAMPLES = (
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist --nfe 4 -o plan",
     "headstart fit python:mymodel:load images/ --nfe 6 -o plan --conditional",
     "headstart fit python:mymodel:load data.npy --nfe 4 -o plan --solver euler --horizon 3",
+    "headstart fit builtin:fashion-mnist builtin:fashion-mnist -o plan --initialization flow --checkpoint flow.pt",
+    "headstart fit builtin:fashion-mnist self --shape 1,28,28 --own 1000 -o plan",
 )
 
 
 @answers
 def fit(
     model: ModelSpec,
-    data: DataSpec,
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Clean samples; 'self' to draw them with MODEL, see --shape.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="The folder that gets the plan.")],
     nfe: Annotated[int, typer.Option(metavar="N", help="Network evaluations for a sample.")] = 4,
     horizon: Annotated[
-        float | None, typer.Option(metavar="SIGMA", help="Fix the noise level where sampling starts.")
+        str | None,
+        typer.Option(metavar="SIGMA", help="Fix the noise level where sampling starts: a number, or 'unimodal'."),
     ] = None,
     initialization: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Fix the start: isotropic, gaussian or mixture.")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="The starts to choose from, separated by commas: isotropic, shifted, diagonal, gaussian, mixture, "
+            "student-t, flow, autoregressive or empirical. [default: isotropic,gaussian,mixture]",
+        ),
     ] = None,
     schedule: Annotated[
         str | None,
@@ -47,6 +60,21 @@ def fit(
     criterion: Annotated[
         str, typer.Option(metavar="NAME", help="Choose by a pilot of samples (pilot) or by the bound alone (nats).")
     ] = "pilot",
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the data at most, for the starts that are trained.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Written after every epoch of such a training, and gone on from if it is there."
+        ),
+    ] = None,
+    shape: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="The shape of one sample, where DATA is 'self'.")
+    ] = None,
+    own: Annotated[
+        int, typer.Option(metavar="N", help="Samples to draw then, with 35 evaluations of MODEL each.")
+    ] = 2000,
     conditional: Annotated[
         bool, typer.Option("--conditional", help="Fit on the data's labels: sampling then takes --label.")
     ] = False,
@@ -62,22 +90,27 @@ def fit(
     device = usable(device)
     from headstart import choose
     from headstart.data import load_data
+    from headstart.initialization import Training
     from headstart.models import load_denoiser
     from headstart.plan import check_place
 
-    dataset = load_data(data)
-    if conditional and dataset.labels is None:
+    dataset = None if data == SELF else load_data(data)
+    if conditional and (dataset is None or dataset.labels is None):
         raise InputError(f"{data} holds no labels, which --conditional needs")
+    training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)
     denoiser = load_denoiser(model, device)
     check_place(output)
     with staged(output.parent):  # a place that cannot be written to is found out before the work, not after it
         plan = choose.fit(
             denoiser,
-            dataset.samples,
+            None if dataset is None else dataset.samples,
             nfe,
-            labels=dataset.labels if conditional else None,
-            horizon=horizon,
-            initialization=initialization,
+            labels=dataset.labels if dataset is not None and conditional else None,
+            shape=_sizes(shape),
+            own=own,
+            horizon=_horizon(horizon),
+            initialization=None if initialization is None else initialization.split(","),
+            training=training,
             schedule=schedule,
             solver=solver,
             sigma_min=sigma_min,
@@ -90,3 +123,26 @@ def fit(
         )
         plan.save(output)
     return Answer(f"{plan.explain()}\nThe plan is in {output}", {"out": str(output), "plan": plan.to_dict()})
+
+
+def _horizon(text: str | None) -> float | Literal["unimodal"] | None:
+    if text is None:
+        return None
+    if text == "unimodal":
+        return "unimodal"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"--horizon {text!r} is neither a number nor 'unimodal'") from error
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--shape {text!r} is not a list of whole numbers such as 1,28,28") from error
+    if min(sizes) < 1:
+        raise InputError(f"--shape {text!r} must hold numbers of at least 1")
+    return sizes

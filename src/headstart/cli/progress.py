@@ -36,6 +36,7 @@ class RichProgress(Progress):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
         )
@@ -44,7 +45,7 @@ class RichProgress(Progress):
         if not self.console.is_terminal:
             yield from items
             return
-        task = self._bars.add_task(description, total=total or operator.length_hint(items) or None)
+        task = self._bars.add_task(description, total=total or operator.length_hint(items) or None, note="")
         self._bars.start()
         try:
             for item in items:
@@ -54,6 +55,11 @@ class RichProgress(Progress):
             self._bars.remove_task(task)
             if not self._bars.tasks:
                 self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """Beside the innermost bar, until the next note or the end of its work."""
+        if self._bars.task_ids:
+            self._bars.update(self._bars.task_ids[-1], note=text)
 
 
 class _PatientBars(Bars):

@@ -1,24 +1,48 @@
 """Where the reverse process starts: laws for the data noised at a short horizon."""
 
+from headstart.initialization.autoregressive import Autoregressive
 from headstart.initialization.base import Initialization
 from headstart.initialization.empirical import Empirical
+from headstart.initialization.flow import Flow
 from headstart.initialization.gaussian import Diagonal, Gaussian, Isotropic, Shifted
+from headstart.initialization.generator import Generated, Generator
 from headstart.initialization.mixture import Mixture
+from headstart.initialization.student import StudentT
 from headstart.initialization.subspace import Subspace
+from headstart.initialization.training import Training
 
 __all__ = [
     "INITIALIZATIONS",
+    "Autoregressive",
     "Diagonal",
     "Empirical",
+    "Flow",
     "Gaussian",
+    "Generated",
+    "Generator",
     "Initialization",
     "Isotropic",
     "Mixture",
     "Shifted",
+    "StudentT",
     "Subspace",
+    "Training",
 ]
 
 #: The families, by the name under which a plan stores them.
 INITIALIZATIONS: dict[str, type[Initialization]] = {
-    family.name: family for family in (Isotropic, Shifted, Diagonal, Gaussian, Mixture, Empirical)
+    family.name: family
+    for family in (
+        Isotropic,
+        Shifted,
+        Diagonal,
+        Gaussian,
+        Mixture,
+        StudentT,
+        Flow,
+        Autoregressive,
+        Generator,
+        Generated,
+        Empirical,
+    )
 }

@@ -35,12 +35,16 @@ class Initialization(ABC):
         name: the name by which a plan stores the family.
         oracle: whether it hands back training data, and so is there for comparison only.
         tractable: whether it has a log density that can be computed.
+        closed_form: whether a sample costs a few products of matrices, and no network.
+        sigmas: the lowest and the highest horizon that it knows.
         shape: the shape S of one sample.
     """
 
     name: ClassVar[str]
     oracle: ClassVar[bool] = False
     tractable: ClassVar[bool] = True
+    closed_form: ClassVar[bool] = True
+    sigmas: tuple[float, float] = (0.0, math.inf)
     shape: tuple[int, ...]
 
     def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
@@ -52,16 +56,16 @@ class Initialization(ABC):
             label: classes of the samples, shape (B,); families without classes ignore them.
 
         Raises:
-            InputError: if sigma is not finite and above 0, or the labels do not fit.
+            InputError: if sigma is not a horizon that it knows, or the labels do not fit.
         """
-        return self._sample(noise, _checked_level(sigma), _checked_label(label, len(noise)))
+        return self._sample(noise, self._checked_level(sigma), _checked_label(label, len(noise)))
 
     def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
         """Log density in nats of noised data at horizon sigma: (B, \\*S) to (B,), in float64.
 
         Raises:
-            InputError: if the family has no density, x is not finite or of another shape, sigma is not finite and above
-                0, or the labels do not fit.
+            InputError: if the family has no density, x is not finite or of another shape, sigma is not a horizon that
+                it knows, or the labels do not fit.
         """
         if not self.tractable:
             raise InputError(f"{self!r} has no log density that can be computed")
@@ -69,7 +73,15 @@ class Initialization(ABC):
             raise InputError(f"x has shape {tuple(x.shape)}: {self!r} expects (B, {', '.join(map(str, self.shape))})")
         if not torch.isfinite(x).all():
             raise InputError("x holds NaN or infinite values")
-        return self._log_prob(x, _checked_level(sigma), _checked_label(label, len(x)))
+        return self._log_prob(x, self._checked_level(sigma), _checked_label(label, len(x)))
+
+    def _checked_level(self, sigma: float) -> float:
+        if not 0 < float(sigma) < math.inf:
+            raise InputError(f"the horizon must be finite and above 0: got {sigma}")
+        low, high = self.sigmas
+        if not low * (1 - 1e-9) <= float(sigma) <= high * (1 + 1e-9):
+            raise InputError(f"{self!r} knows horizons from {low:.6g} to {high:.6g}: got {sigma:.6g}")
+        return float(sigma)
 
     @abstractmethod
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor: ...
@@ -89,12 +101,6 @@ class Initialization(ABC):
     @abstractmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Initialization:
         """The initialization that :meth:`state` describes."""
-
-
-def _checked_level(sigma: float) -> float:
-    if not 0 < float(sigma) < math.inf:
-        raise InputError(f"the horizon must be finite and above 0: got {sigma}")
-    return float(sigma)
 
 
 def _checked_label(label: Tensor | None, count: int) -> Tensor | None:

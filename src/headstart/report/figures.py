@@ -328,12 +328,12 @@ def horizon_curve(plan: Row) -> str:
 
     Arguments:
         plan: a mapping with "nfe", "horizon", "initialization", "curve" and "flat_region"; an entry of the curve has
-            "initialization", "horizon", "e_init", "e_init_se", "b_ode" and "pilot".
+            "initialization", "horizon", "e_init", "e_init_error", "nats" and "pilot".
     """
     curve = [entry for entry in plan.get("curve") or () if _positive(entry.get("horizon"))]
     if not curve:
         return ""
-    panels = [("e_init", "initialization error E_init, nats"), ("b_ode", "whole budget B_ODE, nats")]
+    panels = [("e_init", "initialization error E_init, nats"), ("nats", "whole budget B_ODE, nats")]
     if any(_positive(entry.get("pilot")) for entry in curve):
         panels.append(("pilot", "pilot: distance to held-out data"))
     families = list(dict.fromkeys(str(entry["initialization"]) for entry in curve))
@@ -354,7 +354,7 @@ def horizon_curve(plan: Row) -> str:
                 x, y = [float(e["horizon"]) for e in own], [float(e[key]) for e in own]
                 ax.plot(x, y, color=colour, marker=marker, markersize=4.5, linewidth=1.5, label=family)
                 if key == "e_init":
-                    error = [float(e.get("e_init_se") or 0) for e in own]
+                    error = [float(e.get("e_init_error") or 0) for e in own]
                     ax.errorbar(x, y, yerr=error, ecolor=colour, elinewidth=0.8, fmt="none")
                 for entry in own:
                     if family == plan.get("initialization") and entry["horizon"] == plan.get("horizon"):

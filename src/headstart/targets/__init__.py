@@ -3,6 +3,21 @@
 from headstart.targets.base import Target
 from headstart.targets.empirical import Empirical
 from headstart.targets.mixture import Gaussian, GaussianMixture
-from headstart.targets.presets import bimodal, cantor, gmm25
+from headstart.targets.presets import bimodal, cantor, gmm25, gmm_paper, t_mix2, t_mix10, t_prod
+from headstart.targets.student import ProductT, StudentTMixture
 
-__all__ = ["Empirical", "Gaussian", "GaussianMixture", "Target", "bimodal", "cantor", "gmm25"]
+__all__ = [
+    "Empirical",
+    "Gaussian",
+    "GaussianMixture",
+    "ProductT",
+    "StudentTMixture",
+    "Target",
+    "bimodal",
+    "cantor",
+    "gmm25",
+    "gmm_paper",
+    "t_mix2",
+    "t_mix10",
+    "t_prod",
+]

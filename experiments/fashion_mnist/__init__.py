@@ -1,0 +1,1 @@
+"""Families of starts, horizons and numbers of evaluations, on Fashion-MNIST."""

@@ -1,0 +1,108 @@
+"""What a plan is fitted on: data, a share of which is held out, or samples of the network itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.data import Dataset
+from headstart.denoiser import Denoiser
+from headstart.errors import DataError, InputError
+from headstart.noise import Noise
+from headstart.profile import moved, rows_of
+from headstart.progress import Progress
+from headstart.schedule import rho_grid
+from headstart.solver import Heun
+
+__all__ = ["OWN_SAMPLES", "dataset_of", "hold_out", "own_samples"]
+
+#: Samples of the network itself that are drawn where there are no data.
+OWN_SAMPLES = 2000
+
+#: The sampler that draws them: EDM's.
+OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
+
+
+def hold_out(data: Tensor, seed: int = 0, most: int = 3000) -> tuple[Tensor, Tensor]:
+    """Indices of what a start is fitted on, and of a fifth of the data (at most ``most``) held out from it."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    count = min(most, max(2, len(data) // 5))
+    return order[count:], order[:count]
+
+
+def own_samples(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    n: int = OWN_SAMPLES,
+    *,
+    sigma_max: float | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Samples of the network itself, where there are no data to fit a plan on: 35 evaluations each.
+
+    By EDM's sampler: Heun's method from noise, 18 steps of the rho grid down to 0.002 and on to 0 (in units of data
+    with a standard deviation near 0.5). What the network has not learned, a plan fitted on them does not know either.
+
+    Arguments:
+        denoiser: the network, on ``device``.
+        shape: the shape S of one sample.
+        n: how many.
+        sigma_max: where the sampler starts; what an adapted network says of itself, and at most 80, by default.
+        conditions: handed to the network; tensors of length n go with the samples.
+        seed: of the samples, whose own seeds are others than those that a plan samples with by default.
+        device: where the network works.
+        dtype: of the states.
+        batch_size: samples per call of the network.
+        progress: told of the batches.
+
+    Returns:
+        Samples of shape (n, \\*S), on the CPU.
+
+    Raises:
+        InputError: if a number is out of its range.
+        DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+    """
+    known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
+    if n < 10 or batch_size < 1 or not known > OWN_SIGMA_MIN:
+        raise InputError(
+            f"a plan needs at least ten samples, in batches of 1 or more, from a level above {OWN_SIGMA_MIN}: "
+            f"got n={n}, batch_size={batch_size} and sigma_max={known}"
+        )
+    schedule = rho_grid(OWN_STEPS, min(known, OWN_SIGMA_MAX), OWN_SIGMA_MIN)
+    starts, parts = range(0, n, batch_size), []
+    with torch.no_grad():
+        for i in (progress or Progress()).track(starts, "drawing samples of the network itself", len(starts)):
+            rows = slice(i, min(i + batch_size, n))
+            noise = Noise([2**62 + seed * 2**32 + j for j in range(rows.start, rows.stop)], device, dtype)
+            given = moved(rows_of(conditions or {}, rows, n), device)
+            x = schedule.horizon * noise.normal(tuple(shape))
+            parts.append(Heun().solve(denoiser, x, schedule, **given).cpu())
+    return torch.cat(parts)
+
+
+def dataset_of(data: Tensor | Dataset | NDArray[Any], labels: Tensor | None) -> Dataset:
+    """The data with their labels, on the CPU.
+
+    Raises:
+        DataError: if they are fewer than ten, not finite, or not floating point.
+    """
+    labels = None if labels is None else torch.as_tensor(labels)
+    if isinstance(data, Dataset):
+        dataset = data if labels is None else replace(data, labels=labels)
+    else:
+        dataset = Dataset(torch.as_tensor(data), labels)
+    if len(dataset) < 10:
+        raise DataError(f"a plan needs at least ten samples of the data: got {len(dataset)}")
+    labels = None if dataset.labels is None else dataset.labels.cpu()
+    return Dataset(dataset.samples.cpu(), labels, dataset.name)

@@ -1,0 +1,308 @@
+"""Choose a plan: measure the network once, fit the starts, screen in nats, and let a pilot decide.
+
+1. A share of the data is held out. The network is measured on it in one pass (:mod:`headstart.profile`).
+2. The families of starts are fitted on the rest, once for all horizons.
+3. Every family at every horizon is screened by its error in nats (:mod:`headstart.budget`) and by its far quantiles,
+   which nats do not see, without calling the network. Where a Gaussian misses the tails of the data, a Student-t is
+   fitted too.
+4. A pilot draws a few hundred samples for each of a handful of combinations and compares them with the held-out data
+   by sliced Wasserstein distance (:mod:`headstart.choose.pilot`). Where it cannot tell two apart, the budget decides.
+
+Without a pilot (``criterion="nats"``) the budget decides alone, and among equals the largest horizon is taken: there
+the start has the least to know.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.choose.data import OWN_SAMPLES, dataset_of, hold_out, own_samples
+from headstart.choose.levels import check_kind, measured_levels
+from headstart.choose.pilot import Pilot, decide, even
+from headstart.choose.screen import GROUPS, Option, contenders, flat, judged_by_tails, reaches, screen, smallest
+from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
+from headstart.data import Dataset
+from headstart.denoiser import Denoiser
+from headstart.errors import InputError
+from headstart.initialization import Initialization, Subspace, Training
+from headstart.metrics import Novelty, novelty
+from headstart.metrics.novelty import BLOCKS
+from headstart.plan import Plan
+from headstart.profile import Profile, moved, rows_of
+from headstart.progress import Progress
+from headstart.schedule import Schedule, rho_grid
+from headstart.solver import Solver, get_solver
+from headstart.unimodality import unimodal_horizon
+
+__all__ = ["fit"]
+
+#: Samples that the cost of a start is measured on.
+TIMED = 64
+
+#: In more dimensions than this, the unimodality rule looks along as many principal directions.
+PRINCIPAL = 64
+
+
+def fit(
+    denoiser: Denoiser,
+    data: Tensor | Dataset | NDArray[Any] | None,
+    nfe: int | None = None,
+    *,
+    labels: Tensor | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    shape: Sequence[int] | None = None,
+    own: int = OWN_SAMPLES,
+    profile: Profile | None = None,
+    horizon: float | Literal["unimodal"] | None = None,
+    initialization: Starts = None,
+    training: Training | None = None,
+    schedule: str | Schedule | None = None,
+    solver: str | Solver | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    criterion: Literal["pilot", "nats"] = "pilot",
+    pilot_samples: int = 256,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Plan:
+    """The plan for a number of network evaluations. Whatever is given is kept, and the rest is chosen around it.
+
+    Arguments:
+        denoiser: the network, on ``device``; it is not changed.
+        data: clean samples, shape (N, \\*S), of the law that the network was trained on; or None, to fit on samples of
+            the network itself.
+        nfe: network evaluations per sample; 4 by default, or what a given schedule costs. A solver that cannot spend
+            exactly so many spends fewer (Heun spends an odd number), and the plan says how many.
+        labels: classes of the data, shape (N,): the network is then called with ``label=``, and starts are fitted by
+            class. Without data, the classes of the samples that are drawn, shape (own,).
+        conditions: what else the network is called with; tensors of length N go with the data.
+        shape: the shape S of one sample, where there are no data.
+        own: how many samples of the network itself to draw then, at 35 evaluations each.
+        profile: the profile of another plan for the same network, data and seed, or one measured on :func:`hold_out`'s
+            share of the data.
+        horizon: sigma_T, or "unimodal" for the rule of the paper's second version: the level at which the noised data
+            have one mode in every direction (:mod:`headstart.unimodality`).
+        initialization: the name of a family, a fitted start, or a list of these to choose from; "isotropic", "gaussian"
+            and "mixture" by default, and "student-t" where a Gaussian misses the tails of the data.
+        training: how "flow" and "autoregressive" are trained.
+        schedule: "defect", "corrector", "rho", "log_linear" or "tangent", or a schedule.
+        solver: the name of a solver, or a solver; "dpm++2m" and "euler" are tried by default.
+        sigma_min: the last level above 0.
+        sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
+        criterion: "pilot" decides by the sliced Wasserstein distance of pilot samples to held-out data, "nats" by the
+            budget.
+        pilot_samples: samples of each pilot, and of the novelty test.
+        seed: of the held-out share, of fitting, of measuring and of the pilot (whose samples are never those of
+            another seed).
+        device: where the network works.
+        dtype: of the states that the network is called with.
+        batch_size: samples per call of the network.
+        progress: told of what takes time.
+
+    Raises:
+        DataError: if the data are fewer than ten, not finite, or not floating point.
+        DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+        InputError: if an argument is out of its range, or does not fit another one.
+    """
+    began = time.perf_counter()
+    bar = progress or Progress()
+    method = get_solver(solver or "dpm++2m")
+    if isinstance(horizon, str) and horizon != "unimodal":
+        raise InputError(f"unknown horizon {horizon!r}: expected a number above 0, or 'unimodal'")
+    nfe = _affordable(nfe, method, schedule, None if isinstance(horizon, str) else horizon)
+    for name, level in (("horizon", horizon), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        if isinstance(level, (int, float)) and not level > 0:
+            raise InputError(f"{name} is {level}: it must be above 0")
+    if batch_size < 1 or not 0 <= seed < 2**31:
+        raise InputError(f"batch_size is at least 1 and seed from 0 to 2^31 - 1: got {batch_size} and {seed}")
+    if criterion not in ("pilot", "nats"):
+        raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
+    if criterion == "nats" and nfe == 1:
+        raise InputError(
+            "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
+        )
+    if pilot_samples < 2 * GROUPS:
+        raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
+    start_names(initialization)
+
+    given = moved(conditions or {}, "cpu")
+    source = "data"
+    if data is None:
+        data, source = _own(denoiser, shape, own, sigma_max, given, labels, seed, device, dtype, batch_size, bar)
+    dataset = dataset_of(data, labels)
+    x = dataset.samples
+    if labels is not None:
+        given["label"] = dataset.labels
+    fitted_on, held_out = hold_out(x, seed)
+    held_conditions = rows_of(given, held_out, len(x))
+    by_rule = horizon == "unimodal"
+    if isinstance(horizon, str):
+        horizon = _unimodal(x[fitted_on], seed, bar)
+
+    if profile is None:
+        fixed = [*(schedule.sigmas if isinstance(schedule, Schedule) else ()), horizon, sigma_min]
+        known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
+        profile = Profile.measure(
+            denoiser,
+            x[held_out],
+            sigmas=measured_levels(x, [level for level in fixed if level], known),
+            conditions=held_conditions,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            progress=bar,
+        )
+    else:
+        profile = profile.with_samples(x[held_out], held_conditions)
+    own_labels = rows_of(given, fitted_on, len(x)).get("label")
+    by_class = isinstance(own_labels, Tensor) and own_labels.shape == fitted_on.shape
+    held_labels = held_conditions.get("label") if by_class else None
+
+    def cost(start: Initialization) -> float:
+        count = min(TIMED, len(held_out))
+        sigma = min(max(profile.sigma_data, start.sigmas[0]), float(profile.sigmas[0]))
+        conditions = moved(rows_of(held_conditions, slice(0, count), len(held_out)), device)
+        return cost_of(start, denoiser, sigma, count, conditions, device, dtype)
+
+    def screened(families: Starts) -> list[Option]:
+        starts = fit_starts(
+            x[fitted_on],
+            families,
+            own_labels if by_class else None,
+            seed,
+            bar,
+            training=training,
+            device=device,
+        )
+        costs = {id(start): cost(start) for start in starts if not start.closed_form}
+        options = screen(profile, starts, costs, method, nfe, horizon, schedule, sigma_min)
+        return judged_by_tails(options, profile, x[held_out], held_labels)
+
+    options = screened(initialization)
+    if initialization is None and any(o.start.name == "gaussian" and not reaches(o) for o in options):
+        options += screened("student-t")
+
+    own_levels = isinstance(schedule, Schedule)
+    settled = {
+        "initialization": len({id(option.start) for option in options}) == 1,
+        "horizon": own_levels or horizon is not None,
+        "schedule": schedule is not None,
+        "sigma_min": own_levels or sigma_min is not None,
+        "solver": solver is not None,
+    }
+    pilot = Pilot(denoiser, x[held_out], held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar)
+    piloted: list[Option] = []
+    if criterion == "nats":
+        best = smallest(contenders(options))
+    elif all(settled.values()):
+        best = options[0]
+    else:
+        best, piloted = decide(pilot, options, schedule, solver, sigma_min)
+    how = {"pilot": "by pilot", "nats": "by budget"}[criterion]
+    by_default = {"schedule", "sigma_min", "solver"} if criterion == "nats" else set()
+    chosen = {
+        part: "as asked" if asked else "by default" if part in by_default else how for part, asked in settled.items()
+    }
+    return Plan(
+        initialization=best.start,
+        schedule=best.schedule,
+        solver=best.solver,
+        budget=best.budget,
+        profile=profile,
+        candidates=_records(options, piloted, best),
+        criterion=criterion,
+        chosen=chosen | ({"horizon": "by the unimodality rule"} if by_rule else {}),
+        seed=seed,
+        fit_seconds=time.perf_counter() - began,
+        source=source,
+        start_cost=cost(best.start),
+        novelty=_novelty(pilot.samples(best), x[fitted_on], x[held_out], seed),
+    )
+
+
+def _affordable(nfe: int | None, solver: Solver, schedule: str | Schedule | None, horizon: float | None) -> int:
+    """The number of evaluations that will be spent, with what was asked for checked against itself."""
+    if nfe is not None and nfe < 1:
+        raise InputError(f"a plan needs at least one network evaluation: nfe is {nfe}")
+    if isinstance(schedule, Schedule):
+        cost = solver.nfe(schedule)
+        if nfe is not None and cost != nfe:
+            raise InputError(f"{schedule!r} costs {cost} evaluations with {solver.name}, and nfe is {nfe}")
+        if horizon is not None and horizon != schedule.horizon:
+            raise InputError(f"the horizon is {horizon:.6g}, and the schedule starts at {schedule.horizon:.6g}")
+        return cost
+    if schedule is not None:
+        check_kind(schedule)
+    return solver.nfe(rho_grid(solver.steps_for(4 if nfe is None else nfe), 2.0, 1.0))
+
+
+def _own(
+    denoiser: Denoiser,
+    shape: Sequence[int] | None,
+    count: int,
+    sigma_max: float | None,
+    conditions: Mapping[str, Any],
+    labels: Tensor | None,
+    seed: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    batch_size: int,
+    progress: Progress,
+) -> tuple[Tensor, str]:
+    """Samples of the network itself, and what they cost."""
+    if shape is None:
+        raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
+    if labels is not None:
+        conditions = {**conditions, "label": torch.as_tensor(labels)}
+    began = time.perf_counter()
+    samples = own_samples(
+        denoiser,
+        shape,
+        count,
+        sigma_max=sigma_max,
+        conditions=conditions,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - began
+    return samples, f"{count} samples of the network itself, drawn with 35 evaluations each in {seconds:.0f} s"
+
+
+def _unimodal(x: Tensor, seed: int, progress: Progress) -> float:
+    """The horizon by the unimodality rule.
+
+    In many dimensions along the leading principal directions and not, as in the paper, along random ones: those add up
+    so many coordinates that every projection is near a Gaussian, whatever the modes (on Fashion-MNIST 0.2 against 1.2).
+    """
+    directions = Subspace.fit(x, PRINCIPAL).basis.T if x[0].numel() > PRINCIPAL else 200
+    return unimodal_horizon(x, directions=directions, seed=seed, progress=progress).sigma
+
+
+def _novelty(samples: Tensor, training: Tensor, held_out: Tensor, seed: int) -> Novelty | None:
+    """The novelty test, where there are data enough for it."""
+    enough = len(training) >= BLOCKS and len(held_out) >= 2 * BLOCKS
+    return novelty(samples, training, held_out, seed=seed) if enough else None
+
+
+def _records(options: Sequence[Option], piloted: Sequence[Option], best: Option) -> tuple[Any, ...]:
+    """All that was looked at, screened first, with what cannot be told from the best of it."""
+    again = {(id(o.start), id(o.schedule), id(o.solver)): o for o in piloted}
+    screened = [again.pop((id(o.start), id(o.schedule), id(o.solver)), o) for o in options]
+    every = [*screened, *again.values()]
+    same = [option for option in screened if option.start is best.start]
+    level = {id(option) for option in flat(same, min(same, key=lambda option: option.nats.value))}
+    return tuple(option.record(id(option) in level, even(option, best)) for option in every)

@@ -1,0 +1,93 @@
+"""The levels that are considered: kinds of schedule, horizons, and last levels above 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headstart.errors import InputError
+from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile
+from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid, tangent
+
+__all__ = [
+    "RIVALS",
+    "SCHEDULES",
+    "SIGMA_MINS",
+    "build_schedule",
+    "check_kind",
+    "horizons_of",
+    "measured_levels",
+    "usual_last",
+]
+
+#: The kinds of schedule that can be asked for by name.
+SCHEDULES = ("defect", "corrector", "rho", "log_linear", "tangent")
+
+#: Those that the pilot holds against the "defect" schedule.
+RIVALS = ("corrector", "rho")
+
+#: Horizons that are looked at, in units of the data's standard deviation: from where the data are hardly hidden to far
+#: out.
+HORIZONS = (*np.geomspace(0.35, 25.0, 16), 190.0)
+
+#: Last levels above 0 that are looked at, in the same units: with few evaluations, finer detail is not worth a step.
+SIGMA_MINS = (0.05, 0.12)
+
+
+def build_schedule(kind: str, profile: Profile, steps: int, horizon: float, sigma_min: float) -> Schedule:
+    """A schedule by the name of its kind, with a last step to 0.
+
+    Raises:
+        InputError: if the kind is unknown, or the levels are out of order.
+    """
+    check_kind(kind)
+    if not horizon > sigma_min > 0:
+        raise InputError(
+            f"the horizon must lie above sigma_min, and that above 0: got {horizon:.6g} and {sigma_min:.6g}"
+        )
+    if kind in ("defect", "corrector"):
+        return equidistribute(profile.length(kind), steps, horizon, sigma_min, name=kind)
+    if kind == "tangent":
+        return tangent(steps, horizon, sigma_min, scale=profile.sigma_data)
+    return rho_grid(steps, horizon, sigma_min) if kind == "rho" else log_linear(steps, horizon, sigma_min)
+
+
+def check_kind(kind: str) -> None:
+    """Raise :class:`InputError` if there is no schedule of that name."""
+    if kind not in SCHEDULES:
+        raise InputError(f"unknown schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
+
+
+def horizons_of(profile: Profile, sigma_min: float | None) -> list[tuple[float, float]]:
+    """The horizons to look at, each with its last level above 0.
+
+    Raises:
+        InputError: if none is above sigma_min.
+    """
+    usual = sorted({min(profile.sigma_data * h, profile.sigmas[0]) for h in HORIZONS})
+    above = [h for h in usual if sigma_min is None or h > sigma_min]
+    if not above:
+        raise InputError(f"sigma_min is {sigma_min:.6g}: no horizon of this data ({usual[-1]:.4g} at most) is above it")
+    return [(h, usual_last(profile, h) if sigma_min is None else sigma_min) for h in above]
+
+
+def usual_last(profile: Profile, horizon: float) -> float:
+    """The last level above 0 that goes with a horizon, where none is asked for."""
+    return max(min(SIGMA_MINS[0] * profile.sigma_data, horizon / 8), float(profile.sigmas[-1]))
+
+
+def measured_levels(x: Tensor, fixed: Sequence[float], sigma_max: float) -> NDArray[np.float64]:
+    """The levels to measure: the usual ones as far as the network knows them, and on to the user's own levels.
+
+    Raises:
+        InputError: if the network does not know the user's own levels.
+    """
+    scale = float(x.double().flatten(1).var(dim=0).mean().sqrt()) or 1.0
+    highest = min(max([HIGHEST * scale, *fixed]), sigma_max)
+    if max(fixed, default=0.0) > highest:
+        raise InputError(f"the network knows noise up to sigma = {sigma_max:.6g}: got a level of {max(fixed):.6g}")
+    lowest = min([LOWEST * scale, highest / 10, *fixed])
+    return np.geomspace(highest, lowest, LEVELS)

@@ -1,0 +1,168 @@
+"""The starts that are considered, fitted by the names of their families."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from headstart.denoiser import Denoiser, denoise
+from headstart.errors import InputError
+from headstart.initialization import (
+    INITIALIZATIONS,
+    Autoregressive,
+    Diagonal,
+    Empirical,
+    Flow,
+    Gaussian,
+    Initialization,
+    Isotropic,
+    Mixture,
+    Shifted,
+    StudentT,
+    Subspace,
+    Training,
+)
+from headstart.noise import Noise
+from headstart.progress import Progress
+
+__all__ = ["Starts", "cost_of", "fit_starts", "start_names"]
+
+Starts: TypeAlias = "str | Initialization | Sequence[str | Initialization] | None"
+
+#: The families that are considered where none is asked for.
+USUAL = ("isotropic", "gaussian", "mixture")
+
+#: Families that only a user can make.
+GIVEN = ("generator", "generated")
+
+#: Leading directions whose variances a start models.
+LEADING = 256
+
+
+def fit_starts(
+    data: Tensor,
+    starts: Starts = None,
+    labels: Tensor | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    training: Training | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Initialization]:
+    """Starts fitted on clean data (N, \\*S), by the names of their families; those fitted already are kept.
+
+    Arguments:
+        data: the samples.
+        starts: names of families, fitted starts, or a list of these; "isotropic", "gaussian" and "mixture" by default.
+        labels: classes, shape (N,), for the families that know them.
+        seed: of fitting.
+        progress: told of the families, and of what a training does.
+        training: how "flow" and "autoregressive" are trained; a checkpoint is a file for each of them, with the
+            family's name added.
+        device: where they are trained.
+
+    Raises:
+        InputError: if a family is unknown, or a start is of another shape than the data.
+    """
+    names, bar = start_names(starts), progress or Progress()
+    shared: dict[str, Any] = {}
+
+    def once(name: str, make: Callable[[], Any]) -> Any:
+        if name not in shared:
+            shared[name] = make()
+        return shared[name]
+
+    def subspace() -> Subspace:
+        space: Subspace = once("subspace", lambda: Subspace.fit(data, LEADING))
+        return space
+
+    def mixture() -> Mixture:
+        start: Mixture = once("mixture", lambda: Mixture.fit(data, labels=labels, subspace=subspace(), seed=seed))
+        return start
+
+    def trained(family: str) -> dict[str, Any]:
+        own = training or Training()
+        if own.checkpoint is not None:
+            path = Path(own.checkpoint)
+            own = replace(own, checkpoint=path.with_name(f"{path.stem}-{family}{path.suffix}"))
+        return {"labels": labels, "training": own, "seed": seed, "device": device, "progress": bar}
+
+    families: dict[str, Callable[[], Initialization]] = {
+        "isotropic": lambda: Isotropic.fit(data),
+        "shifted": lambda: Shifted.fit(data),
+        "diagonal": lambda: Diagonal.fit(data),
+        "gaussian": lambda: Gaussian(data.shape[1:], subspace()),
+        "mixture": mixture,
+        "student-t": lambda: StudentT.fit(data, seed=seed),
+        "flow": lambda: Flow.fit(data, base=mixture(), subspace=subspace(), **trained("flow")),
+        "autoregressive": lambda: Autoregressive.fit(data, **trained("autoregressive")),
+        "empirical": lambda: Empirical.fit(data, labels=labels),
+    }
+    fitted = []
+    for start in bar.track(names, "fitting starts"):
+        fitted.append(families[start]() if isinstance(start, str) else start)
+    for start in fitted:
+        if start.shape != tuple(data.shape[1:]):
+            raise InputError(f"{start!r} does not fit samples of shape {tuple(data.shape[1:])}")
+    return fitted
+
+
+def start_names(starts: Starts) -> list[str | Initialization]:
+    """What was asked for, as a list of known names and fitted starts.
+
+    Raises:
+        InputError: if a family is unknown, none is named, or one is named that cannot be fitted by its name alone.
+    """
+    wanted = USUAL if starts is None else starts
+    names = [wanted] if isinstance(wanted, (str, Initialization)) else list(wanted)
+    if not names:
+        raise InputError("name at least one initialization")
+    for name in names:
+        if isinstance(name, Initialization):
+            continue
+        if name in GIVEN:
+            raise InputError(f"a {name} is code of yours: hand headstart.initialization.Generator in, not its name")
+        if name not in INITIALIZATIONS:
+            known = ", ".join(family for family in INITIALIZATIONS if family not in GIVEN)
+            raise InputError(f"unknown initialization {name!r}: expected one of {known}")
+    return names
+
+
+@torch.no_grad()
+def cost_of(
+    start: Initialization,
+    denoiser: Denoiser,
+    sigma: float,
+    count: int,
+    conditions: Mapping[str, Any],
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> float:
+    """What drawing ``count`` starts costs on this machine, in evaluations of the network on as many samples.
+
+    Beyond the noise that every sampler draws; the better of two trials of each, so that a first call does not count.
+    """
+    label = conditions.get("label")
+    label = label if isinstance(label, Tensor) and label.shape == (count,) else None
+
+    def seconds(work: Callable[[Noise], Tensor]) -> float:
+        times = []
+        for _ in range(2):
+            noise = Noise(range(count), device, dtype)
+            began = time.perf_counter()
+            float(work(noise).sum())  # a device is done when a number of its result is here
+            times.append(time.perf_counter() - began)
+        return min(times)
+
+    drawing = seconds(lambda noise: noise.normal(start.shape))
+    starting = seconds(lambda noise: start.sample(noise, sigma, label))
+    x = sigma * Noise(range(count), device, dtype).normal(start.shape)
+    network = seconds(lambda noise: denoise(denoiser, x, sigma, **conditions))
+    return max(0.0, starting - drawing) / max(network, math.ulp(1.0))
