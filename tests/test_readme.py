@@ -83,6 +83,10 @@ def run_command(words: list[str]) -> None:
         assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
     elif words[:2] == ["pip", "install"]:
         assert "-c" in words, f"{shlex.join(words)}: give it -c constraints.txt, or it may bring another torch"
+    elif words[:2] == ["python", "-m"]:  # tests/experiments runs them
+        done = subprocess.run([sys.executable, *words[1:3], "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
+        assert all(option in done.stdout for option in words[3:]), f"{words[2]} has no option {words[3:]}"
     elif words[0] == "python":
         script = (ROOT / words[1]).read_text(encoding="utf-8")
         for option in [word for word in words if word.startswith("--")]:
@@ -120,6 +124,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     fit = headstart.choose.fit
 
     def quick(denoiser: Any, data: Any, nfe: int = 4, **options: Any) -> headstart.Plan:
+        if data is None:
+            return fit(denoiser, None, nfe, **options)
         dataset = data if isinstance(data, headstart.Dataset) else headstart.Dataset(torch.as_tensor(data))
         if dataset.samples[0].numel() > 100:
             labels = options.get("labels")

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.initialization import Gaussian, Mixture, Subspace
+from headstart.initialization.mixture import _maximise
 from headstart.noise import Noise
 from headstart.targets import gmm25
 
@@ -203,3 +205,63 @@ def test_bad_sizes_are_named(components: int, dimensions: int) -> None:
 def test_labels_that_do_not_fit_are_named() -> None:
     with pytest.raises(InputError, match="3 labels for 20 samples"):
         Mixture.fit(modes(0, 20), 2, labels=torch.tensor([0, 1, 0]))
+
+
+# Expectation maximisation, and the choice of sizes.
+
+
+def test_a_maximisation_step_is_the_weighted_moments_with_a_common_prior() -> None:
+    """Against the formula, with dense shares: every point belongs to every component."""
+    z, shares = random(60, 3), torch.softmax(random(60, 2, seed=1), 1)
+    point = torch.arange(60).repeat(2)
+    weights, means, covariances = _maximise(z, point, [slice(0, 60), slice(60, 120)], shares.T.flatten())
+    mass = shares.sum(0)
+    expected = (shares.T @ z) / mass[:, None]
+    centred = z - expected[:, None]
+    scatter = torch.einsum("nk,kni,knj->kij", shares, centred, centred)
+    prior = 3 / 8
+    common = prior * scatter.sum(0) / 60
+    torch.testing.assert_close(weights, mass / 60)
+    torch.testing.assert_close(means, expected)
+    torch.testing.assert_close(covariances, (scatter + common) / (mass + prior)[:, None, None])
+
+
+def test_few_components_are_fitted_as_by_scikit_learn() -> None:
+    """Three clusters that touch: no component is left out, and the prior of 1/4 of a point is all that differs."""
+    places = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
+    data = places[torch.arange(3000) % 3] + random(3000, 2, seed=2)
+    start = Mixture.fit(data, 3, 2)
+    peer = GaussianMixture(3, max_iter=200, tol=1e-8, random_state=0).fit(data.numpy())
+    ours = float(start.log_prob(data, 1e-6).mean())
+    assert ours == pytest.approx(float(peer.score(data.numpy())), abs=2e-3)
+
+
+def test_the_size_is_chosen_on_held_out_likelihood() -> None:
+    """One component for a Gaussian; enough for 25 modes; and the chosen size is as good as any on fresh data."""
+    assert len(Mixture.fit(random(2000, 3)).weights) == 1
+    data = modes(0)
+    start, x = Mixture.fit(data), modes(10**6) + 0.9 * random(N, 2, seed=2)
+    assert len(start.weights) >= 25
+    fixed = [float(Mixture.fit(data, k).log_prob(x, 0.9).mean()) for k in (1, 5, 25, 50)]
+    assert float(start.log_prob(x, 0.9).mean()) > max(fixed) - 0.01
+
+
+def test_a_fixed_size_is_kept_and_the_other_chosen() -> None:
+    data = torch.cat([modes(0, 1000), 0.01 * random(1000, 60, seed=4)], 1)
+    assert len(Mixture.fit(data, 7).weights) == 7
+    assert Mixture.fit(data, dimensions=2).means.shape[1] == 2
+
+
+def test_more_points_than_a_fit_looks_at_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headstart.initialization.mixture.MOST", 500)
+    data = modes(0, 2000)
+    space = Subspace.fit(data, 2)
+    some = data[torch.randperm(2000, generator=torch.Generator().manual_seed(0))[:500]]
+    start = Mixture.fit(data, 10, 2, subspace=space)
+    assert abs(float(start.weights @ start.means[:, 0]) - float(space.split(some)[0][:, 0].mean())) < 1e-10
+
+
+def test_a_hundred_points_are_enough() -> None:
+    start = Mixture.fit(modes(0, 100))
+    x = modes(10**6) + random(N, 2, seed=2)
+    assert float(start.log_prob(x, 1.0).mean()) > float(gmm25().log_prob(x, 1.0).mean()) - 0.3

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headstart.initialization import Subspace
+from headstart.initialization.subspace import moments
 from headstart.noise import Noise
 
 
@@ -97,3 +98,27 @@ def test_fitting_is_repeatable() -> None:
     data = random(550, 520)
     one, two = Subspace.fit(data, 5), Subspace.fit(data, 5)
     assert all(torch.equal(one.tensors()[name], two.tensors()[name]) for name in one.tensors())
+
+
+def test_power_iteration_finds_the_same_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the matrix is still at hand: variances to three digits, and the same span for the leading half."""
+    data = random(400, 60, seed=3) * torch.arange(1, 61, dtype=torch.float64) ** -0.5
+    exact = Subspace.fit(data, 20)
+    monkeypatch.setattr("headstart.initialization.subspace.EXACT", 10)
+    found = Subspace.fit(data, 20)
+    torch.testing.assert_close(found.basis.T @ found.basis, torch.eye(20, dtype=torch.float64))
+    torch.testing.assert_close(found.variances[:10], exact.variances[:10], rtol=1e-3, atol=0.0)
+    torch.testing.assert_close(found.total_variance, exact.total_variance)
+    overlap = torch.linalg.svdvals(found.basis.T @ exact.basis[:, :10])
+    assert overlap.min() > 0.99
+
+
+def test_chunks_add_up_to_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = random(50, 2, 3, seed=4)
+    whole = Subspace.fit(data, 4)
+    monkeypatch.setattr("headstart.initialization.subspace.CHUNK", 12)
+    parts = Subspace.fit(data, 4)
+    torch.testing.assert_close(parts.variances, whole.variances)
+    mean, variances = moments(data)
+    torch.testing.assert_close(mean, data.flatten(1).mean(0))
+    torch.testing.assert_close(variances, data.flatten(1).var(0))

@@ -72,20 +72,12 @@ def fit_starts(
         InputError: if a family is unknown, or a start is of another shape than the data.
     """
     names, bar = start_names(starts), progress or Progress()
-    shared: dict[str, Any] = {}
-
-    def once(name: str, make: Callable[[], Any]) -> Any:
-        if name not in shared:
-            shared[name] = make()
-        return shared[name]
+    shared: list[Subspace] = []
 
     def subspace() -> Subspace:
-        space: Subspace = once("subspace", lambda: Subspace.fit(data, LEADING))
-        return space
-
-    def mixture() -> Mixture:
-        start: Mixture = once("mixture", lambda: Mixture.fit(data, labels=labels, subspace=subspace(), seed=seed))
-        return start
+        if not shared:
+            shared.append(Subspace.fit(data, LEADING))
+        return shared[0]
 
     def trained(family: str) -> dict[str, Any]:
         own = training or Training()
@@ -99,9 +91,9 @@ def fit_starts(
         "shifted": lambda: Shifted.fit(data),
         "diagonal": lambda: Diagonal.fit(data),
         "gaussian": lambda: Gaussian(data.shape[1:], subspace()),
-        "mixture": mixture,
+        "mixture": lambda: Mixture.fit(data, labels=labels, subspace=subspace(), seed=seed),
         "student-t": lambda: StudentT.fit(data, seed=seed),
-        "flow": lambda: Flow.fit(data, base=mixture(), subspace=subspace(), **trained("flow")),
+        "flow": lambda: Flow.fit(data, subspace=subspace(), **trained("flow")),
         "autoregressive": lambda: Autoregressive.fit(data, **trained("autoregressive")),
         "empirical": lambda: Empirical.fit(data, labels=labels),
     }

@@ -79,8 +79,8 @@ class Initialization(ABC):
         if not 0 < float(sigma) < math.inf:
             raise InputError(f"the horizon must be finite and above 0: got {sigma}")
         low, high = self.sigmas
-        if not low * (1 - 1e-9) <= float(sigma) <= high * (1 + 1e-9):
-            raise InputError(f"{self!r} knows horizons from {low:.6g} to {high:.6g}: got {sigma:.6g}")
+        if not low * (1 - 1e-6) <= float(sigma) <= high * (1 + 1e-6):
+            raise InputError(f"this {self.name} start is for horizons from {low:.6g} to {high:.6g}: got {sigma:.6g}")
         return float(sigma)
 
     @abstractmethod

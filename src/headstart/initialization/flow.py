@@ -127,6 +127,7 @@ class Flow(Initialization):
     """
 
     name = "flow"
+    closed_form = False
 
     def __init__(
         self,
@@ -166,7 +167,7 @@ class Flow(Initialization):
 
         If no epoch of training does better than the base on held-out data, the flow is the base, with a ``gain`` of 0.
         A base that has been fitted on the same data has seen those that are held out here: the gain is then an
-        understatement.
+        understatement, and with a base of many parameters, such as a mixture of many components, it may be 0.
 
         Arguments:
             data: the samples.
@@ -225,7 +226,6 @@ class Flow(Initialization):
         return flow
 
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
-        self._check_level(sigma)
         if self.classes is not None and self.shares is not None and label is None:
             share = noise.uniform().double().cpu() * self.shares.sum()
             pick = torch.searchsorted(self.shares.cumsum(0), share, right=True).clamp_max(len(self.classes) - 1)
@@ -236,7 +236,6 @@ class Flow(Initialization):
             return self._moved(x.cpu().double(), levels, label, inverse=True)[0].to(x)
 
     def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
-        self._check_level(sigma)
         x, levels = x.cpu().double(), torch.full((len(x),), sigma, dtype=torch.float64)
         if self.classes is None or self.shares is None or label is not None:
             return self._densities(x, levels, label)
@@ -288,11 +287,6 @@ class Flow(Initialization):
         if not own.any(dim=1).all():
             raise InputError(f"labels must be among the classes fitted on: {self.classes.tolist()}")
         return torch.cat([level, own.to(level)], dim=1)
-
-    def _check_level(self, sigma: float) -> None:
-        low, high = self.sigmas
-        if not low * (1 - 1e-6) <= sigma <= high * (1 + 1e-6):
-            raise InputError(f"this flow was trained for horizons from {low:.6g} to {high:.6g}: got {sigma:.6g}")
 
     def _trained_on(self, data: Tensor) -> tuple[Flow, Tensor]:
         """The flow whose likelihood is maximised, and its data: where the base lets it, in few directions alone.

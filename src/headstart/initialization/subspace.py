@@ -22,6 +22,9 @@ from headstart.errors import DataError
 
 __all__ = ["Subspace", "moments"]
 
+#: Numbers of the data that are worked on at a time, which bounds the memory.
+CHUNK = 2**24
+
 #: How many dimensions are still worth a covariance matrix.
 EXACT = 2048
 
@@ -120,9 +123,9 @@ def moments(data: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variances
 
 
-def chunks(data: Tensor, numbers: int = 2**24) -> Iterator[Tensor]:
-    """The data (N, \\*S) flat, in float64 and on the CPU, a bounded number of numbers at a time."""
-    rows = max(1, numbers // max(1, data[0].numel()))
+def chunks(data: Tensor) -> Iterator[Tensor]:
+    """The data (N, \\*S) flat, in float64 and on the CPU, :data:`CHUNK` numbers at a time."""
+    rows = max(1, CHUNK // max(1, data[0].numel()))
     return (x.cpu().flatten(1).double() for x in torch.split(data, rows))
 
 
