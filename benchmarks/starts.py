@@ -52,15 +52,19 @@ def starts(run: Run) -> dict[str, Any]:
 
 
 def _natural(side: int, count: int) -> Tensor:
-    """Colour images of side x side with variances 1 / j along the cosine waves, as photographs have."""
+    """Colour images of side x side, in four clusters, with a power of 1 / f^2 along waves of frequency f, as photographs.
+
+    In two dimensions about j waves have a frequency below that of the j-th, sqrt(j): the j-th variance falls as 1 / j.
+    """
     generator = torch.Generator().manual_seed(0)
-    waves = torch.randn(count, 3, side, side, generator=generator)
-    frequency = torch.arange(1, side + 1, dtype=torch.float32)
-    waves = waves / (frequency[:, None] * frequency)
-    cosines = torch.cos(math.pi * (torch.arange(side) + 0.5)[:, None] * torch.arange(side) / side)
-    # Products of two Gaussian fields, so that there is something for a mixture to find.
-    x = torch.einsum("ij,bcjk,lk->bcil", cosines, waves, cosines)
-    return x * (1 + 0.5 * waves[:, :1, :1, :1].sign())
+    number = torch.arange(side, dtype=torch.float32)
+    amplitude = (1 + number[:, None].square() + number.square()).rsqrt()
+    waves = amplitude * torch.randn(count, 3, side, side, generator=generator)
+    cluster = torch.arange(count) % 4
+    waves[:, :, :4, :4] += 3 * torch.randn(4, 3, 4, 4, generator=generator)[cluster] * amplitude[:4, :4]
+    cosines = torch.cos(math.pi * (number + 0.5)[:, None] * number / side) * math.sqrt(2 / side)
+    cosines[:, 0] *= math.sqrt(0.5)
+    return torch.einsum("ij,bcjk,lk->bcil", cosines, waves, cosines)
 
 
 def _fitted(data: Tensor) -> list[dict[str, Any]]:

@@ -123,7 +123,7 @@ def command(
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
-            typer.echo(f"error: {folder} cannot be written: {error.strerror or error}", err=True)
+            typer.echo(f"error: {error.filename or folder}: {error.strerror or error}", err=True)
             raise typer.Exit(5) from error
         typer.echo(f"{name}: {folder / 'results.json'}")
 
@@ -199,7 +199,7 @@ def max_sliced(
         optimiser.zero_grad()
         u = torch.nn.functional.normalize(free, dim=0)
         gap = (x @ u).sort(dim=0).values - (y @ u).sort(dim=0).values
-        (-gap.square().mean(0).sqrt().sum()).backward()  # type: ignore[no-untyped-call]
+        (-gap.square().mean(0).sum()).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         decay.step()
     found = torch.cat([best, torch.nn.functional.normalize(free.detach(), dim=0)], dim=1)

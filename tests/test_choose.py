@@ -20,6 +20,7 @@ from headstart.metrics import Reference, evaluate, sliced_wasserstein
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import DPMSolverPP2M, Heun
+from headstart.targets import Gaussian as GaussianTarget
 from headstart.targets import gmm25, t_prod
 
 TARGET = gmm25()
@@ -348,7 +349,7 @@ def test_progress_is_told():
             yield from items
 
     fit(TARGET, DATA, 3, progress=Heard(), **FAST)
-    assert set(said) == {"measuring the network", "fitting starts", "piloting"}
+    assert {"measuring the network", "fitting starts", "piloting"} < set(said)
 
 
 # Kinds of data
@@ -467,7 +468,7 @@ def test_conditions_go_with_the_data():
         ({"schedule": rho_grid(3, 1e6, 0.1)}, "measured from"),
         ({"batch_size": 0}, "batch_size is at least 1"),
         ({"seed": -1}, "seed from 0 to"),
-        ({"seed": 2**31}, "seed from 0 to"),
+        ({"seed": 2**28}, "seed from 0 to"),
     ],
     ids=str,
 )
@@ -641,6 +642,7 @@ def test_starts_know_the_horizons_that_they_are_screened_at(profile):
 def test_a_generator_joins_the_pilot():
     """It has no density: the pilot alone can tell that the true law is the better start."""
     truth = Generator((2,), lambda noise, label: TARGET.sample(noise))
+    truth.closed_form = True  # against a network that is itself a formula, no time is charged
     arguments = {"horizon": 0.5, "schedule": "defect", "solver": "dpm++2m", "sigma_min": 0.1}
     plan = fit(TARGET, DATA, 2, initialization=["isotropic", truth], **arguments)
     assert plan.initialization is truth
@@ -664,3 +666,59 @@ def test_every_plan_has_its_novelty_tested(profile):
     assert copied.novelty.memorising
     assert "they may be copies" in copied.explain()
     assert fit(TARGET, DATA[:20], 3, initialization="gaussian", pilot_samples=16).novelty is None
+
+
+def test_a_class_with_a_single_sample_is_fitted_on():
+    labels = torch.cat([torch.zeros(99), torch.ones(1)]).long()
+    for seed in range(20):
+        fitted, held = hold_out(torch.zeros(100, 1), seed, labels=labels)
+        assert 99 in fitted
+        assert sorted(torch.cat([fitted, held]).tolist()) == list(range(100))
+
+
+def test_what_is_asked_for_beside_a_schedule_must_not_be_in_it(profile):
+    for extra in ({"sigma_min": 0.1}, {"horizon": "unimodal"}):
+        with pytest.raises(InputError, match="has its horizon and its last level"):
+            fit(TARGET, DATA, schedule=Schedule([3.0, 1.0, 0.5, 0.0]), profile=profile, **extra)
+
+
+def test_the_unimodality_rule_on_unimodal_data_gives_the_shortest_horizon():
+    """Every level has one mode; the data's standard deviation is 1.78, and 0.35 of it the shortest horizon of use."""
+    data = 1.78 * torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    plan = fit(GaussianTarget([0.0, 0.0], 1.78**2), data, 3, horizon="unimodal", **FAST)
+    assert plan.horizon == pytest.approx(0.35 * 1.78, rel=0.1)
+
+
+def test_a_horizon_that_no_start_knows_is_named(profile):
+    start = Gaussian.fit(DATA)
+    start.sigmas = (2.0, 9.0)
+    with pytest.raises(InputError, match="no start knows the horizon .* gaussian from 2 to 9"):
+        fit(TARGET, DATA, 3, profile=profile, initialization=start, horizon=1.0)
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=[start, "isotropic"], horizon=1.0, pilot_samples=16)
+    assert plan.initialization.name == "isotropic"
+
+
+def test_a_start_too_costly_for_the_evaluations_is_left_out(profile):
+    """A start of two evaluations leaves one of three: the other one is taken, with all three."""
+
+    def network(x, sigma):
+        time.sleep(0.025)
+        return TARGET(x, sigma)
+
+    start = Slow((2,), Gaussian.fit(DATA).subspace)
+    plan = fit(
+        network, DATA, 3, profile=profile, initialization=[start, "gaussian"], criterion="nats", pilot_samples=16
+    )
+    assert (type(plan.initialization), plan.nfe) == (Gaussian, 3)
+
+
+def test_nats_need_a_density(profile):
+    bank = Generator((2,), lambda noise, label: TARGET.sample(noise)).drawn(50)
+    with pytest.raises(InputError, match="without a density has no budget in nats"):
+        fit(TARGET, DATA, 3, profile=profile, initialization=bank, criterion="nats")
+
+
+def test_a_single_step_leaves_no_choice(profile):
+    chosen = fit(TARGET, DATA, 1, profile=profile, **FAST).chosen
+    assert {chosen[part] for part in ("schedule", "sigma_min", "solver")} == {"a single step leaves no choice"}
+    assert chosen["horizon"] == "by pilot"

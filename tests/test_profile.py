@@ -282,7 +282,7 @@ def test_states_have_the_dtype_that_is_asked_for():
     profile = Profile.measure(target, data, sigmas=sigmas, dtype=torch.float64)
     x = profile.samples.double() + 0.003 * profile.noise.double()
     corrector = (0.002 * (1 / (1 + 0.003**2) - 1 / (1 + 0.002**2)) * x).square()[:, 0]
-    np.testing.assert_allclose(profile.corrector[:, 1], corrector, rtol=1e-4)
+    np.testing.assert_allclose(profile.corrector[:, 1], corrector[: len(profile.corrector)], rtol=1e-4)
 
 
 def test_samples_are_found_again_in_the_data():

@@ -92,7 +92,8 @@ class Plan:
         seed: of everything random in fitting.
         fit_seconds: wall-clock time of fitting, measuring included.
         source: what it was fitted on: "data", or samples of the network itself and what they cost.
-        start_cost: of drawing a start, in evaluations of the network on the machine that the plan was fitted on.
+        start_cost: of drawing a start, in evaluations of the network on the machine that the plan was fitted on; for
+            starts that are not in closed form it was taken off the evaluations that were asked for.
         novelty: the test of its samples for copies of the data that the start was fitted on, or None if the data were
             too few.
     """
@@ -219,7 +220,12 @@ class Plan:
         if tails:
             lines.append(f"Tails      far quantiles of the start are {math.exp(tails[0]):.3g} times the noised data's")
         if self.start_cost > 0:
-            lines.append(f"Cost       drawing a start costs {self.start_cost:.2g} network evaluations on this machine")
+            taken = (
+                "" if self.initialization.closed_form else ", to the nearest whole number taken off what was asked for"
+            )
+            lines.append(
+                f"Cost       drawing a start costs {self.start_cost:.2g} network evaluations on this machine{taken}"
+            )
         if self.novelty is not None:
             lines.append(f"Novelty    {self.novelty!r}")
             if self.novelty.memorising:

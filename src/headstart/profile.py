@@ -166,7 +166,7 @@ class Profile:
             sigma_data=sigma_data,
             shape=tuple(data.shape[1:]),
             seed=seed,
-            digest=_digest(x0),
+            digest=_digest(x0, _labels(given, len(x0))),
             samples=x0,
             label=_labels(given, len(x0)),
         )
@@ -178,7 +178,7 @@ class Profile:
             InputError: if the data are others.
         """
         x0, given = _drawn(data, conditions, len(self.losses), self.seed)
-        if _digest(x0) != self.digest:
+        if _digest(x0, _labels(given, len(x0))) != self.digest:
             raise InputError(
                 "the profile was measured on other data than the share that is held out here: "
                 "measure it on that share (headstart.choose.hold_out tells which), or let fit measure"
@@ -287,8 +287,10 @@ def _labels(conditions: Mapping[str, Any], count: int) -> Tensor | None:
     return label if isinstance(label, Tensor) and label.shape == (count,) else None
 
 
-def _digest(x0: Tensor) -> str:
-    return hashlib.sha256(x0.contiguous().numpy().tobytes()).hexdigest()
+def _digest(x0: Tensor, label: Tensor | None) -> str:
+    """Identifies samples and their classes."""
+    parts = [x0.contiguous(), *(() if label is None else [label.long().contiguous()])]
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 
 def _check_denoises(loss: Curve, corrector: Curve, defect: Curve, variance: float, share: float) -> None:

@@ -45,7 +45,6 @@ BAD = [
     # what is asked for
     ((*FIT, "--nfe", "0"), 2, "nfe is 0"),
     ((*FIT, "--nfe", "-3"), 2, "nfe is -3"),
-    ((*FIT, "--horizon", "0.001"), 2, "the horizon must lie above sigma_min"),
     ((*FIT, "--horizon", "1", "--sigma-min", "2"), 2, "the horizon must lie above sigma_min"),
     ((*FIT, "--horizon", "nan"), 2, "horizon"),
     ((*FIT, "--schedule", "linear"), 2, "unknown schedule 'linear'"),

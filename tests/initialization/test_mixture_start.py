@@ -214,16 +214,16 @@ def test_a_maximisation_step_is_the_weighted_moments_with_a_common_prior() -> No
     """Against the formula, with dense shares: every point belongs to every component."""
     z, shares = random(60, 3), torch.softmax(random(60, 2, seed=1), 1)
     point = torch.arange(60).repeat(2)
-    weights, means, covariances = _maximise(z, point, [slice(0, 60), slice(60, 120)], shares.T.flatten())
+    common = torch.cov(z.T)
+    weights, means, covariances = _maximise(z, point, [slice(0, 60), slice(60, 120)], shares.T.flatten(), common)
     mass = shares.sum(0)
     expected = (shares.T @ z) / mass[:, None]
     centred = z - expected[:, None]
     scatter = torch.einsum("nk,kni,knj->kij", shares, centred, centred)
     prior = 3 / 8
-    common = prior * scatter.sum(0) / 60
     torch.testing.assert_close(weights, mass / 60)
     torch.testing.assert_close(means, expected)
-    torch.testing.assert_close(covariances, (scatter + common) / (mass + prior)[:, None, None])
+    torch.testing.assert_close(covariances, (scatter + prior * common) / (mass + prior)[:, None, None])
 
 
 def test_few_components_are_fitted_as_by_scikit_learn() -> None:
@@ -265,3 +265,22 @@ def test_a_hundred_points_are_enough() -> None:
     start = Mixture.fit(modes(0, 100))
     x = modes(10**6) + random(N, 2, seed=2)
     assert float(start.log_prob(x, 1.0).mean()) > float(gmm25().log_prob(x, 1.0).mean()) - 0.3
+
+
+def test_a_class_of_one_sample_is_as_wide_as_the_others() -> None:
+    """Its start is no copy of that sample, at any horizon."""
+    data, labels = torch.cat([random(400, 16), 9 + random(1, 16, seed=1)]), torch.tensor([0] * 400 + [1])
+    start = Mixture.fit(data, 4, 16, labels=labels)
+    x = start.sample(Noise(range(200), dtype=torch.float64), 1e-3, torch.ones(200, dtype=torch.long))
+    assert (x - data[-1]).square().mean() > 0.3
+
+
+def test_equal_points_are_one_component_of_no_width() -> None:
+    for labels in (None, torch.tensor([0] * 100 + [1] * 100)):
+        data = torch.cat([torch.ones(100, 3), torch.ones(100, 3) if labels is None else random(100, 3).float()])
+        start = Mixture.fit(data, 8, 3, labels=labels)
+        label = None if labels is None else torch.zeros(50, dtype=torch.long)
+        x = start.sample(Noise(range(50)), 0.01, label)
+        assert torch.isfinite(start.log_prob(x, 0.01, label)).all()
+        if labels is None:
+            assert (x - 1).abs().max() < 0.1

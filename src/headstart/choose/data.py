@@ -29,11 +29,18 @@ OWN_SAMPLES = 2000
 OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
 
 
-def hold_out(data: Tensor, seed: int = 0, most: int = 3000) -> tuple[Tensor, Tensor]:
-    """Indices of what a start is fitted on, and of a fifth of the data (at most ``most``) held out from it."""
+def hold_out(data: Tensor, seed: int = 0, most: int = 3000, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Indices of what a start is fitted on, and of a fifth of the data (at most ``most``) held out from it.
+
+    With labels (N,), the only samples of a class are all fitted on.
+    """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     count = min(most, max(2, len(data) // 5))
-    return order[count:], order[:count]
+    fitted, held = order[count:], order[:count]
+    if labels is None:
+        return fitted, held
+    known = torch.isin(labels[held], labels[fitted])
+    return torch.cat([fitted, held[~known]]), held[known]
 
 
 def own_samples(
@@ -58,7 +65,7 @@ def own_samples(
         denoiser: the network, on ``device``.
         shape: the shape S of one sample.
         n: how many.
-        sigma_max: where the sampler starts; what an adapted network says of itself, and at most 80, by default.
+        sigma_max: where the sampler starts; by default 80, or less if an adapted network says so of itself.
         conditions: handed to the network; tensors of length n go with the samples.
         seed: of the samples, whose own seeds are others than those that a plan samples with by default.
         device: where the network works.
@@ -73,13 +80,15 @@ def own_samples(
         InputError: if a number is out of its range.
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
     """
-    known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
-    if n < 10 or batch_size < 1 or not known > OWN_SIGMA_MIN:
+    highest = min(float(getattr(denoiser, "sigma_max", math.inf)), OWN_SIGMA_MAX) if sigma_max is None else sigma_max
+    if n < 10 or batch_size < 1 or not OWN_SIGMA_MIN < highest < math.inf:
         raise InputError(
             f"a plan needs at least ten samples, in batches of 1 or more, from a level above {OWN_SIGMA_MIN}: "
-            f"got n={n}, batch_size={batch_size} and sigma_max={known}"
+            f"got n={n}, batch_size={batch_size} and sigma_max={highest}"
         )
-    schedule = rho_grid(OWN_STEPS, min(known, OWN_SIGMA_MAX), OWN_SIGMA_MIN)
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
+    schedule = rho_grid(OWN_STEPS, highest, OWN_SIGMA_MIN)
     starts, parts = range(0, n, batch_size), []
     with torch.no_grad():
         for i in (progress or Progress()).track(starts, "drawing samples of the network itself", len(starts)):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -24,17 +25,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.choose.data import OWN_SAMPLES, dataset_of, hold_out, own_samples
-from headstart.choose.levels import check_kind, measured_levels
+from headstart.choose.levels import check_kind, horizon_range, measured_levels
 from headstart.choose.pilot import Pilot, decide, even
-from headstart.choose.screen import GROUPS, Option, contenders, flat, judged_by_tails, reaches, screen, smallest
+from headstart.choose.screen import GROUPS, Option, Tails, admissible, contenders, flat, reaches, screen, smallest
 from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser
 from headstart.errors import InputError
 from headstart.initialization import Initialization, Subspace, Training
-from headstart.metrics import Novelty, novelty
+from headstart.metrics import novelty
 from headstart.metrics.novelty import BLOCKS
-from headstart.plan import Plan
+from headstart.plan import Candidate, Plan
 from headstart.profile import Profile, moved, rows_of
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
@@ -45,6 +46,9 @@ __all__ = ["fit"]
 
 #: Samples that the cost of a start is measured on.
 TIMED = 64
+
+#: Training samples that the novelty test looks at: copies of others go unseen, and its time grows with their square.
+TESTED = 60_000
 
 #: In more dimensions than this, the unimodality rule looks along as many principal directions.
 PRINCIPAL = 64
@@ -121,10 +125,12 @@ def fit(
         raise InputError(f"unknown horizon {horizon!r}: expected a number above 0, or 'unimodal'")
     nfe = _affordable(nfe, method, schedule, None if isinstance(horizon, str) else horizon)
     for name, level in (("horizon", horizon), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
-        if isinstance(level, (int, float)) and not level > 0:
-            raise InputError(f"{name} is {level}: it must be above 0")
-    if batch_size < 1 or not 0 <= seed < 2**31:
-        raise InputError(f"batch_size is at least 1 and seed from 0 to 2^31 - 1: got {batch_size} and {seed}")
+        if isinstance(level, (int, float)) and not (0 < level < math.inf or (name == "sigma_max" and level > 0)):
+            raise InputError(f"{name} is {level}: it must be above 0 and finite")
+    if isinstance(schedule, Schedule) and (horizon == "unimodal" or sigma_min is not None):
+        raise InputError(f"{schedule!r} has its horizon and its last level: neither can be asked for beside it")
+    if batch_size < 1 or not 0 <= seed < 2**28:
+        raise InputError(f"batch_size is at least 1 and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
     if criterion not in ("pilot", "nats"):
         raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
     if criterion == "nats" and nfe == 1:
@@ -133,7 +139,9 @@ def fit(
         )
     if pilot_samples < 2 * GROUPS:
         raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
-    start_names(initialization)
+    names = start_names(initialization)
+    if criterion == "nats" and not any(isinstance(start, str) or start.tractable for start in names):
+        raise InputError("a start without a density has no budget in nats: use a pilot")
 
     given = moved(conditions or {}, "cpu")
     source = "data"
@@ -143,18 +151,23 @@ def fit(
     x = dataset.samples
     if labels is not None:
         given["label"] = dataset.labels
-    fitted_on, held_out = hold_out(x, seed)
+    label = given.get("label")
+    classes = label if isinstance(label, Tensor) and label.shape == (len(x),) else None
+    fitted_on, held_out = hold_out(x, seed, labels=classes)
+    training_data, held_data = x[fitted_on], x[held_out]
     held_conditions = rows_of(given, held_out, len(x))
     by_rule = horizon == "unimodal"
     if isinstance(horizon, str):
-        horizon = _unimodal(x[fitted_on], seed, bar)
+        horizon = _unimodal(training_data, seed, bar)
 
     if profile is None:
         fixed = [*(schedule.sigmas if isinstance(schedule, Schedule) else ()), horizon, sigma_min]
+        if horizon is not None and sigma_min is None and not isinstance(schedule, Schedule):
+            fixed.append(horizon / 8)
         known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
         profile = Profile.measure(
             denoiser,
-            x[held_out],
+            held_data,
             sigmas=measured_levels(x, [level for level in fixed if level], known),
             conditions=held_conditions,
             seed=seed,
@@ -164,34 +177,34 @@ def fit(
             progress=bar,
         )
     else:
-        profile = profile.with_samples(x[held_out], held_conditions)
-    own_labels = rows_of(given, fitted_on, len(x)).get("label")
-    by_class = isinstance(own_labels, Tensor) and own_labels.shape == fitted_on.shape
-    held_labels = held_conditions.get("label") if by_class else None
+        profile = profile.with_samples(held_data, held_conditions)
 
     def cost(start: Initialization) -> float:
         count = min(TIMED, len(held_out))
-        sigma = min(max(profile.sigma_data, start.sigmas[0]), float(profile.sigmas[0]))
+        sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
         conditions = moved(rows_of(held_conditions, slice(0, count), len(held_out)), device)
         return cost_of(start, denoiser, sigma, count, conditions, device, dtype)
 
     def screened(families: Starts) -> list[Option]:
         starts = fit_starts(
-            x[fitted_on],
+            training_data,
             families,
-            own_labels if by_class else None,
+            None if classes is None else classes[fitted_on],
             seed,
             bar,
             training=training,
+            sigmas=horizon_range(profile.sigma_data, horizon),
             device=device,
         )
         costs = {id(start): cost(start) for start in starts if not start.closed_form}
-        options = screen(profile, starts, costs, method, nfe, horizon, schedule, sigma_min)
-        return judged_by_tails(options, profile, x[held_out], held_labels)
+        return screen(profile, starts, costs, method, nfe, horizon, schedule, sigma_min)
 
+    tails = Tails(held_data, None if classes is None else classes[held_out], seed, device, batch_size)
     options = screened(initialization)
-    if initialization is None and any(o.start.name == "gaussian" and not reaches(o) for o in options):
-        options += screened("student-t")
+    if initialization is None:
+        nearest = min((o for o in options if o.start.name == "gaussian"), key=lambda o: _distance(o, options))
+        if not reaches(tails(nearest)):
+            options += screened("student-t")
 
     own_levels = isinstance(schedule, Schedule)
     settled = {
@@ -201,33 +214,38 @@ def fit(
         "sigma_min": own_levels or sigma_min is not None,
         "solver": solver is not None,
     }
-    pilot = Pilot(denoiser, x[held_out], held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar)
+    pilot = Pilot(denoiser, held_data, held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar)
     piloted: list[Option] = []
     if criterion == "nats":
-        best = smallest(contenders(options))
+        best = smallest(contenders(options, tails))
     elif all(settled.values()):
-        best = options[0]
+        best = tails(options[0])
     else:
-        best, piloted = decide(pilot, options, schedule, solver, sigma_min)
-    how = {"pilot": "by pilot", "nats": "by budget"}[criterion]
-    by_default = {"schedule", "sigma_min", "solver"} if criterion == "nats" else set()
-    chosen = {
-        part: "as asked" if asked else "by default" if part in by_default else how for part, asked in settled.items()
-    }
+        best, piloted = decide(pilot, options, tails, schedule, solver, sigma_min)
+    start_cost = cost(best.start)
+    tested = None
+    if len(training_data) >= BLOCKS and len(held_data) >= 2 * BLOCKS:
+        tested = novelty(pilot.samples(best), training_data[:TESTED], held_data, seed=seed, progress=bar)
+    how = dict.fromkeys(settled, {"pilot": "by pilot", "nats": "by budget"}[criterion])
+    if criterion == "nats":
+        how |= dict.fromkeys(("schedule", "sigma_min", "solver"), "by default")
+    if best.schedule.steps == 1:
+        how |= dict.fromkeys(("schedule", "sigma_min", "solver"), "a single step leaves no choice")
+    chosen = {part: "as asked" if asked else how[part] for part, asked in settled.items()}
     return Plan(
         initialization=best.start,
         schedule=best.schedule,
         solver=best.solver,
         budget=best.budget,
         profile=profile,
-        candidates=_records(options, piloted, best),
+        candidates=_records(options, piloted, best, tails),
         criterion=criterion,
         chosen=chosen | ({"horizon": "by the unimodality rule"} if by_rule else {}),
         seed=seed,
         fit_seconds=time.perf_counter() - began,
         source=source,
-        start_cost=cost(best.start),
-        novelty=_novelty(pilot.samples(best), x[fitted_on], x[held_out], seed),
+        start_cost=start_cost,
+        novelty=tested,
     )
 
 
@@ -265,6 +283,8 @@ def _own(
         raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
     if labels is not None:
         conditions = {**conditions, "label": torch.as_tensor(labels)}
+        if len(conditions["label"]) != count:
+            raise InputError(f"there are {len(conditions['label'])} labels for {count} samples of the network itself")
     began = time.perf_counter()
     samples = own_samples(
         denoiser,
@@ -288,20 +308,23 @@ def _unimodal(x: Tensor, seed: int, progress: Progress) -> float:
     In many dimensions along the leading principal directions and not, as in the paper, along random ones: those add up
     so many coordinates that every projection is near a Gaussian, whatever the modes (on Fashion-MNIST 0.2 against 1.2).
     """
-    directions = Subspace.fit(x, PRINCIPAL).basis.T if x[0].numel() > PRINCIPAL else 200
-    return unimodal_horizon(x, directions=directions, seed=seed, progress=progress).sigma
+    space = Subspace.fit(x, PRINCIPAL)
+    directions = space.basis.T if x[0].numel() > PRINCIPAL else 200
+    found = unimodal_horizon(x, directions=directions, seed=seed, progress=progress).sigma
+    return max(found, horizon_range(math.sqrt(float(space.total_variance) / space.dimension), None)[0])
 
 
-def _novelty(samples: Tensor, training: Tensor, held_out: Tensor, seed: int) -> Novelty | None:
-    """The novelty test, where there are data enough for it."""
-    enough = len(training) >= BLOCKS and len(held_out) >= 2 * BLOCKS
-    return novelty(samples, training, held_out, seed=seed) if enough else None
+def _distance(option: Option, options: Sequence[Option]) -> float:
+    """How far its horizon is from the shortest one that is admissible, in logarithms."""
+    shortest = min(o.schedule.horizon for o in admissible(options))
+    return abs(math.log(option.schedule.horizon / shortest))
 
 
-def _records(options: Sequence[Option], piloted: Sequence[Option], best: Option) -> tuple[Any, ...]:
+def _records(options: Sequence[Option], piloted: Sequence[Option], best: Option, tails: Tails) -> tuple[Candidate, ...]:
     """All that was looked at, screened first, with what cannot be told from the best of it."""
     again = {(id(o.start), id(o.schedule), id(o.solver)): o for o in piloted}
     screened = [again.pop((id(o.start), id(o.schedule), id(o.solver)), o) for o in options]
+    screened = [replace(o, tail=tails.known.get((id(o.start), o.schedule.horizon))) for o in screened]
     every = [*screened, *again.values()]
     same = [option for option in screened if option.start is best.start]
     level = {id(option) for option in flat(same, min(same, key=lambda option: option.nats.value))}

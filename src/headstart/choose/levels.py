@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.errors import InputError
+from headstart.initialization.subspace import moments
 from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile
 from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid, tangent
 
@@ -18,6 +19,7 @@ __all__ = [
     "SIGMA_MINS",
     "build_schedule",
     "check_kind",
+    "horizon_range",
     "horizons_of",
     "measured_levels",
     "usual_last",
@@ -74,6 +76,12 @@ def horizons_of(profile: Profile, sigma_min: float | None) -> list[tuple[float, 
     return [(h, usual_last(profile, h) if sigma_min is None else sigma_min) for h in above]
 
 
+def horizon_range(sigma_data: float, horizon: float | None) -> tuple[float, float]:
+    """The lowest and the highest horizon that a start has to know: farther out, any start will do."""
+    low, high = HORIZONS[0] * sigma_data, HORIZONS[-2] * sigma_data
+    return (low, high) if horizon is None else (min(low, horizon), max(high, horizon))
+
+
 def usual_last(profile: Profile, horizon: float) -> float:
     """The last level above 0 that goes with a horizon, where none is asked for."""
     return max(min(SIGMA_MINS[0] * profile.sigma_data, horizon / 8), float(profile.sigmas[-1]))
@@ -85,7 +93,7 @@ def measured_levels(x: Tensor, fixed: Sequence[float], sigma_max: float) -> NDAr
     Raises:
         InputError: if the network does not know the user's own levels.
     """
-    scale = float(x.double().flatten(1).var(dim=0).mean().sqrt()) or 1.0
+    scale = float(moments(x)[1].mean().sqrt()) or 1.0
     highest = min(max([HIGHEST * scale, *fixed]), sigma_max)
     if max(fixed, default=0.0) > highest:
         raise InputError(f"the network knows noise up to sigma = {sigma_max:.6g}: got a level of {max(fixed):.6g}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from headstart.choose.levels import RIVALS, SIGMA_MINS
-from headstart.choose.screen import Option, Score, contenders, rescheduled, resolved
+from headstart.choose.screen import Option, Score, Tails, contenders, rescheduled, resolved
 from headstart.denoiser import Denoiser
 from headstart.metrics import Reference, evaluate
 from headstart.plan import Plan
@@ -62,19 +63,27 @@ class Pilot:
     ) -> None:
         self.denoiser, self.profile = denoiser, profile
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
-        self.reference = Reference.of(held_out, directions=256, seed=seed)
+        self.held_out, self.seed = held_out, seed
         index = torch.arange(count) % len(held_out)
         self.conditions = rows_of(conditions, index, len(held_out))
         self.seeds = [2**63 + seed * 2**32 + i for i in range(count)]
         self.progress = progress
+        self.drawn: dict[tuple[int, Schedule, Solver], Tensor] = {}
 
     def __call__(self, options: Iterable[Option]) -> list[Option]:
         """The options with their scores."""
         options = list(options)
         return [self._scored(option) for option in self.progress.track(options, "piloting")]
 
+    @cached_property
+    def reference(self) -> Reference:
+        """What pilots are held against."""
+        return Reference.of(self.held_out, directions=256, seed=self.seed)
+
     def samples(self, option: Option) -> Tensor:
         """The pilot samples of a combination, of shape (count, \\*S)."""
+        if (found := self.drawn.get((id(option.start), option.schedule, option.solver))) is not None:
+            return found
         plan = Plan(option.start, option.schedule, option.solver, option.budget, self.profile)
         return plan.sample(
             self.denoiser,
@@ -87,6 +96,7 @@ class Pilot:
 
     def _scored(self, option: Option) -> Option:
         samples = self.samples(option)
+        self.drawn[id(option.start), option.schedule, option.solver] = samples
         score = Score.of(len(samples), lambda kept: evaluate(samples[torch.from_numpy(kept)], self.reference).swd)
         return replace(option, pilot=score)
 
@@ -94,12 +104,13 @@ class Pilot:
 def decide(
     pilot: Pilot,
     options: Sequence[Option],
+    tails: Tails,
     schedule: str | Schedule | None,
     solver: str | Solver | None,
     sigma_min: float | None,
 ) -> tuple[Option, list[Option]]:
     """The best combination and all that were piloted: first the horizon, then the levels, then the solver."""
-    by_horizon = contenders(options)
+    by_horizon = contenders(options, tails)
     first = _spread(by_horizon, ROUND)
     horizons = _horizons(first)
     unknown = [o for o in options if not (o.start.tractable or o.start.oracle) and o.schedule.horizon in horizons]
@@ -107,7 +118,7 @@ def decide(
     place = _horizons(by_horizon).index(_lowest(piloted).schedule.horizon)
     around = by_horizon[max(place - 1, 0) : place + 2]
     piloted += pilot([option for option in around if option.schedule.horizon not in _horizons(piloted)])
-    best = _winner(sorted(piloted, key=lambda option: option.nats.value))
+    best = _winner(sorted(piloted, key=lambda option: (not option.start.tractable, option.nats.value)))
 
     profile, steps = pilot.profile, best.schedule.steps
     if schedule is None and steps > 1:

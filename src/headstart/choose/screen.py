@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headstart.budget import Budget, Estimate, discretization_error, initialization_errors, path_objectives
 from headstart.choose.levels import build_schedule, horizons_of, usual_last
+from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.metrics import TailGap, tail_gap
 from headstart.noise import Noise
@@ -24,9 +25,10 @@ from headstart.solver import Solver
 __all__ = [
     "Option",
     "Score",
+    "Tails",
+    "admissible",
     "contenders",
     "flat",
-    "judged_by_tails",
     "reaches",
     "rescheduled",
     "resolved",
@@ -44,8 +46,8 @@ NATS_TIE = 1.05
 #: told apart.
 GROUPS = 8
 
-#: Samples of a start that its tails are judged by.
-TAIL_SAMPLES = 2000
+#: Samples of a start that its tails are judged by, and up to how many times the shortest horizon.
+TAIL_SAMPLES, TAIL_REACH = 2000, 16.0
 
 #: With fewer held-out samples nothing is said of tails: those of one coordinate do not resolve a level of 0.99.
 FEWEST = 1000
@@ -130,7 +132,8 @@ def screen(
 ) -> list[Option]:
     """Every start at every horizon that it knows, with its budget.
 
-    A start that costs c evaluations of the network leaves nfe - c of them to the solver, and 1 at least.
+    A start that costs c evaluations of the network, to the nearest whole number, leaves nfe - c of them to the solver.
+    One that leaves fewer than two is left out where there is another.
 
     Arguments:
         profile: what was measured.
@@ -141,30 +144,37 @@ def screen(
         horizon: the only horizon to look at, or None.
         schedule: the only schedule or kind of schedule to look at, or None.
         sigma_min: the last level above 0, or None.
+
+    Raises:
+        InputError: if no start knows a horizon that is looked at.
     """
+    left = {id(start): nfe - round(costs.get(id(start), 0.0)) for start in starts}
+    affordable = [start for start in starts if left[id(start)] >= min(2, nfe)] or list(starts)
     options = []
-    for start in starts:
-        left = max(1, nfe - round(costs.get(id(start), 0.0)))
-        grids = _grids(profile, solver.steps_for(left), start.sigmas, horizon, schedule, sigma_min)
-        options += [_option(profile, start, kind, grid, solver) for kind, grid in grids]
+    for start in affordable:
+        grids = _grids(profile, solver.steps_for(max(1, left[id(start)])), horizon, schedule, sigma_min)
+        low, high = start.sigmas
+        known = [(kind, grid) for kind, grid in grids if low <= grid.horizon <= high]
+        options += [_option(profile, start, kind, grid, solver) for kind, grid in known]
+    if not options:
+        ranges = ", ".join(f"{start.name} from {start.sigmas[0]:.6g} to {start.sigmas[1]:.6g}" for start in affordable)
+        raise InputError(f"no start knows the horizon that is asked for: {ranges}")
     return options
 
 
 def _grids(
     profile: Profile,
     steps: int,
-    known: tuple[float, float],
     horizon: float | None,
     schedule: str | Schedule | None,
     sigma_min: float | None,
 ) -> list[tuple[str, Schedule]]:
-    """The schedules to look at with a start that knows the horizons from one level to another."""
+    """The schedules to look at, by the names of their kinds."""
     if isinstance(schedule, Schedule):
         return [("custom", schedule)]
     kind = schedule or "defect"
     if horizon is None:
         pairs = horizons_of(profile, sigma_min)
-        pairs = [pair for pair in pairs if known[0] <= pair[0] <= known[1]] or pairs
     else:
         pairs = [(horizon, usual_last(profile, horizon) if sigma_min is None else sigma_min)]
     return [(kind, build_schedule(kind, profile, steps, h, last)) for h, last in pairs]
@@ -179,18 +189,27 @@ def admissible(options: Sequence[Option]) -> list[Option]:
     return [option for option in options if option.e_init <= limit]
 
 
-def contenders(options: Sequence[Option]) -> list[Option]:
-    """The best start at each horizon, by rising horizon, of those that are admissible and whose tails reach, if any."""
-    left = admissible(options)
-    left = [option for option in left if reaches(option)] or left
-    best: dict[float, Option] = {}
-    for option in sorted(left, key=lambda option: option.e_init, reverse=True):
-        best[option.schedule.horizon] = option
-    return sorted(best.values(), key=lambda option: option.schedule.horizon)
+def contenders(options: Sequence[Option], tails: Tails) -> list[Option]:
+    """The best start at each horizon that is admissible, by rising horizon, with its tails.
+
+    The best is the one with the smallest budget whose tails reach, or the smallest if none do: budgets, and not errors
+    of the start alone, since a start may leave fewer evaluations than another. Far out every tail reaches, and none is
+    looked at.
+    """
+    left = sorted(admissible(options), key=lambda option: option.schedule.horizon)
+    near = TAIL_REACH * left[0].schedule.horizon
+    found = []
+    for horizon in dict.fromkeys(option.schedule.horizon for option in left):
+        own = [option for option in left if option.schedule.horizon == horizon]
+        own.sort(key=lambda option: (not option.start.tractable, option.nats.value, option.e_init))
+        judged = (tails(option) for option in own) if horizon <= near else iter(own)
+        first = next(judged)
+        found.append(first if reaches(first) else next(filter(reaches, judged), first))
+    return found
 
 
 def reaches(option: Option) -> bool:
-    """Whether its start does not miss the tails of the noised data, as far as can be told."""
+    """Whether its start does not miss the tails of the noised data, as far as was looked and can be told."""
     return option.tail is None or not option.tail.misses()
 
 
@@ -227,7 +246,7 @@ def _option(profile: Profile, start: Initialization, kind: str, schedule: Schedu
         budget = Budget(None, steps)
         return Option(start, kind, schedule, solver, budget, Score(budget.total, (budget.total,) * GROUPS))
     errors = initialization_errors(profile, start, schedule.horizon)
-    if solver.name == "ddpm" and schedule.sigma_min < schedule.horizon:
+    if solver.name == "ddpm" and steps:
         path = path_objectives(profile, start, schedule, "ddpm")
         nats = Score.of(len(path), lambda kept: float(path[kept].mean()))
     else:
@@ -235,23 +254,40 @@ def _option(profile: Profile, start: Initialization, kind: str, schedule: Schedu
     return Option(start, kind, schedule, solver, Budget(Estimate.of(errors), steps), nats)
 
 
-def judged_by_tails(
-    options: Sequence[Option], profile: Profile, held_out: Tensor, labels: Tensor | None
-) -> list[Option]:
-    """The options, those that are admissible with how far their start's tails reach, if the data are enough to tell."""
-    x0 = held_out[:TAIL_SAMPLES].float()
-    if len(x0) < FEWEST:
-        return list(options)
-    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(profile.seed + 1))
-    seeds = [2**61 + profile.seed * 2**32 + i for i in range(len(x0))]
-    given = None if labels is None else labels[: len(x0)]
-    known: dict[tuple[int, float], TailGap] = {}
+class Tails:
+    """Judges how far the tails of a start reach, against noised held-out data, where these are enough to tell.
 
-    def judged(option: Option) -> Option:
+    Arguments:
+        held_out: clean data, shape (N, \\*S).
+        labels: their classes, or None.
+        seed: of the noise and the samples.
+        device: where the starts draw.
+        batch_size: samples at a time.
+    """
+
+    def __init__(
+        self, held_out: Tensor, labels: Tensor | None, seed: int, device: torch.device | str, batch_size: int
+    ) -> None:
+        self.clean = held_out[:TAIL_SAMPLES].float()
+        self.labels = None if labels is None else labels[: len(self.clean)]
+        self.noise = torch.randn(self.clean.shape, generator=torch.Generator().manual_seed(seed + 1))
+        self.seeds = [2**61 + seed * 2**32 + i for i in range(len(self.clean))]
+        self.device, self.batch_size = device, batch_size
+        self.known: dict[tuple[int, float], TailGap] = {}
+
+    def __call__(self, option: Option) -> Option:
+        """The option with its tail. Where the data are too few, or the start costly to draw, none is looked at."""
         start, sigma = option.start, option.schedule.horizon
-        if (key := (id(start), sigma)) not in known:
-            known[key] = tail_gap(start.sample(Noise(seeds), sigma, given), x0 + sigma * noise)
-        return replace(option, tail=known[key])
+        if len(self.clean) < FEWEST or not start.closed_form:
+            return option
+        if (key := (id(start), sigma)) not in self.known:
+            self.known[key] = tail_gap(self._drawn(start, sigma), self.clean + sigma * self.noise)
+        return replace(option, tail=self.known[key])
 
-    left = {id(option) for option in admissible(options)}
-    return [judged(option) if id(option) in left else option for option in options]
+    def _drawn(self, start: Initialization, sigma: float) -> Tensor:
+        parts = []
+        for i in range(0, len(self.seeds), self.batch_size):
+            rows = slice(i, i + self.batch_size)
+            label = None if self.labels is None else self.labels[rows].to(self.device)
+            parts.append(start.sample(Noise(self.seeds[rows], self.device), sigma, label).cpu())
+        return torch.cat(parts)

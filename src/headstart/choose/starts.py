@@ -54,6 +54,7 @@ def fit_starts(
     progress: Progress | None = None,
     *,
     training: Training | None = None,
+    sigmas: tuple[float, float] | None = None,
     device: torch.device | str = "cpu",
 ) -> list[Initialization]:
     """Starts fitted on clean data (N, \\*S), by the names of their families; those fitted already are kept.
@@ -66,6 +67,7 @@ def fit_starts(
         progress: told of the families, and of what a training does.
         training: how "flow" and "autoregressive" are trained; a checkpoint is a file for each of them, with the
             family's name added.
+        sigmas: the lowest and the highest horizon that these are for; from 0.5 to 25 standard deviations by default.
         device: where they are trained.
 
     Raises:
@@ -84,7 +86,8 @@ def fit_starts(
         if own.checkpoint is not None:
             path = Path(own.checkpoint)
             own = replace(own, checkpoint=path.with_name(f"{path.stem}-{family}{path.suffix}"))
-        return {"labels": labels, "training": own, "seed": seed, "device": device, "progress": bar}
+        how = {"training": own, "sigmas": sigmas, "seed": seed, "device": device, "progress": bar}
+        return {"labels": labels, **how}
 
     families: dict[str, Callable[[], Initialization]] = {
         "isotropic": lambda: Isotropic.fit(data),

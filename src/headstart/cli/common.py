@@ -57,7 +57,7 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the networks 
 BatchSize = Annotated[
     int, typer.Option(metavar="N", min=1, help="Samples at a time. It changes the memory, not the samples.")
 ]
-Seed = Annotated[int, typer.Option(metavar="SEED", min=0, max=2**31 - 1, help="The same seed gives the same result.")]
+Seed = Annotated[int, typer.Option(metavar="SEED", min=0, max=2**28 - 1, help="The same seed gives the same result.")]
 ModelSpec = Annotated[
     str, typer.Argument(metavar="MODEL", help="builtin:fashion-mnist, or python:package.module:factory.")
 ]

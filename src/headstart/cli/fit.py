@@ -16,6 +16,9 @@ __all__ = ["EXAMPLES", "fit"]
 #: What stands for samples of the network itself, in place of data.
 SELF = "self"
 
+#: The starts that are trained.
+TRAINED = {"flow", "autoregressive"}
+
 EXAMPLES = (
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist --nfe 4 -o plan",
     "headstart fit python:mymodel:load images/ --nfe 6 -o plan --conditional",
@@ -97,6 +100,13 @@ def fit(
     dataset = None if data == SELF else load_data(data)
     if conditional and (dataset is None or dataset.labels is None):
         raise InputError(f"{data} holds no labels, which --conditional needs")
+    families = None if initialization is None else [name.strip() for name in initialization.split(",")]
+    if (epochs is not None or checkpoint is not None) and not TRAINED & set(families or ()):
+        raise InputError(
+            f"--epochs and --checkpoint are for the starts that are trained: {' and '.join(sorted(TRAINED))}"
+        )
+    if dataset is not None and shape is not None:
+        raise InputError(f"--shape is for DATA {SELF!r}: {data} has a shape of its own")
     training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)
     denoiser = load_denoiser(model, device)
     check_place(output)
@@ -109,7 +119,7 @@ def fit(
             shape=_sizes(shape),
             own=own,
             horizon=_horizon(horizon),
-            initialization=None if initialization is None else initialization.split(","),
+            initialization=families,
             training=training,
             schedule=schedule,
             solver=solver,

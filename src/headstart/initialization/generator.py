@@ -63,16 +63,28 @@ class Generator(Initialization):
             )
         return samples.to(noise.device, noise.dtype)
 
-    def drawn(self, n: int, seed: int = 0) -> Generated:
+    def drawn(
+        self, n: int, seed: int = 0, labels: Tensor | None = None, device: torch.device | str = "cpu"
+    ) -> Generated:
         """``n`` of its samples, drawn once: a start that, unlike code, can be saved.
 
+        Arguments:
+            n: how many.
+            seed: of the samples, whose own seeds are those of no samples of a plan.
+            labels: their classes, shape (n,), or None.
+            device: where the generator works.
+
         Raises:
-            InputError: if n is below 1.
+            InputError: if n is below 1, or there is not one label for each.
         """
-        if n < 1:
-            raise InputError(f"at least one sample is drawn: got {n}")
-        seeds = range(seed * 2**32, seed * 2**32 + n)
-        return Generated(torch.cat([self.clean(Noise(seeds[i : i + 256])) for i in range(0, n, 256)]))
+        if n < 1 or (labels is not None and labels.shape != (n,)):
+            raise InputError(f"at least one sample is drawn, with one label for each or none: got n = {n}")
+        parts = []
+        for i in range(0, n, 256):
+            noise = Noise([2**60 + seed * 2**32 + j for j in range(i, min(i + 256, n))], device)
+            own = None if labels is None else labels[i : i + 256].to(device)
+            parts.append(self.clean(noise, own).cpu())
+        return Generated(torch.cat(parts), labels)
 
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         return self.clean(noise, label) + sigma * noise.normal(self.shape)

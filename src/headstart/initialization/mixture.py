@@ -10,9 +10,11 @@ class has components of its own; without a label the classes are mixed as in the
 **Expectation maximisation, truncated.** In tens of dimensions a point belongs to one component, or to a few that are
 near each other. So only the :data:`CANDIDATES` components whose k-means centres are nearest to a point share it, which
 costs :math:`O(n\, m^2)` for n points in m dimensions, whatever the number of components. Covariances are drawn towards
-their mean over the components, with the weight of m / 8 points:
+:math:`\bar\Sigma`, that of all points about their k-means centres, with the weight of m / 8 points,
 
-.. math:: \Sigma_k = \frac{\sum_n r_{nk} (z_n - m_k)(z_n - m_k)^T + \frac m8 \bar\Sigma}{\sum_n r_{nk} + \frac m8}.
+.. math:: \Sigma_k = \frac{\sum_n r_{nk} (z_n - m_k)(z_n - m_k)^T + \frac m8 \bar\Sigma}{\sum_n r_{nk} + \frac m8},
+
+so that a class of one sample is as wide as the others' components, and does not hand that sample back.
 
 References:
     Lücke and Eggert, *Expectation Truncation and the Benefits of Preselection in Training Generative Models*, JMLR,
@@ -25,11 +27,13 @@ References:
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from headstart.errors import InputError
@@ -127,7 +131,7 @@ class Mixture(Initialization):
             raise InputError(f"there are {labels.numel()} labels for {len(data)} samples")
         subspace = Subspace.fit(data, max(dimensions or 0, 256)) if subspace is None else subspace
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:MOST]
-        z = torch.cat([subspace.split(part)[0] for part in torch.split(data[order], 4096)])
+        z = torch.cat([subspace.split(data[part])[0] for part in torch.split(order, 4096)])
         points = _Points(z, None if labels is None else labels.cpu()[order], subspace, seed)
         if components is None or dimensions is None:
             components, dimensions = points.best_size(components, dimensions)
@@ -200,12 +204,12 @@ class _Points:
         """The mixture of a given size."""
         z = self.z[:, :dimensions]
         classes = [None] if self.labels is None else sorted(set(self.labels.tolist()))
+        groups = [_Group(z if c is None else z[self.labels == c], components / len(z), self.seed) for c in classes]
+        common = torch.stack([group.scatter() for group in groups]).sum(0) / len(z)
         parts = []
-        for owner in classes:
-            own = z if owner is None else z[self.labels == owner]
-            share = len(own) / len(z)
-            weights, means, covariances = _expectation_maximisation(own, round(share * components), self.seed)
-            parts.append((share * weights, means, covariances, torch.full((len(weights),), owner or 0)))
+        for owner, group in zip(classes, groups, strict=True):
+            weights, means, covariances = group.fitted(common)
+            parts.append((len(group.z) / len(z) * weights, means, covariances, torch.full(weights.shape, owner or 0)))
         weights, means, covariances, owners = (torch.cat(column) for column in zip(*parts, strict=True))
         eigenvalues, eigenvectors = torch.linalg.eigh(covariances)
         return Mixture(
@@ -261,37 +265,55 @@ def _descend(sizes: Sequence[tuple[int, int]], loss: Callable[[tuple[int, int]],
     return best
 
 
-def _expectation_maximisation(z: Tensor, components: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (K,), means (K, m) and covariances (K, m, m) of points (n, m), with 20 of them for each component."""
-    n, m = z.shape
-    count = max(1, min(components, n // POINTS))
-    centres = torch.zeros(1, m, dtype=z.dtype) if count == 1 else _k_means(z, count, seed)
-    near = torch.cat([torch.cdist(part, centres) for part in torch.split(z, 8192)])
-    near = near.topk(min(CANDIDATES, count), largest=False).indices
-    # Pairs of a point and a candidate, sorted by candidate.
-    order = near.flatten().argsort(stable=True)
-    point, ends = order // near.shape[1], near.flatten().bincount(minlength=count).cumsum(0).tolist()
-    pairs = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    floor = 1e-3 * float(z.var(dim=0).mean()) if n > 1 else 0.0
-    shares = torch.zeros(near.shape, dtype=z.dtype)
-    shares[:, 0] = 1.0
-    for iteration in range(ITERATIONS):
-        weights, means, covariances = _maximise(z, point, pairs, shares.flatten()[order])
-        if iteration == ITERATIONS - 1 or count == 1:
-            break
-        eigenvalues, eigenvectors = torch.linalg.eigh(covariances)
-        densities = torch.empty(len(order), dtype=z.dtype)
-        for k, pair in enumerate(pairs):
-            turned = (z[point[pair]] - means[k]) @ eigenvectors[k]
-            densities[order[pair]] = weights[k].log() + log_normal(turned, eigenvalues[k].clamp_min(0.0) + floor)
-        shares = torch.softmax(densities.view(near.shape), dim=1)
-        shares = torch.where(shares < 1e-4, 0.0, shares)  # most of the pairs, and next to none of the mass
-        shares = shares / shares.sum(dim=1, keepdim=True)
-    kept = weights > 0
-    return weights[kept], means[kept], covariances[kept]
+class _Group:
+    """Points (n, m) that share components: a class, or all. There are ``rate`` of them a point, 20 points each."""
+
+    def __init__(self, z: Tensor, rate: float, seed: int) -> None:
+        self.z = z
+        count = max(1, min(round(rate * len(z)), len(z) // POINTS))
+        centres = z.mean(dim=0, keepdim=True) if count == 1 else _k_means(z, count, seed)
+        distances = torch.cat([torch.cdist(part, centres) for part in torch.split(z, 8192)])
+        near = distances.topk(min(CANDIDATES, count), largest=False).indices
+        # Pairs of a point and a candidate, sorted by candidate.
+        self.order = near.flatten().argsort(stable=True)
+        self.point = self.order // near.shape[1]
+        ends = near.flatten().bincount(minlength=count).cumsum(0).tolist()
+        self.pairs = [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        self.shares = torch.zeros(near.shape, dtype=z.dtype)
+        self.shares[:, 0] = 1.0
+
+    def scatter(self) -> Tensor:
+        """The sum of the squares of the points about the means of their nearest centres, shape (m, m)."""
+        mass, _, covariances = _maximise(self.z, self.point, self.pairs, self.shares.flatten()[self.order])
+        return len(self.z) * torch.einsum("k,kij->ij", mass, covariances)
+
+    def fitted(self, common: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights (K,), means (K, m) and covariances (K, m, m) by expectation maximisation."""
+        z, count = self.z, len(self.pairs)
+        floor = max(1e-3 * float(common.diagonal().mean()), 1e-12)
+        for iteration in range(ITERATIONS):
+            shares = self.shares.flatten()[self.order]
+            weights, means, covariances = _maximise(z, self.point, self.pairs, shares, common)
+            if iteration == ITERATIONS - 1 or count == 1:
+                break
+            eigenvalues, eigenvectors = torch.linalg.eigh(covariances)
+            densities = torch.empty(len(self.order), dtype=z.dtype)
+            for k, pair in enumerate(self.pairs):
+                turned = (z[self.point[pair]] - means[k]) @ eigenvectors[k]
+                log_density = log_normal(turned, eigenvalues[k].clamp_min(0.0) + floor)
+                densities[self.order[pair]] = weights[k].log() + log_density
+            self.shares = torch.softmax(densities.view(self.shares.shape), dim=1)
+            self.shares = torch.where(
+                self.shares < 1e-4, 0.0, self.shares
+            )  # most of the pairs, next to none of the mass
+            self.shares = self.shares / self.shares.sum(dim=1, keepdim=True)
+        kept = weights > 0
+        return weights[kept], means[kept], covariances[kept]
 
 
-def _maximise(z: Tensor, point: Tensor, pairs: list[slice], shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _maximise(
+    z: Tensor, point: Tensor, pairs: list[slice], shares: Tensor, common: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The maximisation step: pairs[k] are those of component k, with points z[point] that it has a share of."""
     n, m = z.shape
     masses, means, scatters = [], [], []
@@ -303,12 +325,15 @@ def _maximise(z: Tensor, point: Tensor, pairs: list[slice], shares: Tensor) -> t
         masses.append(mass)
         means.append(mean)
         scatters.append((own - mean).T @ (share[:, None] * (own - mean)))
-    mass, scatter, prior = torch.stack(masses), torch.stack(scatters), m / 8
-    common = prior * scatter.sum(0) / n
-    return mass / n, torch.stack(means), (scatter + common) / (mass + prior)[:, None, None]
+    mass, scatter = torch.stack(masses), torch.stack(scatters)
+    prior = 0.0 if common is None else m / 8
+    total = scatter if common is None else scatter + prior * common
+    return mass / n, torch.stack(means), total / (mass + prior).clamp_min(1e-300)[:, None, None]
 
 
 def _k_means(z: Tensor, count: int, seed: int) -> Tensor:
     """Centres (count, m), from a k-means++ start on at most 20,000 of the points."""
-    model = KMeans(count, n_init=1, max_iter=20, random_state=seed).fit(z[:CLUSTERED].float().numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than centres
+        model = KMeans(count, n_init=1, max_iter=20, random_state=seed).fit(z[:CLUSTERED].float().numpy())
     return torch.from_numpy(model.cluster_centers_).double()
