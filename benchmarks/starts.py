@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.common import Run, command
 from torch import Tensor
 
+from experiments.common import Run, command
 from headstart.choose import fit_starts
 from headstart.data import fashion_mnist
 from headstart.initialization import Gaussian, Initialization, Mixture
@@ -52,7 +52,7 @@ def starts(run: Run) -> dict[str, Any]:
 
 
 def _natural(side: int, count: int) -> Tensor:
-    """Colour images of side x side, in four clusters, with a power of 1 / f^2 along waves of frequency f, as photographs.
+    """Colour images of side x side, in four clusters, with a power of 1 / f^2 at the frequency f, as in photographs.
 
     In two dimensions about j waves have a frequency below that of the j-th, sqrt(j): the j-th variance falls as 1 / j.
     """

@@ -692,7 +692,7 @@ def test_the_unimodality_rule_on_unimodal_data_gives_the_shortest_horizon():
 def test_a_horizon_that_no_start_knows_is_named(profile):
     start = Gaussian.fit(DATA)
     start.sigmas = (2.0, 9.0)
-    with pytest.raises(InputError, match="no start knows the horizon .* gaussian from 2 to 9"):
+    with pytest.raises(InputError, match=r"no start knows the horizon .* gaussian from 2 to 9"):
         fit(TARGET, DATA, 3, profile=profile, initialization=start, horizon=1.0)
     plan = fit(TARGET, DATA, 3, profile=profile, initialization=[start, "isotropic"], horizon=1.0, pilot_samples=16)
     assert plan.initialization.name == "isotropic"
