@@ -24,7 +24,7 @@ LEAVES = {"errors", "noise", "progress"}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
-BELOW = PLANNED | {"plan", "metrics", "data", "unimodality", "choose"}
+BELOW = PLANNED | {"plan", "metrics", "data", "unimodality", "predictor", "choose"}
 
 #: What each part may import, besides itself. ``models`` and everything after it sit on top.
 MAY_IMPORT: Mapping[str, set[str]] = {
@@ -42,6 +42,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "budget": BASE | {"profile", "initialization"},
     "plan": PLANNED | {"metrics"},
     "unimodality": {"errors", "progress"},
+    "predictor": CONTRACT | {"schedule"},
     "choose": BELOW - {"choose"},
     "models": BELOW,
     "integrations": BELOW,

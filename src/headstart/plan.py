@@ -55,7 +55,7 @@ class Candidate:
         solver: name of the solver.
         e_init: the start's error in nats, or None if it has no density.
         e_init_error: its standard error.
-        nats: the whole budget: :math:`B_\\text{ODE}`, or J for the solver "ddpm".
+        nats: the whole budget: :math:`B_\\text{ODE}`, or J for "ddpm" and "euler-maruyama".
         pilot: sliced Wasserstein distance of pilot samples to held-out data, or None if it was not piloted.
         tail: logarithm of the start's far quantiles over those of the noised data; below 0, the start misses the tails.
         flat: whether its budget is as good as the best one of the chosen start, up to 5 % or the Monte-Carlo error.

@@ -2,18 +2,22 @@
 
 import importlib
 import importlib.util
+import itertools
 import math
 import sys
 from types import ModuleType
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
 from headstart.denoiser import expand
 from headstart.noise import Noise
 from headstart.schedule import Schedule, log_linear, rho_grid
-from headstart.solver import DDPM, DPMSolverPP2M, Euler, Heun
+from headstart.solver import DDPM, DEIS, DPMSolverPP2M, DPMSolverPP3M, Euler, Heun
+from headstart.solver.polynomial import combine, data_weights
+from headstart.targets import Gaussian
 
 SCHEDULES = [
     rho_grid(6, 80.0, 0.002),
@@ -107,6 +111,70 @@ def test_ddpm_is_ancestral_euler(peer, schedule):
     noise = Noise(SEEDS, dtype=torch.float64)
     expected = theirs(peer.sample_euler_ancestral, schedule, noise_sampler=lambda a, b: noise.normal((3,)))
     torch.testing.assert_close(ours(DDPM(), schedule), expected, **equal)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_dpmpp_2m_with_noise(peer, schedule, eta):
+    noise = Noise(SEEDS, dtype=torch.float64)
+    expected = theirs(peer.sample_dpmpp_2m_sde, schedule, eta=eta, noise_sampler=lambda a, b: noise.normal((3,)))
+    torch.testing.assert_close(ours(DPMSolverPP2M(eta=eta), schedule), expected, **equal)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_deis_in_sigma_is_the_linear_multistep_method(peer, schedule, order):
+    """Evaluation by evaluation. A last step to 0, where k-diffusion extrapolates and we return D, is left out."""
+    found = ours(DEIS(points=order, power=1), schedule)
+    expected = theirs(peer.sample_lms, schedule, order=order)
+    last = 1 if schedule.sigmas[-1] == 0 else 0
+    torch.testing.assert_close(found[last:], expected[last:], **equal)
+
+
+def three_m(peer, denoiser, x, schedule):
+    """The end of k-diffusion's DPM-Solver++(3M), and every (x, D) that it saw."""
+    seen = []
+
+    def watched(y, sigma):
+        seen.append((y, denoiser(y, sigma)))
+        return seen[-1][1]
+
+    sigmas = torch.tensor(schedule.sigmas, dtype=torch.float64)
+    return peer.sample_dpmpp_3m_sde(watched, x, sigmas, eta=0, disable=True, noise_sampler=lambda a, b: 0.0), seen
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, log_linear(30, 20.0, 0.05, final_zero=False)], ids=repr)
+def test_dpmpp_3m_but_for_half_of_the_curvature(peer, schedule):
+    """Step for step from k-diffusion's own past: its weight of the second difference lacks (1 - 2 phi / h) / 2."""
+    end, seen = three_m(peer, TwoClusters(), start(schedule), schedule)
+    states = [*(x for x, _ in seen[1:]), end]
+    for i, (a, b) in enumerate(schedule.pairs()):
+        if b == 0:
+            assert torch.equal(states[i], seen[i][1])
+            continue
+        levels, denoised = schedule.sigmas[i::-1][:3], [d for _, d in seen[i::-1][:3]]
+        expected = b / a * seen[i][0] + combine(data_weights(levels, a, b), denoised)
+        if len(levels) == 3:
+            h, h0, h1 = (math.log(t / s) for s, t in itertools.pairwise((b, *levels)))
+            first, second = (denoised[0] - denoised[1]) / h0, (denoised[1] - denoised[2]) / h1
+            curvature = h**2 * (first - second) / (h0 + h1)
+            expected = expected - (1 - 2 * (1 + math.expm1(-h) / h) / h) / 2 * curvature
+        torch.testing.assert_close(states[i], expected, **equal)
+
+
+def test_half_of_the_curvature_is_of_second_order(peer):
+    """From 2 to 0.05 on N(0, 1), after a run-up of short steps, so that neither order is that of the first step."""
+    law, x, counts, orders = Gaussian([0.0], [1.0]), torch.ones(1, 1, dtype=torch.float64), (40, 80, 160), []
+    for run in (lambda s: DPMSolverPP3M().solve(law, x, s), lambda s: three_m(peer, law, x, s)[0]):
+        errors = []
+        for n in counts:
+            first, second, *rest = log_linear(n, 2.0, 0.05, final_zero=False).sigmas
+            run_up = [first * (second / first) ** (2.0**-k) for k in range(14, -1, -1)]
+            exact = math.sqrt((1 + 0.05**2) / (1 + 2.0**2))
+            errors.append(abs(run(Schedule([first, *run_up, *rest])).item() - exact))
+        orders.append(-np.polyfit(np.log(counts), np.log(errors), 1)[0])
+    assert orders[0] > 2.85
+    assert orders[1] == pytest.approx(2, abs=0.15)
 
 
 @pytest.mark.parametrize("rho", [1.0, 3.0, 7.0])

@@ -26,7 +26,6 @@ from headstart.budget.initialization import (
 )
 from headstart.budget.ode import discretization_error
 from headstart.budget.path import (
-    Variance,
     path_bound,
     path_log_ratios,
     path_objective,
@@ -40,7 +39,6 @@ __all__ = [
     "Bracket",
     "Budget",
     "Estimate",
-    "Variance",
     "discretization_error",
     "euler_divergence",
     "euler_log_ratios",

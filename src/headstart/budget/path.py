@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -50,11 +50,10 @@ from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.noise import Noise
 from headstart.profile import Profile
-from headstart.schedule import Schedule
+from headstart.schedule import ReverseVariance, Schedule
 from headstart.targets import Target
 
 __all__ = [
-    "Variance",
     "path_bound",
     "path_log_ratios",
     "path_objective",
@@ -63,14 +62,12 @@ __all__ = [
     "step_terms",
 ]
 
-Variance = Literal["ddpm", "em", "opt"]
-
 
 def path_objectives(
     profile: Profile,
     start: Initialization | Target,
     schedule: Schedule,
-    variance: Variance = "ddpm",
+    variance: ReverseVariance = "ddpm",
     law: Target | None = None,
 ) -> Curve:
     r"""What each sample of the profile adds to J in nats, shape (M,); given the law, less its last entropy.
@@ -100,7 +97,7 @@ def _regressed(values: Curve, control: Curve) -> Curve:
 
 
 def path_objective(
-    profile: Profile, start: Initialization | Target, schedule: Schedule, variance: Variance = "ddpm"
+    profile: Profile, start: Initialization | Target, schedule: Schedule, variance: ReverseVariance = "ddpm"
 ) -> Estimate:
     """J of a stochastic sampler, in nats. A step to 0 is left out, so that the path ends at the last level above 0.
 
@@ -120,7 +117,11 @@ def path_objective(
 
 
 def path_bound(
-    profile: Profile, start: Initialization | Target, schedule: Schedule, law: Target, variance: Variance = "ddpm"
+    profile: Profile,
+    start: Initialization | Target,
+    schedule: Schedule,
+    law: Target,
+    variance: ReverseVariance = "ddpm",
 ) -> Estimate:
     """The divergence of the path in nats, which is above that of the samples, where the law of the data is known.
 
@@ -130,7 +131,7 @@ def path_bound(
     return Estimate.of(path_objectives(profile, start, schedule, variance, law))
 
 
-def step_terms(profile: Profile, schedule: Schedule, variance: Variance = "ddpm") -> Curve:
+def step_terms(profile: Profile, schedule: Schedule, variance: ReverseVariance = "ddpm") -> Curve:
     """T of each step above 0 in nats, sample by sample, shape (M, N).
 
     T is linear in the loss but for ``opt``, where it is a function of the mean: there a sample's share is that of the
@@ -155,7 +156,7 @@ def step_terms(profile: Profile, schedule: Schedule, variance: Variance = "ddpm"
     return np.stack(terms, axis=1) if terms else np.zeros((len(profile.losses), 0))
 
 
-def reverse_variances(profile: Profile, schedule: Schedule, variance: Variance = "ddpm") -> tuple[float, ...]:
+def reverse_variances(profile: Profile, schedule: Schedule, variance: ReverseVariance = "ddpm") -> tuple[float, ...]:
     r""":math:`\tau^2` of each step above 0. Raises as :func:`step_terms`."""
     _check_variance(variance)
     d, variances = math.prod(profile.shape), []
@@ -241,5 +242,5 @@ def _log_normal(x: Tensor, variance: float) -> Tensor:
 
 
 def _check_variance(variance: str) -> None:
-    if variance not in get_args(Variance):
+    if variance not in get_args(ReverseVariance):
         raise InputError(f"unknown variance {variance!r}: expected ddpm, em or opt")

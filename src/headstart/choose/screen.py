@@ -19,7 +19,7 @@ from headstart.metrics import TailGap, tail_gap
 from headstart.noise import Noise
 from headstart.plan import Candidate
 from headstart.profile import Profile
-from headstart.schedule import Schedule
+from headstart.schedule import ReverseVariance, Schedule
 from headstart.solver import Solver
 
 __all__ = [
@@ -41,6 +41,9 @@ ADMISSIBLE = 4.0
 
 #: Budgets within this ratio are equals.
 NATS_TIE = 1.05
+
+#: The reverse variances of the solvers whose whole budget is known: that of their path.
+PATHS: Mapping[str, ReverseVariance] = {"ddpm": "ddpm", "euler-maruyama": "em"}
 
 #: A score is also taken without each of this many groups of its samples: a jackknife tells how far two scores can be
 #: told apart.
@@ -246,8 +249,9 @@ def _option(profile: Profile, start: Initialization, kind: str, schedule: Schedu
         budget = Budget(None, steps)
         return Option(start, kind, schedule, solver, budget, Score(budget.total, (budget.total,) * GROUPS))
     errors = initialization_errors(profile, start, schedule.horizon)
-    if solver.name == "ddpm" and steps:
-        path = path_objectives(profile, start, schedule, "ddpm")
+    variance = PATHS.get(solver.name)
+    if variance is not None and not solver.parameters() and steps:
+        path = path_objectives(profile, start, schedule, variance)
         nats = Score.of(len(path), lambda kept: float(path[kept].mean()))
     else:
         nats = Score.of(len(errors), lambda kept: Budget(Estimate(float(errors[kept].mean()), 0.0), steps).total)

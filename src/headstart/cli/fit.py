@@ -53,7 +53,12 @@ def fit(
         typer.Option(metavar="NAME", help="Fix the noise levels: defect, corrector, rho, log_linear or tangent."),
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Fix the solver: euler, heun, dpm++2m or ddpm.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Fix the solver: euler, heun, dpm++2m, dpm++3m, unipc, deis, ipndm, ddpm, euler-maruyama or "
+            "predictor-corrector.",
+        ),
     ] = None,
     sigma_min: Annotated[float | None, typer.Option(metavar="SIGMA", help="Fix the last noise level above 0.")] = None,
     sigma_max: Annotated[

@@ -2,6 +2,24 @@
 
 from headstart.schedule.base import Schedule
 from headstart.schedule.classic import log_linear, rho_grid, tangent
+from headstart.schedule.dynamic import ReverseVariance, ShortestPaths, path_terms
+from headstart.schedule.fixed_point import FixedPoint, fixed_point, update
+from headstart.schedule.online import OnlineSchedule, corrector_costs
 from headstart.schedule.optimal import Length, equidistribute
 
-__all__ = ["Length", "Schedule", "equidistribute", "log_linear", "rho_grid", "tangent"]
+__all__ = [
+    "FixedPoint",
+    "Length",
+    "OnlineSchedule",
+    "ReverseVariance",
+    "Schedule",
+    "ShortestPaths",
+    "corrector_costs",
+    "equidistribute",
+    "fixed_point",
+    "log_linear",
+    "path_terms",
+    "rho_grid",
+    "tangent",
+    "update",
+]

@@ -3,13 +3,47 @@
 from headstart.errors import InputError
 from headstart.solver.base import Solver
 from headstart.solver.ddpm import DDPM
+from headstart.solver.deis import DEIS
 from headstart.solver.dpm import DPMSolverPP2M
+from headstart.solver.dpm3 import DPMSolverPP3M
 from headstart.solver.euler import Euler
+from headstart.solver.euler_maruyama import EulerMaruyama
 from headstart.solver.heun import Heun
+from headstart.solver.ipndm import IPNDM
+from headstart.solver.predictor_corrector import PredictorCorrector
+from headstart.solver.unipc import UniPC
 
-__all__ = ["DDPM", "SOLVERS", "DPMSolverPP2M", "Euler", "Heun", "Solver", "get_solver"]
+__all__ = [
+    "DDPM",
+    "DEIS",
+    "IPNDM",
+    "SOLVERS",
+    "DPMSolverPP2M",
+    "DPMSolverPP3M",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "PredictorCorrector",
+    "Solver",
+    "UniPC",
+    "get_solver",
+]
 
-SOLVERS: dict[str, type[Solver]] = {solver.name: solver for solver in (Euler, Heun, DPMSolverPP2M, DDPM)}
+SOLVERS: dict[str, type[Solver]] = {
+    solver.name: solver
+    for solver in (
+        Euler,
+        Heun,
+        DPMSolverPP2M,
+        DPMSolverPP3M,
+        UniPC,
+        DEIS,
+        IPNDM,
+        DDPM,
+        EulerMaruyama,
+        PredictorCorrector,
+    )
+}
 """The solvers by name; ``SOLVERS[solver.name](**solver.parameters())`` equals the solver."""
 
 

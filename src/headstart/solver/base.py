@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -30,16 +31,21 @@ from headstart.schedule import Schedule
 __all__ = ["Solver"]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Solver(ABC):
-    """Moves samples down a schedule, as a value without state. A subclass writes one method, :meth:`walk`.
+    """Moves samples down a schedule, as a value without state. A subclass writes one method, :meth:`walk`, and says its
+    order. If it has parameters, it is a frozen dataclass of numbers.
 
     Attributes:
         name: the name by which a plan stores the solver.
-        order: global order of convergence (of the law, for a stochastic solver).
     """
 
     name: ClassVar[str]
-    order: ClassVar[int]
+
+    @property
+    @abstractmethod
+    def order(self) -> int:
+        """Global order of convergence (of the law, for a stochastic solver)."""
 
     @property
     def stochastic(self) -> bool:
@@ -105,7 +111,7 @@ class Solver(ABC):
 
     def parameters(self) -> dict[str, float]:
         """What differs from the defaults, for JSON: ``type(solver)(**solver.parameters())`` equals the solver."""
-        return {}
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, Solver) and self.parameters() == other.parameters()

@@ -13,29 +13,62 @@ For a step i of length :math:`h_i = \ln(a / b)`, and with :math:`D_i = D(x_a, a)
 The first step, which has no past, and a step to 0, where :math:`h_i` is infinite, take :math:`\tilde D_i = D_i`: they
 are first order, and a step to 0 returns the denoised estimate.
 
+With :math:`\eta > 0` it solves the reverse SDE whose noise is :math:`\eta` times that of the forward process (SDE-
+DPM-Solver++(2M) for :math:`\eta = 1`), of the same laws:
+
+.. math::
+    x_b = \Big(\frac ba\Big)^{1 + \eta} x_a + \Big(1 - \Big(\frac ba\Big)^{1 + \eta}\Big) \tilde D_i
+    + b\, \sqrt{1 - (b / a)^{2 \eta}}\; z, \qquad z \sim N(0, I).
+
+What the noise does to D within a step, the line takes from the step before, where it is alike in law: on Gaussian data
+the law converges with second order too.
+
 References:
     Lu et al., *DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models*, 2022,
-    arXiv 2211.01095, Algorithm 2.
+    arXiv 2211.01095, Algorithm 2 and Appendix E.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from torch import Tensor
 
+from headstart.errors import InputError
 from headstart.schedule import Schedule
 from headstart.solver.base import Solver
 
 __all__ = ["DPMSolverPP2M"]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class DPMSolverPP2M(Solver):
-    """Second order, one evaluation a step."""
+    """Second order, with noise in law; one evaluation a step.
+
+    Arguments:
+        eta: the share of the noise; 0 solves the ODE, and no noise is drawn, and 1 the usual reverse SDE.
+
+    Raises:
+        InputError: if eta is negative or not finite.
+
+    >>> DPMSolverPP2M(eta=1)
+    DPMSolverPP2M(eta=1)
+    """
 
     name = "dpm++2m"
     order = 2
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta < math.inf:
+            raise InputError(f"eta must be finite and at least 0: got {self.eta}")
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
 
     def walk(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
@@ -46,6 +79,9 @@ class DPMSolverPP2M(Solver):
             if before is not None and b > 0:
                 level, past = before
                 target = denoised + math.log(a / b) / (2 * math.log(level / a)) * (denoised - past)
-            x = (b / a) * x + (1 - b / a) * target
+            keep = (b / a) ** (1 + self.eta)
+            x = keep * x + (1 - keep) * target
+            if self.stochastic and b > 0:
+                x = x + b * math.sqrt(1 - (b / a) ** (2 * self.eta)) * noise()
             before = a, denoised
             yield x

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -88,6 +88,3 @@ class Heun(Solver):
 
     def steps_for(self, nfe: int) -> int:
         return (nfe + 1) // 2
-
-    def parameters(self) -> dict[str, float]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}

@@ -1,0 +1,1 @@
+"""Mixtures of 25 Gaussians, where everything that the budget estimates is known exactly."""

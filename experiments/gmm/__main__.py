@@ -1,0 +1,6 @@
+"""``python -m experiments.gmm``: see :mod:`experiments.gmm.run`."""
+
+from experiments.common import command
+from experiments.gmm.run import gmm
+
+command("gmm", gmm, seeds=3)

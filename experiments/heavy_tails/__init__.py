@@ -1,0 +1,1 @@
+"""Heavy tails: which starts reach them, and whether the plan notices."""
