@@ -42,7 +42,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "budget": BASE | {"profile", "initialization"},
     "plan": PLANNED | {"metrics"},
     "unimodality": {"errors", "progress"},
-    "predictor": CONTRACT | {"schedule"},
+    "predictor": CONTRACT | {"schedule", "profile"},
     "choose": BELOW - {"choose"},
     "models": BELOW,
     "integrations": BELOW,

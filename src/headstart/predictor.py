@@ -62,6 +62,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.denoiser import Denoiser, denoise
 from headstart.errors import DataError, DenoiserError, InputError
+from headstart.profile import moved, rows_of
 from headstart.progress import Progress
 from headstart.schedule import Length
 
@@ -212,7 +213,7 @@ def measure_predictor(
                 probes=probes,
                 symmetric=symmetric,
                 seed=seed + 1 + i,  # the same probes at every level, others for every batch
-                **_rows(conditions or {}, part, len(data), device),
+                **moved(rows_of(conditions or {}, part, len(data)), device),
             ).numpy()
     return PredictorCosts(levels, values, ORDERS[predictor])
 
@@ -425,12 +426,6 @@ def _check(
         raise InputError(f"probes is {probes}: it must be 0 (form the Jacobian), or 2 or more, since one is biased")
     if symmetric and predictor == "heun":
         raise InputError("the Jacobian of Heun's step is not symmetric, even for an exact denoiser")
-
-
-def _rows(conditions: Mapping[str, Any], part: slice, count: int, device: torch.device | str) -> dict[str, Any]:
-    """The conditions of some of ``count`` samples, on the device."""
-    rows = {k: v[part] if isinstance(v, Tensor) and v.ndim and len(v) == count else v for k, v in conditions.items()}
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in rows.items()}
 
 
 def _gradient(value: Tensor, x: Tensor) -> Tensor:
