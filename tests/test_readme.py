@@ -31,6 +31,7 @@ from typer.testing import CliRunner
 
 import headstart
 import headstart.choose
+from experiments.fashion_mnist.run import headline
 from headstart.cli import app
 from headstart.report import results_table
 
@@ -173,6 +174,10 @@ def test_the_readme_shows_both_commands_and_the_table() -> None:
     table = re.search(r"<!-- demo-table -->\n(.*)\n<!-- /demo-table -->", text, re.DOTALL)
     assert table
     assert table[1] == results_table(results["rows"], results["floor"])
+    results = json.loads((ROOT / "benchmarks" / "results" / "fashion_mnist" / "results.json").read_text())
+    table = re.search(r"<!-- fashion-table -->\n(.*)\n<!-- /fashion-table -->", text, re.DOTALL)
+    assert table
+    assert table[1] == headline(results)
 
 
 def test_continuous_integration_runs_the_readme_command() -> None:

@@ -3,4 +3,4 @@
 from experiments.common import command
 from experiments.heavy_tails.run import heavy_tails
 
-command("heavy_tails", heavy_tails, seeds=3)
+command("heavy_tails", heavy_tails, seeds=2)
