@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor
 
 from experiments.common import Run, estimate
@@ -293,8 +294,13 @@ def _write(
             line = sorted((key[1], frechet) for key, frechet in best.items() if key[0] == family and key[2] == nfe)
             ax.plot(*zip(*line, strict=True), marker="o", markersize=3, label=family)
         chosen = [row for row in finals if row["arm"] == "plan" and row["nfe"] == nfe]
-        ax.scatter([r["horizon"] for r in chosen], [r["frechet"] for r in chosen], marker="*", color="k", label="plan")
+        x, y = ([row[key] for row in chosen] for key in ("horizon", "frechet"))
+        ax.scatter(x, y, marker="*", color="k", label="plan, in full")
         ax.set(xscale="log", yscale="log", title=f"{nfe} evaluations", xlabel="horizon")
+        for axis, ticks in ((ax.xaxis, (0.25, 1, 4)), (ax.yaxis, (2, 5, 10, 20, 50))):
+            axis.set_major_locator(FixedLocator(ticks))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
     axes[0].set_ylabel("Fréchet distance")
     axes[0].legend(frameon=False)
     run.figure("sweep", figure)

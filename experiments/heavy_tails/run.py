@@ -607,15 +607,16 @@ def _figure(quantiles: Sequence[Mapping[str, Any]]) -> Figure:
     horizons = sorted({row["horizon"] for row in quantiles if row["horizon"] is not None})
     figure = Figure(figsize=(3.4 * len(horizons), 6.0), layout="constrained")
     axes = figure.subplots(2, len(horizons), squeeze=False, sharex=True)
+    names = sorted({row["start"] for row in quantiles})
     for i, stage in enumerate(("start", "samples")):
         for j, horizon in enumerate(horizons):
             ax = axes[i][j]
             own = [row for row in quantiles if row["stage"] == stage and row["horizon"] in (horizon, None)]
-            for k, name in enumerate(dict.fromkeys(row["start"] for row in own)):
+            for name in dict.fromkeys(row["start"] for row in own):
                 line = [row for row in own if row["start"] == name and row["level"] > 0.5]
                 x = [1 / (1 - row["level"]) for row in line]
                 mean, std = ([row[key] for row in line] for key in ("mean", "std"))
-                style = {"data": "k-", "noised data": "k--"}.get(name, f"C{k}o-")
+                style = {"data": "k-", "noised data": "k--"}.get(name, f"C{names.index(name)}o-")
                 ax.errorbar(x, mean, std, fmt=style, markersize=3, linewidth=1, label=name)
             ax.set(xscale="log", yscale="log")
             ax.set_title(f"{'starts at' if stage == 'start' else 'samples from'} {horizon:g}")
