@@ -24,7 +24,7 @@ LEAVES = {"errors", "noise", "progress"}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
-BELOW = PLANNED | {"plan", "metrics", "data", "unimodality", "predictor", "choose"}
+BELOW = PLANNED | {"trajectory", "plan", "metrics", "data", "unimodality", "predictor", "distill", "choose"}
 
 #: What each part may import, besides itself. ``models`` and everything after it sit on top.
 MAY_IMPORT: Mapping[str, set[str]] = {
@@ -37,10 +37,12 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "targets": CONTRACT,
     "metrics": {"errors", "progress"},
     "data": {"errors", "progress"},
-    "profile": BASE,
+    "trajectory": BASE,
+    "profile": BASE | {"trajectory"},
     "initialization": BASE,
     "budget": BASE | {"profile", "initialization"},
-    "plan": PLANNED | {"metrics"},
+    "plan": PLANNED | {"metrics", "trajectory"},
+    "distill": BASE | {"initialization", "metrics"},
     "unimodality": {"errors", "progress"},
     "predictor": CONTRACT | {"schedule", "profile"},
     "choose": BELOW - {"choose"},

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from headstart import Dataset, Noise, Plan, Profile, fit
-from headstart.budget import path_objective
+from headstart.budget import Budget, discretization_error, path_objective
 from headstart.choose import SCHEDULES, build_schedule, fit_starts, hold_out, own_samples
-from headstart.choose.levels import RIVALS
+from headstart.choose.levels import RIVALS, SOLVERS
 from headstart.denoiser import Counted, expand
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.initialization import Empirical, Gaussian, Generator, Isotropic, Mixture
 from headstart.metrics import Reference, evaluate, sliced_wasserstein
 from headstart.progress import Progress
-from headstart.schedule import Schedule, rho_grid
-from headstart.solver import DPMSolverPP2M, Heun
+from headstart.schedule import Schedule, equidistribute, rho_grid
+from headstart.solver import DPMSolverPP2M, Heun, get_solver
 from headstart.targets import Gaussian as GaussianTarget
 from headstart.targets import gmm25, t_prod
 
@@ -70,7 +70,7 @@ def test_a_plan_beats_the_usual_sampler(nfe):
     ]
     assert plan.initialization.name in {c.initialization for c in chosen}
     assert {c.schedule for c in piloted} == {"defect", *RIVALS}
-    assert {c.solver for c in piloted} == {"dpm++2m", "euler"}
+    assert {c.solver for c in piloted} == {"dpm++2m", *SOLVERS}
 
 
 # What is asked for
@@ -268,7 +268,7 @@ def test_screening_takes_no_evaluations(profile):
     counted = Counted(TARGET)
     plan = fit(counted, DATA, 4, criterion="nats", pilot_samples=32)
     levels, (count, costed) = len(plan.profile.sigmas), (len(plan.profile.losses), len(plan.profile.defect))
-    assert counted.samples == settled + levels * count + 2 * (levels - 1) * costed
+    assert counted.samples == settled + levels * count + (2 * (levels - 1) + levels) * costed
 
 
 def untimed(plan):
@@ -454,7 +454,7 @@ def test_conditions_go_with_the_data():
         ({"sigma_min": 0.0}, "sigma_min is 0.0: it must be above 0"),
         ({"sigma_min": 1e6}, "no horizon of this data .* is above it"),
         ({"sigma_min": 1e-6}, "levels were measured from"),
-        ({"schedule": "cosine"}, "unknown schedule 'cosine': expected one of defect, corrector"),
+        ({"schedule": "quadratic"}, "unknown schedule 'quadratic': expected one of defect, corrector"),
         ({"initialization": "laplace"}, "unknown initialization 'laplace': expected one of isotropic, shifted"),
         ({"initialization": []}, "name at least one initialization"),
         ({"initialization": Isotropic((3,))}, r"does not fit samples of shape \(2,\)"),
@@ -608,25 +608,46 @@ def test_the_unimodality_rule_gives_the_horizon():
         fit(TARGET, DATA, 3, horizon="bimodal")
 
 
+class Clock:
+    """What the costs of starts are timed by: it stands still but for what is said to take time."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+    def network(self, x, sigma):
+        """A network whose evaluation takes 0.025 s."""
+        self.now += 0.025
+        return TARGET(x, sigma)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("headstart.choose.starts.time", clock)
+    return clock
+
+
 class Slow(Gaussian):
-    """A start that takes as long as a few evaluations of the network, and is not in closed form."""
+    """A start that takes 0.05 s, as long as two evaluations of the network, and is not in closed form."""
 
     closed_form = False
 
+    def __init__(self, clock):
+        super().__init__((2,), Gaussian.fit(DATA).subspace)
+        self.clock = clock
+
     def _sample(self, noise, sigma, label):
-        time.sleep(0.05)
+        self.clock.now += 0.05
         return super()._sample(noise, sigma, label)
 
 
-def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile):
+def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile, clock):
     """One evaluation of this network takes 0.025 s and a start 0.05 s: of 5 evaluations, 3 are left."""
-
-    def network(x, sigma):
-        time.sleep(0.025)
-        return TARGET(x, sigma)
-
-    start = Slow((2,), Gaussian.fit(DATA).subspace)
-    plan = fit(network, DATA, 5, profile=profile, initialization=start, criterion="nats", pilot_samples=16)
+    start = Slow(clock)
+    plan = fit(clock.network, DATA, 5, profile=profile, initialization=start, criterion="nats", pilot_samples=16)
     assert plan.nfe == 3
     assert 1.5 < plan.start_cost < 2.5
     assert "drawing a start costs" in plan.explain()
@@ -653,7 +674,7 @@ def test_a_generator_joins_the_pilot():
 
 def test_the_budget_of_a_stochastic_solver_is_that_of_its_path(chi2_profile):
     plan = fit(CHI2, CHI2_DATA, 11, profile=chi2_profile, initialization="gaussian", solver="ddpm", criterion="nats")
-    best = next(c for c in plan.candidates if c.horizon == plan.horizon)
+    best = min((c for c in plan.candidates if c.horizon == plan.horizon), key=lambda c: c.nats)
     expected = path_objective(chi2_profile, plan.initialization, plan.schedule, "ddpm")
     assert best.nats == pytest.approx(expected.value, rel=1e-12)
 
@@ -698,17 +719,10 @@ def test_a_horizon_that_no_start_knows_is_named(profile):
     assert plan.initialization.name == "isotropic"
 
 
-def test_a_start_too_costly_for_the_evaluations_is_left_out(profile):
+def test_a_start_too_costly_for_the_evaluations_is_left_out(profile, clock):
     """A start of two evaluations leaves one of three: the other one is taken, with all three."""
-
-    def network(x, sigma):
-        time.sleep(0.025)
-        return TARGET(x, sigma)
-
-    start = Slow((2,), Gaussian.fit(DATA).subspace)
-    plan = fit(
-        network, DATA, 3, profile=profile, initialization=[start, "gaussian"], criterion="nats", pilot_samples=16
-    )
+    starts = [Slow(clock), "gaussian"]
+    plan = fit(clock.network, DATA, 3, profile=profile, initialization=starts, criterion="nats", pilot_samples=16)
     assert (type(plan.initialization), plan.nfe) == (Gaussian, 3)
 
 
@@ -720,5 +734,68 @@ def test_nats_need_a_density(profile):
 
 def test_a_single_step_leaves_no_choice(profile):
     chosen = fit(TARGET, DATA, 1, profile=profile, **FAST).chosen
-    assert {chosen[part] for part in ("schedule", "sigma_min", "solver")} == {"a single step leaves no choice"}
+    assert {chosen[part] for part in ("schedule", "sigma_min", "solver")} == {"one level or two leave no choice"}
     assert chosen["horizon"] == "by pilot"
+
+
+# Solvers and schedules
+
+
+def test_the_budget_chooses_the_solver_and_the_schedule(profile):
+    """At its horizon, no other of the usual combinations has a smaller budget."""
+    plan = fit(TARGET, DATA, 6, profile=profile, initialization="gaussian", criterion="nats", pilot_samples=32)
+    assert (plan.chosen["solver"], plan.chosen["schedule"]) == ("by budget", "by budget")
+    for solver in map(get_solver, ("dpm++2m", *SOLVERS)):
+        for kind in ("defect", *RIVALS):
+            last = plan.schedule.sigma_min
+            grid = build_schedule(kind, plan.profile, 6, plan.horizon, last, solver)
+            steps = discretization_error(plan.profile, grid, solver)
+            assert plan.budget.total <= Budget(plan.budget.initialization, steps).total * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("given", [{"solver": "deis"}, {"schedule": "rho"}, {"solver": "euler", "schedule": "tangent"}])
+@pytest.mark.parametrize("criterion", ["nats", "pilot"])
+def test_what_is_fixed_is_not_varied(profile, given, criterion):
+    plan = fit(
+        TARGET, DATA, 4, profile=profile, initialization="gaussian", criterion=criterion, pilot_samples=32, **given
+    )
+    for part, name in given.items():
+        assert {getattr(c, part) for c in plan.candidates} == {name}
+        assert plan.chosen[part] == "as asked"
+    if "solver" not in given and criterion == "pilot":
+        assert {c.solver for c in plan.candidates} == {"dpm++2m", *SOLVERS}
+
+
+@pytest.mark.parametrize("kind", ["defect", "corrector"])
+def test_the_exponent_is_that_of_the_length(profile, kind):
+    plan = fit(TARGET, DATA, 5, schedule=kind, exponent=3.0, horizon=4.0, sigma_min=0.1, solver="euler", **FAST)
+    expected = equidistribute(plan.profile.length(kind, 3.0), 5, 4.0, 0.1)
+    assert plan.schedule.sigmas == expected.sigmas
+    assert plan.schedule.sigmas != equidistribute(plan.profile.length(kind), 5, 4.0, 0.1).sigmas
+
+
+@pytest.mark.parametrize(
+    "given", [{"exponent": 2.0}, {"exponent": 2.0, "schedule": "rho"}, {"exponent": -1.0, "schedule": "defect"}]
+)
+def test_an_exponent_needs_a_measured_length(profile, given):
+    with pytest.raises(InputError, match="an exponent is"):
+        fit(TARGET, DATA, 4, profile=profile, **given)
+
+
+def test_a_profile_without_trajectories_falls_back_on_the_defect(profile):
+    grid = build_schedule("rho", profile, 4, 5.0, 0.1)
+    own = discretization_error(profile, grid, get_solver("deis"))
+    bare = replace(profile, trajectories=None)
+    assert discretization_error(bare, grid, get_solver("deis")) == discretization_error(profile, grid) != own
+    assert discretization_error(profile, grid, Heun()) == discretization_error(profile, grid)
+    np.testing.assert_array_equal(own, profile.trajectories.local_errors(grid, get_solver("deis")).mean(axis=0))
+    with pytest.raises(InputError, match="no trajectories"):
+        build_schedule("least_error", bare, 4, 5.0, 0.1)
+
+
+def test_two_evaluations_are_not_piloted_with_every_solver():
+    """One level above 0 besides the horizon: all solvers take the same step to it."""
+    plan = fit(TARGET, DATA, 2, **FAST)
+    assert {(c.solver, c.schedule) for c in plan.candidates} == {("dpm++2m", "defect")}
+    assert plan.chosen["solver"] == "one level or two leave no choice"
+    assert len({c.sigma_min for c in plan.candidates if c.horizon == plan.horizon}) > 1

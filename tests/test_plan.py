@@ -30,7 +30,7 @@ TARGET = gmm25()
 DATA = TARGET.sample(Noise(range(300)))
 LABELS = (DATA[:, 0] > 0).long()
 
-SAMPLE_OF_VERSION_1 = [[0.6986319422721863, 1.6946088075637817]]
+SAMPLE_OF_VERSION = {1: [[0.6986319422721863, 1.6946088075637817]], 2: [[0.2053869366645813, 1.9860341548919678]]}
 STARTS = {
     "isotropic": Isotropic((2,)),
     "gaussian": Gaussian.fit(DATA),
@@ -237,7 +237,7 @@ def test_explanation():
         "  discretization   0.01, 0.0033   (of Euler steps between these levels)",
         "  together         0.433   (square of the sum of the roots)",
         "",
-        "Decided by a pilot of 2 candidates (sliced Wasserstein to held-out data):",
+        "Decided by a pilot of 2 candidates (distance to held-out data):",
         "  0.0625  mixture at 1.5, corrector to 0.05, euler: E_init   -0.25, budget 0.333",
         "  0.2500  empirical at 2, rho to 0.1, dpm++2m: budget 0.1",
     ]
@@ -382,7 +382,7 @@ def put(*path_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("version", 3), "has version 3, and this headstart reads up to 2: upgrade it"),
+        (put("version", 4), "has version 4, and this headstart reads up to 3: upgrade it"),
         (put("version", 0), "damaged: version"),
         (put("version", "1"), "damaged: version"),
         (put("format", "other"), "is not a plan: plan.json does not say"),
@@ -415,12 +415,14 @@ def test_damaged_values_are_named(change, message, tmp_path):
         Plan.load(tmp_path / "plan")
 
 
-def test_a_plan_of_version_1_is_read_and_samples_as_it_did():
-    """Written by headstart 0.1.0, which drew this sample of it."""
-    plan = Plan.load(Path(__file__).parent / "plans" / "version-1")
-    assert (plan.nfe, plan.source, plan.novelty) == (3, "data", None)
+@pytest.mark.parametrize("version", SAMPLE_OF_VERSION)
+def test_a_plan_of_an_older_version_is_read_and_samples_as_it_did(version):
+    """Written by the headstart of its time, which drew this sample of it."""
+    plan = Plan.load(Path(__file__).parent / "plans" / f"version-{version}")
+    assert (plan.nfe, plan.source, plan.profile.trajectories) == (3, "data", None)
     assert all(math.isfinite(c.nats) for c in plan.candidates)
-    torch.testing.assert_close(plan.sample(gmm25(), seeds=[5]), torch.tensor(SAMPLE_OF_VERSION_1), rtol=0, atol=1e-5)
+    expected = torch.tensor(SAMPLE_OF_VERSION[version])
+    torch.testing.assert_close(plan.sample(gmm25(), seeds=[5]), expected, rtol=0, atol=1e-5)
 
 
 def test_a_number_that_overflows_is_not_finite(tmp_path):

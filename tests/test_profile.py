@@ -13,6 +13,7 @@ from headstart.denoiser import Counted, expand
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import Noise
 from headstart.profile import Profile
+from headstart.schedule import equidistribute
 from headstart.targets import Gaussian, bimodal, gmm25
 
 # Method.md 6.2: a, b, mmse at a, corrector cost from a to b with velocity b.
@@ -391,3 +392,92 @@ def test_what_removes_no_noise_is_refused():
     for fake in (lambda x, sigma: x, lambda x, sigma: 0 * x):
         with pytest.raises(DenoiserError, match="denoiser"):
             Profile.measure(fake, data)
+
+
+@pytest.mark.parametrize(("cost", "warp"), [("corrector", lambda s: np.log(1 + s**2)), ("defect", np.arctan)])
+def test_costs_in_marginal_units_lead_to_the_best_grids_of_a_gaussian(cost, warp):
+    """v^2 = sigma^2 + 1: equal steps of ln(1 + sigma^2) by the corrector cost, and of arctan sigma by the defect."""
+    target = Gaussian(torch.zeros(2).double(), torch.ones(2).double())
+    profile = measured(target, np.geomspace(40.0, 0.05, 300), n=3000, dtype=torch.float64)
+    length = replace(profile, sigma_data=1.0).length(cost, velocity="marginal")
+    grid = np.array(equidistribute(length, 8, 30.0, 0.1, final_zero=False).sigmas)
+    places = warp(grid)
+    np.testing.assert_allclose(np.diff(places), (places[-1] - places[0]) / 8, rtol=0.02)
+
+
+@pytest.mark.parametrize("cost", ["corrector", "defect"])
+def test_velocities_are_ratios_of_one_measurement(cost):
+    profile = measured(gmm25(), n=50)
+    ratio = (profile.sigmas[1:] ** 2 + profile.sigma_data**2) / profile.sigmas[1:] ** 2
+    lengths = [profile.length(cost, velocity=velocity) for velocity in ("sigma", "marginal")]
+    power = 1 if cost == "corrector" else -1
+    np.testing.assert_allclose(lengths[1].costs, lengths[0].costs * ratio**power)
+    own = profile.length(cost).costs
+    np.testing.assert_array_equal(own, lengths[0].costs if cost == "corrector" else lengths[1].costs)
+    assert profile.length(cost, exponent=3).exponent == 3
+    with pytest.raises(InputError, match="unknown velocity"):
+        profile.length(cost, velocity="fast")
+
+
+def test_as_many_samples_as_a_stated_error_takes():
+    target = gmm25()
+    data = target.sample(Noise(range(3000)))
+    errors, counts = [], []
+    for wanted in (0.2, 0.1):
+        profile = Profile.measure(target, data, relative_error=wanted, dtype=torch.float64)
+        counts.append(len(profile.losses))
+        assert len(profile.corrector) == len(profile.defect) == counts[-1]
+        errors.append(max(map(profile.relative_error, ("corrector", "defect"))))
+        before = Profile.measure(target, data, samples=counts[-1] // 2, cost_samples=counts[-1] // 2)
+        assert errors[-1] <= wanted < max(map(before.relative_error, ("corrector", "defect")))
+    assert counts[0] < counts[1] < 3000
+    assert [math.log2(count / 64) % 1 for count in counts] == [0, 0]
+
+
+def test_a_stated_error_that_the_data_cannot_reach_takes_them_all():
+    target = gmm25()
+    data = target.sample(Noise(range(150)))
+    profile = Profile.measure(target, data, relative_error=1e-3)
+    assert len(profile.losses) == 144  # whole blocks of 16
+    assert max(map(profile.relative_error, ("corrector", "defect"))) > 1e-3
+    assert len(Profile.measure(target, data, samples=100, relative_error=1e-3).losses) == 96
+    assert len(Profile.measure(target, data[:11], relative_error=1e-3).losses) == 11
+
+
+def test_measuring_in_rounds_measures_the_same():
+    target = gmm25()
+    data = target.sample(Noise(range(500)))
+    rounds = Profile.measure(target, data, relative_error=0.15, dtype=torch.float64)
+    count = len(rounds.losses)
+    assert count > 64
+    once = Profile.measure(target, data, samples=count, cost_samples=count, dtype=torch.float64)
+    for name in ("losses", "corrector", "defect"):
+        np.testing.assert_allclose(getattr(rounds, name), getattr(once, name), rtol=1e-6)
+    np.testing.assert_allclose(rounds.trajectories.products, once.trajectories.products, rtol=1e-6)
+    assert rounds.digest == once.digest
+    assert torch.equal(rounds.noise, once.noise)
+    assert rounds.with_samples(data).digest == rounds.digest
+
+
+@pytest.mark.parametrize("more", [{"relative_error": 0.0}, {"relative_error": 0.1, "cost_samples": 5}])
+def test_a_stated_error_stands_alone(more):
+    with pytest.raises(InputError, match="relative error"):
+        Profile.measure(gmm25(), gmm25().sample(Noise(range(50))), **more)
+
+
+def test_the_relative_error_is_that_of_repetitions():
+    """Of measurements with independent samples and noise: the mean along the length of a cost's relative spread."""
+    target, costs, said = gmm25(), [], []
+    data = target.sample(Noise(range(4000)))
+    for seed in range(25):
+        profile = Profile.measure(target, data, samples=150, cost_samples=150, seed=seed, dtype=torch.float64)
+        costs.append(profile.corrector.mean(axis=0))
+        said.append(profile.relative_error("corrector"))
+    mean, spread = np.mean(costs, axis=0), np.std(costs, axis=0, ddof=1)
+    elements = np.sqrt(mean)
+    assert np.mean(said) == pytest.approx(float((elements * spread / mean).sum() / elements.sum()), rel=0.15)
+
+
+def test_levels_far_apart_are_not_followed():
+    assert measured(gmm25(), np.array([4.0, 2.0, 1.0]), n=20).trajectories is None
+    assert measured(gmm25(), np.geomspace(4.0, 1.0, 5), n=20).trajectories is not None

@@ -56,6 +56,8 @@ __all__ = [
     "denoise",
     "expand",
     "guide",
+    "moved",
+    "rows_of",
 ]
 
 Prediction = Literal["x0", "epsilon", "score", "v", "flow"]
@@ -71,6 +73,16 @@ def expand(sigma: Tensor | float, x: Tensor) -> Tensor:
     """``sigma`` (a scalar or of shape (B,)) as a tensor that multiplies ``x`` (B, \\*S), in x's dtype and device."""
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     return s.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def moved(conditions: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    """The conditions with their tensors on a device."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
+
+
+def rows_of(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> dict[str, Any]:
+    """The conditions of some of ``count`` samples: tensors of that length are indexed, everything else is kept."""
+    return {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == count else v for k, v in conditions.items()}
 
 
 def denoise(denoiser: Denoiser, x: Tensor, sigma: float, **conditions: Any) -> Tensor:

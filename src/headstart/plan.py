@@ -27,20 +27,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from headstart.budget import Budget, Estimate
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, moved, rows_of
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization import INITIALIZATIONS, Initialization
 from headstart.metrics import Novelty
 from headstart.noise import Noise
-from headstart.profile import Profile, moved, rows_of
+from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.schedule import Schedule
-from headstart.solver import SOLVERS, Solver
+from headstart.solver import SOLVERS, Solver, is_linear
+from headstart.trajectory import Trajectories
 
 __all__ = ["Candidate", "Plan", "check_place"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Candidate:
         e_init: the start's error in nats, or None if it has no density.
         e_init_error: its standard error.
         nats: the whole budget: :math:`B_\\text{ODE}`, or J for "ddpm" and "euler-maruyama".
-        pilot: sliced Wasserstein distance of pilot samples to held-out data, or None if it was not piloted.
+        pilot: distance of pilot samples to held-out data (:class:`headstart.metrics.ViewReference`), or None if it was
+            not piloted.
         tail: logarithm of the start's far quantiles over those of the noised data; below 0, the start misses the tails.
         flat: whether its budget is as good as the best one of the chosen start, up to 5 % or the Monte-Carlo error.
         pilot_flat: whether the pilot cannot tell it from the chosen combination.
@@ -206,12 +208,18 @@ class Plan:
             f"Error budget, in nats over {math.prod(self.profile.shape)} dimensions:",
             f"  initialization   {'not known: the start has no density' if e_init is None else repr(e_init)}",
             f"  discretization   {', '.join(f'{k:.2g}' for k in self.budget.discretization) or 'none above 0'}"
-            "   (of Euler steps between these levels)",
+            f"   (of {self._steps_of} between these levels)",
             f"  together         {self.budget.total:.3g}   (square of the sum of the roots)",
         ]
         if e_init is not None and e_init.value < -2 * e_init.error:
             lines.append("  Below 0: at this horizon the start models the noised data better than the network does.")
         return lines
+
+    @property
+    def _steps_of(self) -> str:
+        """Whose steps the budget is of (:func:`headstart.budget.discretization_error`)."""
+        known = is_linear(self.solver) and self.profile.trajectories is not None
+        return "the solver's own steps" if known else "Euler steps"
 
     def _finding_lines(self) -> list[str]:
         lines = []
@@ -240,7 +248,7 @@ class Plan:
         compared = [c for c in self.candidates if c.pilot is not None]
         if not compared:
             return []
-        lines = [f"Decided by a pilot of {len(compared)} candidates (sliced Wasserstein to held-out data):"]
+        lines = [f"Decided by a pilot of {len(compared)} candidates (distance to held-out data):"]
         for c in sorted(compared, key=lambda c: c.pilot or 0.0)[:5]:
             start = "" if c.e_init is None else f"E_init {c.e_init:7.2f}, "
             lines.append(
@@ -311,6 +319,9 @@ class Plan:
         _, tensors = self.initialization.state()
         curves = {name: getattr(self.profile, name) for name in ("sigmas", "losses", "corrector", "defect")}
         stored = {f"initialization.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+        if self.profile.trajectories is not None:
+            curves["products"] = self.profile.trajectories.products
+            curves["spread"] = self.profile.trajectories.spread
         stored |= {f"profile.{name}": torch.from_numpy(curve.copy()) for name, curve in curves.items()}
         blob = safetensors.torch.save(stored)
         values = {**self.to_dict(), "tensors_sha256": hashlib.sha256(blob).hexdigest()}
@@ -386,14 +397,14 @@ def check_place(folder: Path) -> None:
 
 def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """The values of an older version's ``plan.json``, as those of this one."""
-    if values.get("version") != 1:
-        return values
-    candidates = [
-        {**{key: value for key, value in c.items() if key != "b_ode"}, "nats": c.get("b_ode")}
-        for c in values.get("candidates", [])
-    ]
-    added = {"version": VERSION, "source": "data", "start_cost": 0.0, "novelty": None}
-    return {**values, **added, "candidates": candidates}
+    version = values.get("version")
+    if version == 1:
+        candidates = [
+            {**{key: value for key, value in c.items() if key != "b_ode"}, "nats": c.get("b_ode")}
+            for c in values.get("candidates", [])
+        ]
+        values = {**values, "source": "data", "start_cost": 0.0, "novelty": None, "candidates": candidates}
+    return {**values, "version": VERSION} if version in (1, 2) else values
 
 
 def _finite(number: str) -> float:
@@ -411,7 +422,7 @@ class _Named(_Strict):
     name: str
     values: dict[str, Any] = {}
     sigmas: list[FiniteFloat] = []
-    parameters: dict[str, FiniteFloat] = {}
+    parameters: dict[str, FiniteFloat | list[list[FiniteFloat]]] = {}
 
 
 class _BudgetFile(_Strict):
@@ -427,10 +438,10 @@ class _ProfileFile(_Strict):
 
 
 class _PlanFile(_Strict):
-    """The schema of ``plan.json``, version 2."""
+    """The schema of ``plan.json``, version 3."""
 
     format: Literal["headstart-plan"]
-    version: Literal[2]
+    version: Literal[3]
     nfe: int
     initialization: _Named
     schedule: _Named
@@ -451,7 +462,8 @@ class _PlanFile(_Strict):
         def group(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-        curves = group("profile.")
+        curves = {name: tensor.numpy() for name, tensor in group("profile.").items()}
+        sigmas, followed = curves["sigmas"], "products" in curves
         budget = None
         if self.budget is not None:
             start = self.budget.initialization
@@ -469,14 +481,15 @@ class _PlanFile(_Strict):
             solver=SOLVERS[self.solver.name](**self.solver.parameters),
             budget=budget,
             profile=Profile(
-                sigmas=curves["sigmas"].numpy(),
-                losses=curves["losses"].numpy(),
-                corrector=curves["corrector"].numpy(),
-                defect=curves["defect"].numpy(),
+                sigmas=sigmas,
+                losses=curves["losses"],
+                corrector=curves["corrector"],
+                defect=curves["defect"],
                 sigma_data=self.profile.sigma_data,
                 shape=tuple(self.profile.shape),
                 seed=self.profile.seed,
                 digest=self.profile.digest,
+                trajectories=Trajectories(sigmas, curves["products"], curves["spread"]) if followed else None,
             ),
             candidates=tuple(self.candidates),
             criterion=self.criterion,

@@ -60,9 +60,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, moved, rows_of
 from headstart.errors import DataError, DenoiserError, InputError
-from headstart.profile import moved, rows_of
 from headstart.progress import Progress
 from headstart.schedule import Length
 

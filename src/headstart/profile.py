@@ -12,7 +12,8 @@ shared by all levels (common random numbers), and for neighbouring levels a > b:
 
 with the score :math:`s = (D - x) / \sigma^2` and one step F of the probability-flow ODE from a to b. The first is the
 paper's; the second is ours: it needs no Jacobian, and for an isotropic Gaussian of standard deviation :math:`\sigma_d`
-it is the Kullback-Leibler divergence that the Euler step adds, to leading order.
+it is the Kullback-Leibler divergence that the Euler step adds, to leading order. The samples of the costs are also led
+down the ODE from their highest level, for what other solvers err by (:mod:`headstart.trajectory`).
 
 References:
     Williams et al., *Score-Optimal Diffusion Schedules*, NeurIPS 2024, arXiv 2412.07877, Equations 13 to 15 (corrector
@@ -24,24 +25,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, moved, rows_of
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
+from headstart.trajectory import Trajectories
 
-__all__ = ["Profile", "moved", "rows_of"]
+__all__ = ["Profile", "Velocity"]
 
 Curve = NDArray[np.float64]
 
 #: The grid of levels by default, in units of the data's standard deviation; it holds EDM's 80 for images.
 HIGHEST, LOWEST, LEVELS = 200.0, 0.02, 64
+
+#: Levels farther apart than this ratio make no fine solution of the ODE: no trajectories are followed on them.
+FINE = 1.5
+
+#: The samples that a measurement to a stated error begins with; it doubles them until the error is reached.
+FEWEST = 64
+
+#: :math:`v` of a cost: the noise level, or the standard deviation of the noised data.
+Velocity = Literal["sigma", "marginal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +70,7 @@ class Profile:
         digest: identifies the samples.
         samples: the M clean samples, or None for a profile that was loaded: they are data, and not saved.
         label: their classes, or None.
+        trajectories: fine solutions of the ODE, or None where the levels are too far apart for any.
     """
 
     sigmas: Curve
@@ -71,6 +83,7 @@ class Profile:
     digest: str = ""
     samples: Tensor | None = None
     label: Tensor | None = None
+    trajectories: Trajectories | None = None
 
     @classmethod
     def measure(
@@ -81,6 +94,7 @@ class Profile:
         sigmas: Curve | None = None,
         samples: int | None = None,
         cost_samples: int | None = None,
+        relative_error: float | None = None,
         conditions: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -88,7 +102,7 @@ class Profile:
         batch_size: int = 256,
         progress: Progress | None = None,
     ) -> Profile:
-        """One pass: G evaluations a sample for the loss, and 2 G more for the costs.
+        """One pass: G evaluations a sample for the loss, and 3 G more for the costs and the trajectory.
 
         Arguments:
             denoiser: the network.
@@ -98,6 +112,9 @@ class Profile:
             samples: how many samples the loss is measured on, at most N; by default 192 in many dimensions, and up to
                 4,096 in few, where each tells less.
             cost_samples: how many of them the costs are measured on; a third of them by default.
+            relative_error: take as many samples as it needs for both costs to be known to this
+                :meth:`relative_error`, or all there are, at most ``samples`` if that is given; costs are then measured
+                on every sample.
             conditions: handed to the denoiser; tensors of length N go with the data.
             seed: of the choice of samples and of the noise.
             device: where the denoiser works.
@@ -121,6 +138,13 @@ class Profile:
         decreasing = sigmas.ndim == 1 and len(sigmas) >= 3 and (np.diff(sigmas) < 0).all()
         if not decreasing or not np.isfinite(sigmas).all() or sigmas[-1] <= 0:
             raise InputError("a profile needs at least three finite levels, strictly decreasing and above 0")
+        if relative_error is not None:
+            if not relative_error > 0 or cost_samples is not None:
+                raise InputError(
+                    f"a relative error is above 0, and stands in place of cost_samples: got {relative_error} "
+                    f"and cost_samples={cost_samples}"
+                )
+            samples = cost_samples = min(len(data), samples or len(data))
         samples = max(192, min(4096, 2**17 // data[0].numel())) if samples is None else samples
         cost_samples = max(2, min(samples, len(data)) // 3) if cost_samples is None else cost_samples
         if samples < 2 or cost_samples < 2 or batch_size < 1:
@@ -129,35 +153,44 @@ class Profile:
                 f"cost_samples={cost_samples} and batch_size={batch_size}"
             )
 
+        bar = progress or Progress()
         x0, given = _drawn(data, conditions, samples, seed)
-        eps = _noise_like(x0, seed)
-        starts = range(0, len(x0), batch_size)
-        rows: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in starts]
-        for level, a in (progress or Progress()).track(list(enumerate(sigmas)), "measuring the network"):
-            b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
-            for row, i in zip(rows, starts, strict=True):
-                part = slice(i, i + batch_size)
-                conds = moved(rows_of(given, part, len(x0)), device)
-                costed = min(cost_samples - i, batch_size)
-                loss, costs = _measure_level(
-                    denoiser,
-                    x0[part].to(device, dtype),
-                    eps[part].to(device, dtype),
-                    float(a),
-                    b,
-                    sigma_data,
-                    costed,
-                    conds,
-                )
-                row[0].append(loss)
-                if costs is not None:
-                    row[1].append(costs[0])
-                    row[2].append(costs[1])
-        losses, corrector, defect = (
-            torch.cat([torch.stack(row[k], 1) for row in rows if row[k]]).numpy() for k in range(3)
-        )
-        share = sigmas[-1] ** 2 / (sigmas[-1] ** 2 + sigma_data**2)
-        _check_denoises(losses.mean(axis=0), corrector, defect, x0[0].numel() * sigma_data**2, share)
+        found = [np.empty((0, len(sigmas))), *(np.empty((0, len(sigmas) - 1)) for _ in range(2))]
+        for count in [len(x0)] if relative_error is None else _doubling(len(x0)):
+            done, eps = len(found[0]), _noise_like(x0[:count], seed)
+            measured = _measure_rows(
+                denoiser,
+                x0[done:count],
+                eps[done:],
+                sigmas,
+                sigma_data,
+                cost_samples - done,
+                rows_of(given, slice(done, count), len(x0)),
+                device,
+                dtype,
+                batch_size,
+                bar,
+            )
+            found = [np.concatenate(parts) for parts in zip(found, measured, strict=True)]
+            losses, corrector, defect = found
+            share = sigmas[-1] ** 2 / (sigmas[-1] ** 2 + sigma_data**2)
+            _check_denoises(losses.mean(axis=0), corrector, defect, x0[0].numel() * sigma_data**2, share)
+            worst = max(_relative_error(corrector, 2), _relative_error(defect, 4))
+            if relative_error is not None and worst <= relative_error:
+                break
+        x0, given, followed = x0[:count], rows_of(given, slice(0, count), len(x0)), len(defect)
+        trajectories = None
+        if (sigmas[:-1] < FINE * sigmas[1:]).all():
+            trajectories = Trajectories.measure(
+                denoiser,
+                x0[:followed] + float(sigmas[0]) * eps[:followed],
+                sigmas,
+                rows_of(given, slice(0, followed), len(x0)),
+                device=device,
+                dtype=dtype,
+                batch_size=batch_size,
+                progress=bar,
+            )
         return cls(
             sigmas=sigmas,
             losses=losses,
@@ -169,6 +202,7 @@ class Profile:
             digest=_digest(x0, _labels(given, len(x0))),
             samples=x0,
             label=_labels(given, len(x0)),
+            trajectories=trajectories,
         )
 
     def with_samples(self, data: Tensor, conditions: Mapping[str, Any] | None = None) -> Profile:
@@ -202,17 +236,44 @@ class Profile:
         """The standard error of :attr:`loss`."""
         return np.asarray(self.losses.std(axis=0, ddof=1) / np.sqrt(len(self.losses)))
 
-    def length(self, cost: str) -> Length:
-        """The length by the "corrector" cost (order 2) or the "defect" cost (order 4).
+    def length(self, cost: str, exponent: float | None = None, velocity: Velocity | None = None) -> Length:
+        """The length by the "corrector" cost or the "defect" cost.
+
+        Arguments:
+            cost: which one.
+            exponent: the power of the step that it is taken to grow as; its order by default, 2 and 4.
+            velocity: whether it is in units of the noise level, "sigma", as the paper's corrector cost and ours by
+                default, or of the noised data's standard deviation, "marginal", as the defect by default.
+
+        Raises:
+            InputError: if the cost or the velocity is unknown.
+        """
+        costs, order, own = self._costs(cost)
+        if velocity not in (None, *get_args(Velocity)):
+            raise InputError(f"unknown velocity {velocity!r}: expected 'sigma' or 'marginal'")
+        ratio = 1 + (self.sigma_data / self.sigmas[1:]) ** 2
+        scale = {"sigma": 0, "marginal": 1}
+        power = scale[velocity or own] - scale[own]
+        # The corrector cost has the squared velocity as a factor, and the defect is over it.
+        scaled = costs.mean(axis=0) * ratio ** (power if cost == "corrector" else -power)
+        return Length(self.sigmas, scaled, order if exponent is None else exponent)
+
+    def relative_error(self, cost: str) -> float:
+        """The standard error of a step's cost over the cost, averaged along the length.
 
         Raises:
             InputError: if the cost is unknown.
         """
-        if cost not in ("corrector", "defect"):
-            raise InputError(f"unknown cost {cost!r}: a profile has 'corrector' and 'defect'")
+        costs, order, _ = self._costs(cost)
+        return _relative_error(costs, order)
+
+    def _costs(self, cost: str) -> tuple[Curve, int, Velocity]:
+        """A cost of each sample, its order, and its velocity."""
         if cost == "corrector":
-            return Length(self.sigmas, self.corrector.mean(axis=0), 2)
-        return Length(self.sigmas, self.defect.mean(axis=0), 4)
+            return self.corrector, 2, "sigma"
+        if cost == "defect":
+            return self.defect, 4, "marginal"
+        raise InputError(f"unknown cost {cost!r}: a profile has 'corrector' and 'defect'")
 
     def information(self, sigma: float) -> Curve:
         r"""What the network says noised data tell of clean data, :math:`\int_\sigma^\infty s^{-3}\, l(s)\, ds` nats,
@@ -246,6 +307,56 @@ class Profile:
             f"Profile({len(self.losses)} samples of shape {self.shape} at {len(self.sigmas)} levels, "
             f"{self.sigmas[0]:.4g} to {self.sigmas[-1]:.4g}; sigma_data {self.sigma_data:.4g})"
         )
+
+
+def _doubling(most: int) -> list[int]:
+    """How many samples a measurement to a stated error looks at: 64, 128, ... and all of them.
+
+    In whole blocks of 16, whose noise is the same whatever is drawn after them.
+    """
+    whole = most - most % 16 if most > 16 else most
+    return [*(FEWEST * 2**i for i in range(whole.bit_length()) if FEWEST * 2**i < whole), whole]
+
+
+def _relative_error(costs: Curve, order: int) -> float:
+    mean = np.maximum(costs.mean(axis=0), 1e-300)
+    error = costs.std(axis=0, ddof=1) / np.sqrt(len(costs))
+    elements = mean ** (1 / order)
+    return float((elements * error / mean).sum() / elements.sum())
+
+
+def _measure_rows(
+    denoiser: Denoiser,
+    x0: Tensor,
+    eps: Tensor,
+    sigmas: Curve,
+    sigma_data: float,
+    costed: int,
+    conditions: Mapping[str, Any],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    batch_size: int,
+    progress: Progress,
+) -> tuple[Curve, Curve, Curve]:
+    """Losses of some samples at all levels, and both costs of the first ``costed`` of them."""
+    starts = range(0, len(x0), batch_size)
+    rows: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in starts]
+    for level, a in progress.track(list(enumerate(sigmas)), "measuring the network"):
+        b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
+        for row, i in zip(rows, starts, strict=True):
+            part = slice(i, i + batch_size)
+            given = moved(rows_of(conditions, part, len(x0)), device)
+            x, noise = x0[part].to(device, dtype), eps[part].to(device, dtype)
+            own = min(costed - i, batch_size)
+            loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given)
+            row[0].append(loss)
+            if costs is not None:
+                row[1].append(costs[0])
+                row[2].append(costs[1])
+    losses, corrector, defect = (
+        torch.cat([torch.stack(row[k], 1) for row in rows if row[k]]).numpy() for k in range(3)
+    )
+    return losses, corrector, defect
 
 
 @torch.no_grad()
@@ -323,13 +434,3 @@ def _logarithmic_mean(a: Curve, b: Curve) -> Curve:
     near = np.abs(gap) < 1e-6
     ratio = np.where(near, 1 + gap / 2, np.expm1(np.where(near, 1.0, gap)) / np.where(near, 1.0, gap))
     return np.asarray(np.exp(a) * ratio)
-
-
-def moved(conditions: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """The conditions with their tensors on a device."""
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
-
-
-def rows_of(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> dict[str, Any]:
-    """The conditions of some of ``count`` samples: tensors of that length are indexed, everything else is kept."""
-    return {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == count else v for k, v in conditions.items()}

@@ -7,8 +7,6 @@ figure is good to 0.01 nat or a tenth. Here the expectation is a quadrature.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -22,12 +20,12 @@ from headstart.budget import (
     invert_euler,
     path_objective,
 )
-from headstart.budget.path import losses_at
 from headstart.initialization import Gaussian, Isotropic
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise
+from headstart.predictor import predictor_lengths
 from headstart.profile import Profile
-from headstart.schedule import Length, Schedule, equidistribute
+from headstart.schedule import Length, Schedule, ShortestPaths, equidistribute
 from headstart.targets import gmm25
 
 SIGMA_MIN = 0.02
@@ -76,21 +74,6 @@ def divergences(grid: Schedule) -> dict[str, float]:
     return {name: float(MASS @ (common - start.log_prob(before, grid.horizon))) for name, start in starts.items()}
 
 
-def predictor_costs(x0: Tensor, eps: Tensor, sigmas: np.ndarray) -> np.ndarray:
-    """b^2 E|s_b(F(x)) - J^-T (s_a(x) - grad log det J)|^2 with all Jacobians exact, between neighbouring levels."""
-    costs = []
-    for a, b in itertools.pairwise(sigmas):
-        x = (x0 + a * eps).requires_grad_()
-        clean = LAW(x, a)
-        rows = [torch.autograd.grad(clean[:, j].sum(), x, create_graph=True)[0] for j in range(2)]
-        jacobian = (b / a) * torch.eye(2) + (1 - b / a) * torch.stack(rows, 1)
-        (slope,) = torch.autograd.grad(jacobian.logdet().sum(), x)
-        image = ((b / a) * x + (1 - b / a) * clean).detach()
-        pushed = torch.linalg.solve(jacobian.detach().mT, LAW.score(x.detach(), a) - slope)
-        costs.append(float(b**2 * (LAW.score(image, b) - pushed).square().sum(1).mean()))
-    return np.array(costs)
-
-
 @pytest.fixture(scope="module")
 def profile() -> Profile:
     data = LAW.sample(Noise(range(1500)))
@@ -103,7 +86,7 @@ def profile() -> Profile:
 def predictor(profile: Profile) -> Length:
     sigmas = np.geomspace(80.0, SIGMA_MIN, 130)
     assert profile.samples is not None
-    return Length(sigmas, predictor_costs(profile.samples[:700].double(), profile.noise[:700].double(), sigmas), 4)
+    return predictor_lengths(LAW, profile.samples[:700], sigmas, dtype=torch.float64, batch_size=700)
 
 
 def grid(length: Length, steps: int, horizon: float) -> Schedule:
@@ -164,25 +147,6 @@ def test_the_ode_budget_picks_the_best_horizon_within_one_node(profile: Profile,
     assert abs(int(np.argmin(budgets(profile, steps))) - HORIZONS.index(best)) <= 1
 
 
-def best_path(profile: Profile, horizon: float, steps: int, nodes: int = 60) -> Schedule:
-    """The grid whose "em" steps cost a path the least, among nodes: by dynamic programming."""
-    sigmas = np.geomspace(horizon, SIGMA_MIN, nodes)
-    costs = np.full((nodes, nodes), np.inf)
-    for i, a in enumerate(sigmas[:-1]):
-        b = sigmas[i + 1 :]
-        r, du = (b / a) ** 2, b**-2.0 - a**-2.0
-        costs[i, i + 1 :] = 0.5 * r * du * losses_at(profile, a).mean() - (1 - r) - np.log(r)
-    value, back = np.where(np.arange(nodes) == nodes - 1, 0.0, np.inf), []
-    for _ in range(steps):
-        total = costs + value
-        back.append(total.argmin(axis=1))
-        value = total.min(axis=1)
-    way = [0]
-    for choice in reversed(back):
-        way.append(int(choice[way[-1]]))
-    return Schedule(sigmas[way])
-
-
 @pytest.mark.parametrize(
     ("start", "steps", "best"),
     [(MATCHED, 5, 0.8), (MATCHED, 20, 1.2), (Isotropic((2,)), 5, 2.0), (Isotropic((2,)), 20, 3.0)],
@@ -192,5 +156,7 @@ def test_the_path_picks_the_best_horizon_within_one_node(
     profile: Profile, start: Gaussian | Isotropic, steps: int, best: float
 ) -> None:
     """Of Euler and Maruyama's method, each horizon on its own best grid."""
-    values = [path_objective(profile, start, best_path(profile, h, steps), "em").value for h in HORIZONS]
+    programme = ShortestPaths.of(profile.sigmas, profile.loss, 2, steps, "em")
+    grids = [programme.schedule(steps, horizon, final_zero=False) for horizon in HORIZONS]
+    values = [path_objective(profile, start, schedule, "em").value for schedule in grids]
     assert abs(int(np.argmin(values)) - HORIZONS.index(best)) <= 1

@@ -57,6 +57,7 @@ def test_the_examples_are_accepted(module: Any, run: Run, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "headstart.demo", SimpleNamespace(run=lambda out, **options: RESULTS))
     monkeypatch.setattr("headstart.data.load_data", raises(DataError("no data here")))
+    monkeypatch.setattr("headstart.choose.fit", raises(DataError("no data here")))
     for example in module.EXAMPLES:
         done = run(*example.split()[1:])
         assert "Usage" not in done.err

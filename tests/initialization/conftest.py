@@ -19,6 +19,7 @@ from headstart.initialization import (
     Mixture,
     Shifted,
     Subspace,
+    Teleportation,
 )
 from headstart.initialization.student import Elliptical, Independent, StudentT
 
@@ -68,12 +69,19 @@ def dense_law(start: Initialization, sigma: float, label: int | None = None) -> 
         points = start.data.flatten(1).double()[kept]
         n = len(points)
         return Law(torch.full((n,), 1 / n, dtype=Double), points, (sigma**2 * eye).expand(n, d, d))
-    assert isinstance(start, (Gaussian, Mixture))
+    assert isinstance(start, (Gaussian, Mixture, Teleportation))
     u, k = start.subspace.basis, len(start.subspace.variances)
     rest = start.subspace.residual * (eye - u @ u.T)
     if isinstance(start, Gaussian):
         covariance = u @ start.subspace.variances.diag() @ u.T + rest + sigma**2 * eye
         return Law(torch.ones(1, dtype=Double), start.subspace.mean[None], covariance[None])
+    if isinstance(start, Teleportation):
+        values, vectors = torch.linalg.eigh(u @ start.subspace.variances.diag() @ u.T + rest)
+        far = start.sigma_max**2
+        shares = (values + sigma**2) / (values + far)
+        pulled = vectors @ (shares.sqrt() * (start.subspace.mean @ vectors))
+        covariances = vectors @ (far * shares).diag() @ vectors.T
+        return Law(torch.ones(1, dtype=Double), (start.subspace.mean - pulled)[None], covariances[None])
     m = start.means.shape[1]
     inner = start.eigenvectors @ torch.diag_embed(start.eigenvalues) @ start.eigenvectors.mT
     minor = u[:, m:] @ start.subspace.variances[m:].diag() @ u[:, m:].T if m < k else torch.zeros_like(eye)
@@ -118,6 +126,7 @@ def every_start(shape: tuple[int, ...]) -> dict[str, Initialization]:
         "diagonal": Diagonal(shape, random(d, seed=1), random(d, seed=2).square()),
         "gaussian": Gaussian(shape, subspace(d, d)),
         "gaussian in a subspace": Gaussian(shape, subspace(d, d - 2)),
+        "teleportation": Teleportation(shape, subspace(d, d - 2), sigma_max=1e7),
         "mixture": mixture(shape, d, d),
         "mixture of leading directions": mixture(shape, d, 2),
         "mixture in a subspace": mixture(shape, d - 1, 2, owners=None),

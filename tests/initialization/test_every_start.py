@@ -292,6 +292,7 @@ def test_families_are_listed_by_name_and_only_noised_data_are_an_oracle() -> Non
         "isotropic": False,
         "shifted": False,
         "diagonal": False,
+        "teleportation": False,
         "gaussian": False,
         "mixture": False,
         "student-t": False,

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, moved, rows_of
 from headstart.errors import DataError, InputError
 from headstart.noise import Noise
-from headstart.profile import moved, rows_of
 from headstart.progress import Progress
 from headstart.schedule import rho_grid
 from headstart.solver import Heun

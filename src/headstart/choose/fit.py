@@ -6,7 +6,8 @@
    which nats do not see, without calling the network. Where a Gaussian misses the tails of the data, a Student-t is
    fitted too.
 4. A pilot draws a few hundred samples for each of a handful of combinations and compares them with the held-out data
-   by sliced Wasserstein distance (:mod:`headstart.choose.pilot`). Where it cannot tell two apart, the budget decides.
+   in several views (:mod:`headstart.choose.pilot`). Where it cannot tell two apart, the one whose start errs less is
+   taken.
 
 Without a pilot (``criterion="nats"``) the budget decides alone, and among equals the largest horizon is taken: there
 the start has the least to know.
@@ -25,21 +26,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.choose.data import OWN_SAMPLES, dataset_of, hold_out, own_samples
-from headstart.choose.levels import check_kind, horizon_range, measured_levels
+from headstart.choose.learn import learn
+from headstart.choose.levels import DISTILLED, MEASURED, Asked, check_kind, horizon_range, measured_levels
 from headstart.choose.pilot import Pilot, decide, even
-from headstart.choose.screen import GROUPS, Option, Tails, admissible, contenders, flat, reaches, screen, smallest
+from headstart.choose.screen import (
+    GROUPS,
+    Option,
+    Tails,
+    admissible,
+    combined,
+    contenders,
+    flat,
+    least,
+    reaches,
+    screen,
+    smallest,
+)
 from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, moved, rows_of
 from headstart.errors import InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
 from headstart.metrics.novelty import BLOCKS
 from headstart.plan import Candidate, Plan
-from headstart.profile import Profile, moved, rows_of
+from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
-from headstart.solver import Solver, get_solver
+from headstart.solver import Solver, get_solver, is_linear
 from headstart.unimodality import unimodal_horizon
 
 __all__ = ["fit"]
@@ -70,6 +84,7 @@ def fit(
     schedule: str | Schedule | None = None,
     solver: str | Solver | None = None,
     sigma_min: float | None = None,
+    exponent: float | None = None,
     sigma_max: float | None = None,
     criterion: Literal["pilot", "nats"] = "pilot",
     pilot_samples: int = 256,
@@ -99,12 +114,18 @@ def fit(
         initialization: the name of a family, a fitted start, or a list of these to choose from; "isotropic", "gaussian"
             and "mixture" by default, and "student-t" where a Gaussian misses the tails of the data.
         training: how "flow" and "autoregressive" are trained.
-        schedule: "defect", "corrector", "rho", "log_linear" or "tangent", or a schedule.
-        solver: the name of a solver, or a solver; "dpm++2m" and "euler" are tried by default.
+        schedule: a schedule, or the name of a kind: "defect", "corrector", "least_error" (of the solver, by
+            :mod:`headstart.trajectory`), "rho", "log_linear", "cosine", "linear_vp" or "tangent", of which "defect",
+            "corrector", "rho", "tangent" and "least_error" are tried by default; or "distilled", to go on from the best
+            of these and learn levels and coefficients (:mod:`headstart.distill`).
+        solver: the name of a solver, or a solver; "dpm++2m", "dpm++3m", "unipc", "deis" and "euler" are tried by
+            default.
         sigma_min: the last level above 0.
+        exponent: of the length that the levels are cut from, for "defect" and "corrector"; their orders, 4 and 2, by
+            default.
         sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
-        criterion: "pilot" decides by the sliced Wasserstein distance of pilot samples to held-out data, "nats" by the
-            budget.
+        criterion: "pilot" decides by the distance of pilot samples to held-out data
+            (:class:`headstart.metrics.ViewReference`), "nats" by the budget.
         pilot_samples: samples of each pilot, and of the novelty test.
         seed: of the held-out share, of fitting, of measuring and of the pilot (whose samples are never those of
             another seed).
@@ -120,13 +141,26 @@ def fit(
     """
     began = time.perf_counter()
     bar = progress or Progress()
-    method = get_solver(solver or "dpm++2m")
+    asked = Asked(
+        schedule=None if schedule == DISTILLED else schedule,
+        solver=None if solver is None else get_solver(solver),
+        sigma_min=sigma_min,
+        exponent=exponent,
+    )
+    method = asked.solvers()[0]
     if isinstance(horizon, str) and horizon != "unimodal":
         raise InputError(f"unknown horizon {horizon!r}: expected a number above 0, or 'unimodal'")
     nfe = _affordable(nfe, method, schedule, None if isinstance(horizon, str) else horizon)
     for name, level in (("horizon", horizon), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
         if isinstance(level, (int, float)) and not (0 < level < math.inf or (name == "sigma_max" and level > 0)):
             raise InputError(f"{name} is {level}: it must be above 0 and finite")
+    if exponent is not None and (schedule not in MEASURED or not 0 < exponent < math.inf):
+        raise InputError(
+            f"an exponent is finite, above 0 and for a schedule cut from a measured length ({', '.join(MEASURED)}): "
+            f"got {exponent} for {schedule or 'no schedule in particular'}"
+        )
+    if schedule == DISTILLED and not all(is_linear(each) for each in asked.solvers()):
+        raise InputError(f"a distilled schedule needs a solver of the ODE with one evaluation a step: not {method!r}")
     if isinstance(schedule, Schedule) and (horizon == "unimodal" or sigma_min is not None):
         raise InputError(f"{schedule!r} has its horizon and its last level: neither can be asked for beside it")
     if batch_size < 1 or not 0 <= seed < 2**28:
@@ -159,6 +193,7 @@ def fit(
     by_rule = horizon == "unimodal"
     if isinstance(horizon, str):
         horizon = _unimodal(training_data, seed, bar)
+    asked = replace(asked, horizon=horizon)
 
     if profile is None:
         fixed = [*(schedule.sigmas if isinstance(schedule, Schedule) else ()), horizon, sigma_min]
@@ -197,7 +232,7 @@ def fit(
             device=device,
         )
         costs = {id(start): cost(start) for start in starts if not start.closed_form}
-        return screen(profile, starts, costs, method, nfe, horizon, schedule, sigma_min)
+        return screen(profile, starts, costs, nfe, asked)
 
     tails = Tails(held_data, None if classes is None else classes[held_out], seed, device, batch_size)
     options = screened(initialization)
@@ -215,30 +250,41 @@ def fit(
         "solver": solver is not None,
     }
     pilot = Pilot(denoiser, held_data, held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar)
-    piloted: list[Option] = []
+    looked_at: list[Option] = []
     if criterion == "nats":
-        best = smallest(contenders(options, tails))
-    elif all(settled.values()):
+        looked_at = [least(combined(profile, option, asked)) for option in contenders(options, tails)]
+        best = smallest(looked_at)
+    elif all(settled.values()) and schedule != DISTILLED:
         best = tails(options[0])
     else:
-        best, piloted = decide(pilot, options, tails, schedule, solver, sigma_min)
+        best, looked_at = decide(pilot, options, tails, asked)
+    learned = None
+    if schedule == DISTILLED:
+        best, more, learned = learn(pilot, best, options, tails, asked, x, held_out, given)
+        looked_at += more
     start_cost = cost(best.start)
     tested = None
     if len(training_data) >= BLOCKS and len(held_data) >= 2 * BLOCKS:
         tested = novelty(pilot.samples(best), training_data[:TESTED], held_data, seed=seed, progress=bar)
     how = dict.fromkeys(settled, {"pilot": "by pilot", "nats": "by budget"}[criterion])
     if criterion == "nats":
-        how |= dict.fromkeys(("schedule", "sigma_min", "solver"), "by default")
+        how["sigma_min"] = "by default"
+    if best.schedule.steps <= 2:
+        how |= dict.fromkeys(("schedule", "solver"), "one level or two leave no choice")
     if best.schedule.steps == 1:
-        how |= dict.fromkeys(("schedule", "sigma_min", "solver"), "a single step leaves no choice")
-    chosen = {part: "as asked" if asked else how[part] for part, asked in settled.items()}
+        how["sigma_min"] = how["schedule"]
+    chosen = {part: "as asked" if fixed else how[part] for part, fixed in settled.items()}
+    if learned is not None:
+        chosen["schedule"] = learned
+    if best.kind == DISTILLED and learned is not None:
+        chosen |= dict.fromkeys(("sigma_min", "solver"), learned)
     return Plan(
         initialization=best.start,
         schedule=best.schedule,
         solver=best.solver,
         budget=best.budget,
         profile=profile,
-        candidates=_records(options, piloted, best, tails),
+        candidates=_records(options, looked_at, best, tails),
         criterion=criterion,
         chosen=chosen | ({"horizon": "by the unimodality rule"} if by_rule else {}),
         seed=seed,
@@ -260,7 +306,7 @@ def _affordable(nfe: int | None, solver: Solver, schedule: str | Schedule | None
         if horizon is not None and horizon != schedule.horizon:
             raise InputError(f"the horizon is {horizon:.6g}, and the schedule starts at {schedule.horizon:.6g}")
         return cost
-    if schedule is not None:
+    if schedule is not None and schedule != DISTILLED:
         check_kind(schedule)
     return solver.nfe(rho_grid(solver.steps_for(4 if nfe is None else nfe), 2.0, 1.0))
 
@@ -320,12 +366,13 @@ def _distance(option: Option, options: Sequence[Option]) -> float:
     return abs(math.log(option.schedule.horizon / shortest))
 
 
-def _records(options: Sequence[Option], piloted: Sequence[Option], best: Option, tails: Tails) -> tuple[Candidate, ...]:
+def _records(
+    options: Sequence[Option], looked_at: Sequence[Option], best: Option, tails: Tails
+) -> tuple[Candidate, ...]:
     """All that was looked at, screened first, with what cannot be told from the best of it."""
-    again = {(id(o.start), id(o.schedule), id(o.solver)): o for o in piloted}
-    screened = [again.pop((id(o.start), id(o.schedule), id(o.solver)), o) for o in options]
-    screened = [replace(o, tail=tails.known.get((id(o.start), o.schedule.horizon))) for o in screened]
-    every = [*screened, *again.values()]
-    same = [option for option in screened if option.start is best.start]
-    level = {id(option) for option in flat(same, min(same, key=lambda option: option.nats.value))}
+    again = {(id(o.start), o.schedule, o.solver): o for o in looked_at}
+    screened = [again.pop((id(o.start), o.schedule, o.solver), o) for o in options]
+    every = [replace(o, tail=tails.known.get((id(o.start), o.schedule.horizon))) for o in (*screened, *again.values())]
+    same = [option for option in every if option.start is best.start]
+    level = {id(option) for option in flat(same, least(same))}
     return tuple(option.record(id(option) in level, even(option, best)) for option in every)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,13 +11,18 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.initialization.subspace import moments
-from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile
-from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid, tangent
+from headstart.profile import FINE, HIGHEST, LEVELS, LOWEST, Profile
+from headstart.schedule import Schedule, cosine, equidistribute, linear_vp, log_linear, rho_grid, tangent
+from headstart.solver import DPMSolverPP2M, Solver, get_solver, is_linear
 
 __all__ = [
+    "DISTILLED",
+    "MEASURED",
     "RIVALS",
     "SCHEDULES",
     "SIGMA_MINS",
+    "SOLVERS",
+    "Asked",
     "build_schedule",
     "check_kind",
     "horizon_range",
@@ -25,22 +31,84 @@ __all__ = [
     "usual_last",
 ]
 
-#: The kinds of schedule that can be asked for by name.
-SCHEDULES = ("defect", "corrector", "rho", "log_linear", "tangent")
+#: The kinds of schedule that can be asked for by name, and what is one of them with levels and coefficients learned.
+SCHEDULES = ("defect", "corrector", "least_error", "rho", "log_linear", "cosine", "linear_vp", "tangent")
+DISTILLED = "distilled"
 
-#: Those that the pilot holds against the "defect" schedule.
-RIVALS = ("corrector", "rho")
+#: Those that are cut from a measured length.
+MEASURED = ("defect", "corrector")
+
+#: Those made by hand.
+CLASSIC: Mapping[str, Callable[[int, float, float], Schedule]] = {
+    "rho": rho_grid,
+    "log_linear": log_linear,
+    "cosine": cosine,
+    "linear_vp": linear_vp,
+}
+
+#: The kinds that are held against the "defect" schedule, and the solvers against DPM-Solver++(2M).
+RIVALS = ("corrector", "rho", "tangent", "least_error")
+SOLVERS = ("dpm++3m", "unipc", "deis", "euler")
 
 #: Horizons that are looked at, in units of the data's standard deviation: from where the data are hardly hidden to far
 #: out.
 HORIZONS = (*np.geomspace(0.35, 25.0, 16), 190.0)
 
 #: Last levels above 0 that are looked at, in the same units: with few evaluations, finer detail is not worth a step.
-SIGMA_MINS = (0.05, 0.12)
+SIGMA_MINS = (0.05, 0.12, 0.2)
 
 
-def build_schedule(kind: str, profile: Profile, steps: int, horizon: float, sigma_min: float) -> Schedule:
+@dataclass(frozen=True)
+class Asked:
+    """What the user fixed; None is chosen.
+
+    Attributes:
+        horizon: sigma_T.
+        schedule: a schedule or the name of its kind.
+        solver: the solver.
+        sigma_min: the last level above 0.
+        exponent: of the length that a measured schedule is cut from.
+    """
+
+    horizon: float | None = None
+    schedule: str | Schedule | None = None
+    solver: Solver | None = None
+    sigma_min: float | None = None
+    exponent: float | None = None
+
+    def kinds(self, solver: Solver, profile: Profile) -> tuple[str, ...]:
+        """The kinds of schedule to look at with a solver, the first one first."""
+        if isinstance(self.schedule, Schedule):
+            return ()
+        if self.schedule is not None:
+            return (self.schedule,)
+        followed = is_linear(solver) and profile.trajectories is not None
+        return tuple(kind for kind in ("defect", *RIVALS) if kind != "least_error" or followed)
+
+    def solvers(self) -> tuple[Solver, ...]:
+        """The solvers to look at, the first one first."""
+        return tuple(map(get_solver, ("dpm++2m", *SOLVERS))) if self.solver is None else (self.solver,)
+
+
+def build_schedule(
+    kind: str,
+    profile: Profile,
+    steps: int,
+    horizon: float,
+    sigma_min: float,
+    solver: Solver | None = None,
+    exponent: float | None = None,
+) -> Schedule:
     """A schedule by the name of its kind, with a last step to 0.
+
+    Arguments:
+        kind: one of :data:`SCHEDULES`.
+        profile: what was measured.
+        steps: number of steps.
+        horizon: the first level.
+        sigma_min: the last level above 0.
+        solver: whose error is to be least, DPM-Solver++(2M) by default; for "least_error" alone.
+        exponent: of the length, for measured kinds alone.
 
     Raises:
         InputError: if the kind is unknown, or the levels are out of order.
@@ -50,11 +118,19 @@ def build_schedule(kind: str, profile: Profile, steps: int, horizon: float, sigm
         raise InputError(
             f"the horizon must lie above sigma_min, and that above 0: got {horizon:.6g} and {sigma_min:.6g}"
         )
-    if kind in ("defect", "corrector"):
-        return equidistribute(profile.length(kind), steps, horizon, sigma_min, name=kind)
+    if kind in MEASURED:
+        return equidistribute(profile.length(kind, exponent), steps, horizon, sigma_min, name=kind)
+    if exponent is not None:
+        raise InputError(f"an exponent is for schedules cut from a measured length ({', '.join(MEASURED)}): not {kind}")
+    if kind in CLASSIC:
+        return CLASSIC[kind](steps, horizon, sigma_min)
     if kind == "tangent":
         return tangent(steps, horizon, sigma_min, scale=profile.sigma_data)
-    return rho_grid(steps, horizon, sigma_min) if kind == "rho" else log_linear(steps, horizon, sigma_min)
+    if profile.trajectories is None:
+        raise InputError(
+            f"the profile has no trajectories, which {kind!r} needs: measure it on levels within {FINE:g} of each other"
+        )
+    return profile.trajectories.least_error(solver or DPMSolverPP2M(), steps, horizon, sigma_min)
 
 
 def check_kind(kind: str) -> None:

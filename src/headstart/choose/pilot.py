@@ -1,8 +1,9 @@
 """The pilot: a few hundred samples for each of a handful of combinations, held against held-out data.
 
 It settles what nats cannot: one nat of discretization is imperceptible detail where one nat of initialization is
-visible structure. All pilots share their seeds, so that their differences are paired. Where it cannot tell two
-combinations apart, the smaller budget decides.
+visible structure; and at a few steps a solver that errs more in nats, since it extrapolates further, often makes the
+better samples. The distance is that of :mod:`headstart.metrics.views`. All pilots share their seeds, so that their
+differences are paired.
 """
 
 from __future__ import annotations
@@ -16,24 +17,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.choose.levels import RIVALS, SIGMA_MINS
-from headstart.choose.screen import Option, Score, Tails, contenders, rescheduled, resolved
-from headstart.denoiser import Denoiser
-from headstart.metrics import Reference, evaluate
+from headstart.choose.levels import SIGMA_MINS, Asked
+from headstart.choose.screen import Option, Score, Tails, contenders, varied
+from headstart.denoiser import Denoiser, rows_of
+from headstart.metrics import ViewReference
 from headstart.plan import Plan
-from headstart.profile import Profile, rows_of
+from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.schedule import Schedule
 from headstart.solver import Solver, get_solver
 
-__all__ = ["Pilot", "decide", "even"]
+__all__ = ["Pilot", "decide", "even", "winner"]
 
 #: Horizons that the first round looks at, from the shortest one that is admissible to this many times it.
 ROUND, REACH = 5, 16.0
 
+#: Nats of a start's error that are not seen.
+VISIBLE = 1.0
+
+#: What each of them is tried with, besides the "defect" schedule with DPM-Solver++(2M): solvers that extrapolate more.
+LEADS = (("tangent", "unipc"), ("tangent", "dpm++3m"))
+
 
 class Pilot:
-    """Draws pilot samples and scores them by their sliced Wasserstein distance to the held-out data.
+    """Draws pilot samples and scores them by their distance to the held-out data.
 
     Arguments:
         denoiser: the network, on ``device``.
@@ -41,7 +48,7 @@ class Pilot:
         conditions: of the held-out data, which the pilot samples take over.
         profile: of the plans.
         count: samples of each pilot.
-        seed: of the directions, and of the samples, whose own seeds are those of no other samples.
+        seed: of the views, and of the samples, whose own seeds are those of no other samples.
         device: where the network works.
         dtype: of the states.
         batch_size: samples per call of the network.
@@ -76,9 +83,9 @@ class Pilot:
         return [self._scored(option) for option in self.progress.track(options, "piloting")]
 
     @cached_property
-    def reference(self) -> Reference:
+    def reference(self) -> ViewReference:
         """What pilots are held against."""
-        return Reference.of(self.held_out, directions=256, seed=self.seed)
+        return ViewReference.of(self.held_out, seed=self.seed)
 
     def samples(self, option: Option) -> Tensor:
         """The pilot samples of a combination, of shape (count, \\*S)."""
@@ -97,53 +104,73 @@ class Pilot:
     def _scored(self, option: Option) -> Option:
         samples = self.samples(option)
         self.drawn[id(option.start), option.schedule, option.solver] = samples
-        score = Score.of(len(samples), lambda kept: evaluate(samples[torch.from_numpy(kept)], self.reference).swd)
+        score = Score.of(len(samples), lambda kept: self.reference.distance(samples[torch.from_numpy(kept)]))
         return replace(option, pilot=score)
 
 
-def decide(
-    pilot: Pilot,
-    options: Sequence[Option],
-    tails: Tails,
-    schedule: str | Schedule | None,
-    solver: str | Solver | None,
-    sigma_min: float | None,
-) -> tuple[Option, list[Option]]:
-    """The best combination and all that were piloted: first the horizon, then the levels, then the solver."""
-    by_horizon = contenders(options, tails)
-    first = _spread(by_horizon, ROUND)
-    horizons = _horizons(first)
-    unknown = [o for o in options if not (o.start.tractable or o.start.oracle) and o.schedule.horizon in horizons]
-    piloted = pilot([*first, *(option for option in unknown if option not in first)])
-    place = _horizons(by_horizon).index(_lowest(piloted).schedule.horizon)
-    around = by_horizon[max(place - 1, 0) : place + 2]
-    piloted += pilot([option for option in around if option.schedule.horizon not in _horizons(piloted)])
-    best = _winner(sorted(piloted, key=lambda option: (not option.start.tractable, option.nats.value)))
+def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) -> tuple[Option, list[Option]]:
+    """The best combination and all that were piloted.
 
-    profile, steps = pilot.profile, best.schedule.steps
-    if schedule is None and steps > 1:
-        rivals = pilot(rescheduled(profile, best, kind, best.schedule.sigma_min) for kind in RIVALS)
-        piloted += rivals
-        best = _winner([best, *rivals])
-    if sigma_min is None and not isinstance(schedule, Schedule) and steps > 1:
-        lasts = [profile.sigma_data * last for last in SIGMA_MINS[1:]]
-        rivals = pilot(rescheduled(profile, best, best.kind, s) for s in lasts if s < best.schedule.horizon)
-        piloted += rivals
-        best = _winner([best, *rivals])
-    if solver is None and steps > 1:
-        rivals = pilot([resolved(profile, best, get_solver("euler"))])
-        piloted += rivals
-        best = _winner([best, *rivals])
+    First the horizon, with each of a few solvers and grids that differ most: what is the best of them depends on it.
+    Then the horizons next to it, the other solvers, kinds of schedule and last levels, and the horizons again.
+    """
+    profile = pilot.profile
+    free = asked.sigma_min is None and not isinstance(asked.schedule, Schedule)
+    lasts = [profile.sigma_data * last for last in SIGMA_MINS[1:]] if free else []
+    by_horizon = contenders(options, tails)
+    spread = _spread(by_horizon, ROUND)
+    known = {option.schedule.horizon for option in spread}
+    unknown = [o for o in options if not (o.start.tractable or o.start.oracle) and o.schedule.horizon in known]
+    first = [*spread, *(option for option in unknown if option not in spread)]
+    piloted = pilot(varied(profile, option, asked, **lead) for option in first for lead in _leads(option, asked))
+    best = winner(sorted(piloted, key=lambda option: (not option.start.tractable, option.nats.value)))
+
+    def against(best: Option, rivals: Iterable[Option]) -> Option:
+        """The better of the best so far and its rivals."""
+        seen = {(id(o.start), o.schedule, o.solver) for o in piloted}
+        new = pilot([o for o in rivals if (id(o.start), o.schedule, o.solver) not in seen])
+        piloted.extend(new)
+        return winner([best, *new])
+
+    def changed(best: Option, changes: Iterable[dict[str, Any]]) -> Option:
+        return against(best, (varied(profile, best, asked, **change) for change in changes))
+
+    def nearby(best: Option) -> list[Option]:
+        """The same at the horizons next to it."""
+        place = min(range(len(by_horizon)), key=lambda i: abs(by_horizon[i].schedule.horizon - best.schedule.horizon))
+        near = [o for o in by_horizon[max(place - 1, 0) : place + 2] if o.schedule.horizon != best.schedule.horizon]
+        alike: dict[str, Any] = {"kind": best.kind, "solver": best.solver}
+        if (last := best.schedule.sigma_min) in lasts:
+            alike["sigma_min"] = last
+        return [varied(profile, o, asked, **alike) for o in near if o.schedule.horizon > 2 * last]
+
+    best = against(best, nearby(best))
+    if best.schedule.steps > 2:
+        best = changed(best, ({"solver": solver} for solver in asked.solvers()))
+        best = changed(best, ({"kind": kind} for kind in asked.kinds(best.solver, profile)))
+    if best.schedule.steps > 1:
+        best = changed(best, ({"sigma_min": last} for last in lasts if last < best.schedule.horizon / 2))
+        best = against(best, nearby(best))
     return best, piloted
+
+
+def _leads(option: Option, asked: Asked) -> list[dict[str, Any]]:
+    """What a horizon is first tried with, of what may be chosen; with a single step above 0 all of it is the same."""
+    leads: list[dict[str, Any]] = [{}]
+    for kind, name in LEADS if option.schedule.steps > 2 else ():
+        lead: dict[str, Any] = {}
+        if asked.solver is None:
+            lead["solver"] = get_solver(name)
+        if asked.schedule is None:
+            lead["kind"] = kind
+        if lead not in leads:
+            leads.append(lead)
+    return leads
 
 
 def even(option: Option, other: Option) -> bool:
     """Whether the pilot cannot tell two combinations apart."""
     return option.pilot is not None and other.pilot is not None and option.pilot.tied(other.pilot)
-
-
-def _horizons(options: Sequence[Option]) -> list[float]:
-    return [option.schedule.horizon for option in options]
 
 
 def _spread(options: Sequence[Option], count: int) -> list[Option]:
@@ -154,6 +181,8 @@ def _spread(options: Sequence[Option], count: int) -> list[Option]:
 
 
 def _lowest(options: Sequence[Option]) -> Option:
+    """The piloted option with the smallest distance."""
+
     def score(option: Option) -> float:
         assert option.pilot is not None
         return option.pilot.value
@@ -161,7 +190,13 @@ def _lowest(options: Sequence[Option]) -> Option:
     return min(options, key=score)
 
 
-def _winner(options: Sequence[Option]) -> Option:
-    """The option with the best pilot; of those that cannot be told from it, the one that is listed first."""
-    lowest = _lowest(options)
-    return next(option for option in options if option is lowest or even(option, lowest))
+def winner(options: Sequence[Option]) -> Option:
+    """The option with the best pilot, or the first of those that cannot be told from it and whose start errs least.
+
+    One nat of the start's error is visible structure, where tens of nats of discretization are imperceptible detail.
+    """
+    best = _lowest(options)
+    tied = [option for option in options if option is best or even(option, best)]
+    known = [option for option in tied if option.start.tractable] or tied
+    least = min(max(option.e_init, 0.0) for option in known)
+    return next(option for option in known if max(option.e_init, 0.0) <= least + VISIBLE)

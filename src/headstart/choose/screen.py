@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.budget import Budget, Estimate, discretization_error, initialization_errors, path_objectives
-from headstart.choose.levels import build_schedule, horizons_of, usual_last
+from headstart.choose.levels import MEASURED, Asked, build_schedule, horizons_of, usual_last
 from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.metrics import TailGap, tail_gap
@@ -27,13 +28,15 @@ __all__ = [
     "Score",
     "Tails",
     "admissible",
+    "combined",
     "contenders",
     "flat",
+    "least",
     "reaches",
-    "rescheduled",
-    "resolved",
+    "resampled",
     "screen",
     "smallest",
+    "varied",
 ]
 
 #: A start that is worse than this many nats is not piloted, unless every plan as a whole is worse.
@@ -86,8 +89,9 @@ class Option:
         solver: how it moves between them.
         budget: its error in nats.
         nats: what the budget alone decides by: the whole budget of the ODE, or J of a stochastic solver.
+        errors: the start's error in nats on each sample of the profile, or None if it has no density.
         tail: how far the start's far quantiles are from those of the noised data, or None if it was not looked at.
-        pilot: sliced Wasserstein distance of pilot samples to held-out data.
+        pilot: distance of pilot samples to held-out data.
     """
 
     start: Initialization
@@ -96,6 +100,7 @@ class Option:
     solver: Solver
     budget: Budget
     nats: Score
+    errors: NDArray[np.float64] | None = None
     tail: TailGap | None = None
     pilot: Score | None = None
 
@@ -127,13 +132,10 @@ def screen(
     profile: Profile,
     starts: Sequence[Initialization],
     costs: Mapping[int, float],
-    solver: Solver,
     nfe: int,
-    horizon: float | None,
-    schedule: str | Schedule | None,
-    sigma_min: float | None,
+    asked: Asked,
 ) -> list[Option]:
-    """Every start at every horizon that it knows, with its budget.
+    """Every start at every horizon that it knows, with its budget, by the first kind of schedule and the first solver.
 
     A start that costs c evaluations of the network, to the nearest whole number, leaves nfe - c of them to the solver.
     One that leaves fewer than two is left out where there is another.
@@ -142,20 +144,17 @@ def screen(
         profile: what was measured.
         starts: the fitted starts.
         costs: of those that are not in closed form, in evaluations of the network, by their ids.
-        solver: the first solver to try.
         nfe: evaluations to spend.
-        horizon: the only horizon to look at, or None.
-        schedule: the only schedule or kind of schedule to look at, or None.
-        sigma_min: the last level above 0, or None.
+        asked: what the user fixed.
 
     Raises:
         InputError: if no start knows a horizon that is looked at.
     """
     left = {id(start): nfe - round(costs.get(id(start), 0.0)) for start in starts}
     affordable = [start for start in starts if left[id(start)] >= min(2, nfe)] or list(starts)
-    options = []
+    solver, options = asked.solvers()[0], []
     for start in affordable:
-        grids = _grids(profile, solver.steps_for(max(1, left[id(start)])), horizon, schedule, sigma_min)
+        grids = _grids(profile, solver.steps_for(max(1, left[id(start)])), solver, asked)
         low, high = start.sigmas
         known = [(kind, grid) for kind, grid in grids if low <= grid.horizon <= high]
         options += [_option(profile, start, kind, grid, solver) for kind, grid in known]
@@ -165,22 +164,16 @@ def screen(
     return options
 
 
-def _grids(
-    profile: Profile,
-    steps: int,
-    horizon: float | None,
-    schedule: str | Schedule | None,
-    sigma_min: float | None,
-) -> list[tuple[str, Schedule]]:
+def _grids(profile: Profile, steps: int, solver: Solver, asked: Asked) -> list[tuple[str, Schedule]]:
     """The schedules to look at, by the names of their kinds."""
-    if isinstance(schedule, Schedule):
-        return [("custom", schedule)]
-    kind = schedule or "defect"
-    if horizon is None:
-        pairs = horizons_of(profile, sigma_min)
+    if isinstance(asked.schedule, Schedule):
+        return [("custom", asked.schedule)]
+    kind = asked.kinds(solver, profile)[0]
+    if asked.horizon is None:
+        pairs = horizons_of(profile, asked.sigma_min)
     else:
-        pairs = [(horizon, usual_last(profile, horizon) if sigma_min is None else sigma_min)]
-    return [(kind, build_schedule(kind, profile, steps, h, last)) for h, last in pairs]
+        pairs = [(asked.horizon, usual_last(profile, asked.horizon) if asked.sigma_min is None else asked.sigma_min)]
+    return [(kind, build_schedule(kind, profile, steps, h, last, solver, asked.exponent)) for h, last in pairs]
 
 
 def admissible(options: Sequence[Option]) -> list[Option]:
@@ -221,41 +214,70 @@ def smallest(options: Sequence[Option]) -> Option:
 
     There the start has the least to know.
     """
-    least = min(options, key=lambda option: option.nats.value)
-    return max(flat(options, least), key=lambda option: (option.schedule.horizon, -option.nats.value))
+    return max(flat(options, least(options)), key=lambda option: (option.schedule.horizon, -option.nats.value))
 
 
-def flat(options: Iterable[Option], least: Option) -> list[Option]:
+def least(options: Iterable[Option]) -> Option:
+    """The option with the smallest budget."""
+    return min(options, key=lambda option: option.nats.value)
+
+
+def flat(options: Iterable[Option], best: Option) -> list[Option]:
     """The options whose budget is that of the smallest one, up to 5 % or the Monte-Carlo error of the difference."""
-    limit = least.nats.value + (NATS_TIE - 1) * abs(least.nats.value)
-    return [option for option in options if option.nats.value <= limit or option.nats.tied(least.nats)]
+    limit = best.nats.value + (NATS_TIE - 1) * abs(best.nats.value)
+    return [option for option in options if option.nats.value <= limit or option.nats.tied(best.nats)]
 
 
-def rescheduled(profile: Profile, option: Option, kind: str, sigma_min: float) -> Option:
-    """The same start at the same horizon, on other levels."""
-    grid = build_schedule(kind, profile, option.schedule.steps, option.schedule.horizon, sigma_min)
-    return replace(_option(profile, option.start, kind, grid, option.solver), tail=option.tail)
+def varied(profile: Profile, option: Option, asked: Asked, **changes: Any) -> Option:
+    """The same start at the same horizon with another ``kind`` of schedule, ``sigma_min`` or ``solver``."""
+    kind, solver = changes.get("kind", option.kind), changes.get("solver", option.solver)
+    grid = option.schedule
+    if kind != option.kind or "sigma_min" in changes or kind == "least_error":
+        last = changes.get("sigma_min", grid.sigma_min)
+        exponent = asked.exponent if kind in MEASURED else None
+        grid = build_schedule(kind, profile, grid.steps, grid.horizon, last, solver, exponent)
+    return resampled(profile, option, kind, grid, solver)
 
 
-def resolved(profile: Profile, option: Option, solver: Solver) -> Option:
-    """The same start on the same levels, with another solver."""
-    other = _option(profile, option.start, option.kind, option.schedule, solver)
-    return replace(other, tail=option.tail)
+def resampled(profile: Profile, option: Option, kind: str, schedule: Schedule, solver: Solver) -> Option:
+    """The same start at the same horizon, on other levels or with another solver."""
+    return replace(_option(profile, option.start, kind, schedule, solver, option), tail=option.tail)
 
 
-def _option(profile: Profile, start: Initialization, kind: str, schedule: Schedule, solver: Solver) -> Option:
-    steps = discretization_error(profile, schedule)
+def combined(profile: Profile, option: Option, asked: Asked) -> list[Option]:
+    """The option with every solver on every kind of schedule that may be chosen, the option itself first."""
+    if option.schedule.steps <= 2:  # a single step above 0: all of them are the same
+        return [option]
+    found = [option]
+    for solver in asked.solvers():
+        for kind in asked.kinds(solver, profile) or (option.kind,):
+            if (kind, solver) != (option.kind, option.solver):
+                found.append(varied(profile, option, asked, kind=kind, solver=solver))
+    return found
+
+
+def _option(
+    profile: Profile,
+    start: Initialization,
+    kind: str,
+    schedule: Schedule,
+    solver: Solver,
+    like: Option | None = None,
+) -> Option:
+    """The combination with its budget; ``like`` has the same start and horizon."""
+    steps = discretization_error(profile, schedule, solver)
     if not start.tractable:
         budget = Budget(None, steps)
-        return Option(start, kind, schedule, solver, budget, Score(budget.total, (budget.total,) * GROUPS))
-    errors = initialization_errors(profile, start, schedule.horizon)
+        return Option(start, kind, schedule, solver, budget, Score(budget.total, (budget.total,) * GROUPS), None)
+    errors = initialization_errors(profile, start, schedule.horizon) if like is None else like.errors
+    assert errors is not None, "a start with a density has errors"
     variance = PATHS.get(solver.name)
     if variance is not None and not solver.parameters() and steps:
         path = path_objectives(profile, start, schedule, variance)
         nats = Score.of(len(path), lambda kept: float(path[kept].mean()))
     else:
         nats = Score.of(len(errors), lambda kept: Budget(Estimate(float(errors[kept].mean()), 0.0), steps).total)
-    return Option(start, kind, schedule, solver, Budget(Estimate.of(errors), steps), nats)
+    return Option(start, kind, schedule, solver, Budget(Estimate.of(errors), steps), nats, errors)
 
 
 class Tails:

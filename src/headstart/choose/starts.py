@@ -27,6 +27,7 @@ from headstart.initialization import (
     Shifted,
     StudentT,
     Subspace,
+    Teleportation,
     Training,
 )
 from headstart.noise import Noise
@@ -94,6 +95,7 @@ def fit_starts(
         "shifted": lambda: Shifted.fit(data),
         "diagonal": lambda: Diagonal.fit(data),
         "gaussian": lambda: Gaussian(data.shape[1:], subspace()),
+        "teleportation": lambda: Teleportation(data.shape[1:], subspace()),
         "mixture": lambda: Mixture.fit(data, labels=labels, subspace=subspace(), seed=seed),
         "student-t": lambda: StudentT.fit(data, seed=seed),
         "flow": lambda: Flow.fit(data, subspace=subspace(), **trained("flow")),

@@ -24,6 +24,7 @@ EXAMPLES = (
     "headstart fit python:mymodel:load images/ --nfe 6 -o plan --conditional",
     "headstart fit python:mymodel:load data.npy --nfe 4 -o plan --solver euler --horizon 3",
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist -o plan --initialization flow --checkpoint flow.pt",
+    "headstart fit builtin:fashion-mnist builtin:fashion-mnist --nfe 3 -o plan --schedule distilled",
     "headstart fit builtin:fashion-mnist self --shape 1,28,28 --own 1000 -o plan",
 )
 
@@ -44,13 +45,22 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="The starts to choose from, separated by commas: isotropic, shifted, diagonal, gaussian, mixture, "
-            "student-t, flow, autoregressive or empirical. [default: isotropic,gaussian,mixture]",
+            help="The starts to choose from, separated by commas: isotropic, shifted, diagonal, gaussian, "
+            "teleportation, mixture, student-t, flow, autoregressive or empirical. [default: "
+            "isotropic,gaussian,mixture]",
         ),
     ] = None,
     schedule: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Fix the noise levels: defect, corrector, rho, log_linear or tangent."),
+        typer.Option(
+            metavar="NAME",
+            help="Fix the noise levels: defect, corrector, least_error, rho, log_linear, cosine, linear_vp or tangent; "
+            "or distilled, to learn them and the solver's coefficients, in minutes.",
+        ),
+    ] = None,
+    exponent: Annotated[
+        float | None,
+        typer.Option(metavar="Q", help="The root of the cost that defect (4) or corrector (2) levels are cut by."),
     ] = None,
     solver: Annotated[
         str | None,
@@ -129,6 +139,7 @@ def fit(
             schedule=schedule,
             solver=solver,
             sigma_min=sigma_min,
+            exponent=exponent,
             sigma_max=sigma_max,
             criterion=cast(Any, criterion),
             seed=seed,

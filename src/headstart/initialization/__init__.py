@@ -9,6 +9,7 @@ from headstart.initialization.generator import Generated, Generator
 from headstart.initialization.mixture import Mixture
 from headstart.initialization.student import StudentT
 from headstart.initialization.subspace import Subspace
+from headstart.initialization.teleportation import Teleportation
 from headstart.initialization.training import Training
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Shifted",
     "StudentT",
     "Subspace",
+    "Teleportation",
     "Training",
 ]
 
@@ -37,6 +39,7 @@ INITIALIZATIONS: dict[str, type[Initialization]] = {
         Shifted,
         Diagonal,
         Gaussian,
+        Teleportation,
         Mixture,
         StudentT,
         Flow,

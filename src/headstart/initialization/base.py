@@ -29,7 +29,8 @@ __all__ = ["Initialization"]
 
 
 class Initialization(ABC):
-    """A law for the noised data at every horizon. A subclass writes ``_sample`` and ``_log_prob``, on checked inputs.
+    """A law for the noised data at every horizon. A subclass writes ``_sample`` and, where it is tractable,
+    ``_log_prob``, on checked inputs.
 
     Attributes:
         name: the name by which a plan stores the family.
@@ -86,8 +87,9 @@ class Initialization(ABC):
     @abstractmethod
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor: ...
 
-    @abstractmethod
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor: ...
+    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+        # Where there is no density, log_prob has refused by now.
+        raise NotImplementedError(f"{type(self).__name__} calls itself tractable, and does not write _log_prob")
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

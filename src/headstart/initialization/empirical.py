@@ -60,9 +60,6 @@ class Empirical(Initialization):
             raise InputError(f"no training sample has the label {label}")
         return own[min(int(share * len(own)), len(own) - 1)]
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
-        raise NotImplementedError
-
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {}, {"data": self.data} if self.labels is None else {"data": self.data, "labels": self.labels}
 

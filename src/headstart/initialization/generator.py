@@ -89,9 +89,6 @@ class Generator(Initialization):
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         return self.clean(noise, label) + sigma * noise.normal(self.shape)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
-        raise NotImplementedError
-
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtefactError("a generator is code, which no plan holds: fit the plan with samples of it, see drawn()")
 

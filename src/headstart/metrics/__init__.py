@@ -4,6 +4,7 @@ from headstart.metrics.frechet import GaussianStatistics, frechet_distance
 from headstart.metrics.novelty import Novelty, nearest, novelty
 from headstart.metrics.scores import Features, Reference, Scores, evaluate, floor
 from headstart.metrics.tails import Quantile, TailGap, TailLevel, quantile_table, tail_gap
+from headstart.metrics.views import ViewReference, Views
 from headstart.metrics.wasserstein import SlicedDistances, max_sliced_wasserstein, sliced, sliced_wasserstein
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "SlicedDistances",
     "TailGap",
     "TailLevel",
+    "ViewReference",
+    "Views",
     "evaluate",
     "floor",
     "frechet_distance",

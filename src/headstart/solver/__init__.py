@@ -4,12 +4,14 @@ from headstart.errors import InputError
 from headstart.solver.base import Solver
 from headstart.solver.ddpm import DDPM
 from headstart.solver.deis import DEIS
+from headstart.solver.distilled import Distilled
 from headstart.solver.dpm import DPMSolverPP2M
 from headstart.solver.dpm3 import DPMSolverPP3M
 from headstart.solver.euler import Euler
 from headstart.solver.euler_maruyama import EulerMaruyama
 from headstart.solver.heun import Heun
 from headstart.solver.ipndm import IPNDM
+from headstart.solver.linear import is_linear, linear_weights
 from headstart.solver.predictor_corrector import PredictorCorrector
 from headstart.solver.unipc import UniPC
 
@@ -20,6 +22,7 @@ __all__ = [
     "SOLVERS",
     "DPMSolverPP2M",
     "DPMSolverPP3M",
+    "Distilled",
     "Euler",
     "EulerMaruyama",
     "Heun",
@@ -27,6 +30,8 @@ __all__ = [
     "Solver",
     "UniPC",
     "get_solver",
+    "is_linear",
+    "linear_weights",
 ]
 
 SOLVERS: dict[str, type[Solver]] = {
@@ -42,6 +47,7 @@ SOLVERS: dict[str, type[Solver]] = {
         DDPM,
         EulerMaruyama,
         PredictorCorrector,
+        Distilled,
     )
 }
 """The solvers by name; ``SOLVERS[solver.name](**solver.parameters())`` equals the solver."""

@@ -34,7 +34,7 @@ __all__ = ["Solver"]
 @dataclass(frozen=True, eq=False, repr=False)
 class Solver(ABC):
     """Moves samples down a schedule, as a value without state. A subclass writes one method, :meth:`walk`, and says its
-    order. If it has parameters, it is a frozen dataclass of numbers.
+    order. If it has parameters, it is a frozen dataclass of numbers, or of nested tuples of them.
 
     Attributes:
         name: the name by which a plan stores the solver.
@@ -109,8 +109,10 @@ class Solver(ABC):
         """The largest number of steps, with the last one to 0, that costs at most ``nfe`` evaluations."""
         return nfe
 
-    def parameters(self) -> dict[str, float]:
-        """What differs from the defaults, for JSON: ``type(solver)(**solver.parameters())`` equals the solver."""
+    def parameters(self) -> dict[str, Any]:
+        """What differs from the defaults, numbers or nested tuples of them: ``type(solver)(**solver.parameters())``
+        equals the solver, also after JSON, which has lists for tuples.
+        """
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 
     def __eq__(self, other: object) -> bool:
@@ -120,4 +122,13 @@ class Solver(ABC):
         return hash((type(self), *self.parameters().items()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={value:g}' for key, value in self.parameters().items())})"
+        return (
+            f"{type(self).__name__}({', '.join(f'{key}={_shown(value)}' for key, value in self.parameters().items())})"
+        )
+
+
+def _shown(value: Any) -> str:
+    """A number in short, or a nested tuple of them."""
+    if not isinstance(value, tuple):
+        return f"{value:g}"
+    return f"({', '.join(map(_shown, value))}{',' * (len(value) == 1)})"

@@ -1,0 +1,79 @@
+"""Go on from the chosen combination: learn its levels and coefficients, at its horizon and where the start errs little.
+
+With learned coefficients a sampler crosses more noise in the same few steps, so that the best horizon moves up, to
+where the start has less to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from headstart.choose.levels import DISTILLED, Asked
+from headstart.choose.pilot import Pilot, winner
+from headstart.choose.screen import ADMISSIBLE, Option, Tails, contenders, resampled, varied
+from headstart.distill import distill
+
+__all__ = ["learn"]
+
+#: Iterations of each objective, and Adam's rate: what fits into a minute on images.
+ITERATIONS, RATE = 50, 0.04
+
+
+def learn(
+    pilot: Pilot,
+    best: Option,
+    options: Sequence[Option],
+    tails: Tails,
+    asked: Asked,
+    data: Tensor,
+    held_out: Tensor,
+    conditions: Mapping[str, Any],
+) -> tuple[Option, list[Option], str]:
+    """The best combination with what was learned from it, all that was piloted, and what won.
+
+    Arguments:
+        pilot: draws and scores samples.
+        best: the combination to go on from.
+        options: what was screened.
+        tails: judges the starts' tails.
+        asked: what the user fixed.
+        data: clean samples, shape (N, \\*S).
+        held_out: indices of those that only choices see.
+        conditions: of the data.
+    """
+    if best.schedule.steps == 1:
+        return best, [], "a single step leaves nothing to learn"
+    near = [option for option in contenders(options, tails) if option.e_init <= ADMISSIBLE]
+    from_here = [best]
+    if near and near[0].schedule.horizon != best.schedule.horizon:
+        from_here.append(varied(pilot.profile, near[0], asked, kind=best.kind, solver=best.solver))
+    found, won = [best], {id(best): "as asked, but nothing that was learned is better"}
+    for option in from_here:
+        learned = distill(
+            pilot.denoiser,
+            option.start,
+            option.schedule,
+            option.solver,
+            data,
+            held_out=held_out,
+            conditions=conditions,
+            iterations=ITERATIONS,
+            learning_rate=RATE,
+            seed=pilot.seed % 2**27,
+            device=pilot.device,
+            dtype=pilot.dtype,
+            batch_size=min(128, pilot.batch_size),
+            progress=pilot.progress,
+        )
+        if learned.won:
+            better = resampled(pilot.profile, option, DISTILLED, learned.schedule, learned.solver)
+            found.append(better)
+            won[id(better)] = {"data": "learned from the data", "trajectory": "learned from fine trajectories"}[
+                learned.winner.objective
+            ]
+    scored = pilot(found)
+    place = scored.index(winner(scored))
+    return scored[place], scored, won[id(found[place])]
