@@ -5,9 +5,9 @@ For every seed the data are split anew, the network is measured and the starts a
 1. every family at every horizon gets its error in nats, by the network's own loss, and the mixture its novelty test;
 2. **the sweep** samples every family at every horizon, with the defect levels and DPM-Solver++(2M), a thousand samples
    each: a map of what there is to find;
-3. **the finals** are at full size: the plan that is chosen from these families for every number of evaluations, the
-   best cell of the sweep, the best cell of the closed-form Gaussian, and EDM's Heun sampler with 35 evaluations from
-   noise.
+3. **the finals** are at full size: the plan that is chosen from these families for every number of evaluations, for
+   few of them also with its levels and coefficients learned from there (``schedule="distilled"``), the best cell of the
+   sweep, the best cell of the closed-form Gaussian, and EDM's Heun sampler with 35 evaluations from noise.
 
 Fréchet distances are of the bundled classifier's features to the test images, which the network, the starts and the
 plans have not seen. The best cells are chosen by the test images themselves, on the first of the samples that they are
@@ -49,6 +49,7 @@ class Sizes:
 
     families: tuple[str, ...] = ("shifted", "diagonal", "gaussian", "mixture")
     nfe: tuple[int, ...] = (2, 3, 4, 6, 8)
+    distilled: tuple[int, ...] = (2, 3, 4)
     sigmas: tuple[float, ...] = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0)
     swept: int = 1000
     final: int = 10_000
@@ -57,7 +58,7 @@ class Sizes:
     hindsight: int = 2
 
 
-QUICK = Sizes(("gaussian", "mixture"), (2, 3), (0.5, 1.0), swept=48, final=64, tested=64, heun_steps=4)
+QUICK = Sizes(("gaussian", "mixture"), (2, 3), (), (0.5, 1.0), swept=48, final=64, tested=64, heun_steps=4)
 
 #: What a family is swept at. Far from where it is any good, a cell only costs time.
 REACH: Mapping[str, tuple[float, float]] = {
@@ -164,18 +165,9 @@ class _Setup:
         """The arms at full size, one by one."""
         by_name = {start.name: start for start in self.starts}
         for nfe in self.sizes.nfe:
-            plan = fit(
-                self.denoiser,
-                self.real,
-                nfe,
-                profile=self.profile,
-                initialization=self.starts,
-                seed=self.seed,
-                device=self.run.device,
-                progress=self.run.progress,
-            )
-            row = self._row("plan", plan, self.sizes.final)
-            yield row | {"novelty_p": None if plan.novelty is None else plan.novelty.p_value}
+            yield self._planned("plan", nfe, None)
+            if nfe in self.sizes.distilled:
+                yield self._planned("plan, distilled", nfe, "distilled")
             arms = (("best of the sweep", list(by_name)), ("gaussian start", ["gaussian"]))
             for arm, families in arms if self.seed < self.sizes.hindsight else ():
                 own = {key: frechet for key, frechet in best.items() if key[0] in families and key[2] == nfe}
@@ -184,6 +176,21 @@ class _Setup:
         steps = rho_grid(self.sizes.heun_steps, 80.0, 0.002)
         heun = Plan(Isotropic(self.profile.shape), steps, Heun(), None, self.profile)
         yield self._row("edm-heun", heun, self.sizes.final)
+
+    def _planned(self, arm: str, nfe: int, schedule: str | None) -> dict[str, Any]:
+        plan = fit(
+            self.denoiser,
+            self.real,
+            nfe,
+            profile=self.profile,
+            initialization=self.starts,
+            schedule=schedule,
+            seed=self.seed,
+            device=self.run.device,
+            progress=self.run.progress,
+        )
+        row = self._row(arm, plan, self.sizes.final)
+        return row | {"novelty_p": None if plan.novelty is None else plan.novelty.p_value}
 
     def _cell(self, start: Initialization, sigma: float, nfe: int) -> Plan:
         """The plan of a cell of the sweep."""
@@ -319,14 +326,27 @@ def headline(results: Mapping[str, Any]) -> str:
         error = "" if row["error"] is None else f" ± {row['error']:.2f}"
         return f"{mark}{row['frechet']:.2f}{mark}{error}"
 
-    columns = ("evaluations", "plan", "ratio to Heun's 35", "best start, in hindsight", "best Gaussian, in hindsight")
+    columns = (
+        "evaluations",
+        "plan",
+        "ratio to Heun's 35",
+        "distilled plan",
+        "ratio",
+        "best of a sweep, in hindsight",
+        "best Gaussian, in hindsight",
+    )
+
+    def ratio(row: Mapping[str, Any] | None) -> str:
+        return "" if row is None else f"{row['to_heun']:.2f}"
+
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for nfe, arms in sorted(by_nfe.items()):
         if "plan" in arms:
-            cells = [str(nfe), cell(arms["plan"], "**"), f"{arms['plan']['to_heun']:.2f}"]
+            learned = arms.get("plan, distilled")
+            cells = [str(nfe), cell(arms["plan"], "**"), ratio(arms["plan"]), cell(learned, "**"), ratio(learned)]
             cells += [cell(arms.get("best of the sweep")), cell(arms.get("gaussian start"))]
             lines.append("| " + " | ".join(cells) + " |")
-    lines.append(f"| {heun['nfe']}, EDM's Heun from noise | {cell(heun)} | 1 | | |")
+    lines.append(f"| {heun['nfe']}, EDM's Heun from noise | {cell(heun)} | 1 | | | | |")
     floor = results["floor"]
-    lines.append(f"| real images | {floor['mean']:.3f} | {floor['mean'] / heun['frechet']:.2f} | | |")
+    lines.append(f"| real images | {floor['mean']:.3f} | {floor['mean'] / heun['frechet']:.2f} | | | | |")
     return "\n".join(lines)

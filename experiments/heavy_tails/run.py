@@ -27,7 +27,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,13 @@ from torch import Tensor
 from experiments.common import Run, drawn, estimate, max_sliced, trimmed
 from headstart.budget import initialization_error
 from headstart.choose import build_schedule, fit, hold_out
+from headstart.choose.starts import Starts
 from headstart.denoiser import Denoiser
 from headstart.errors import InputError
 from headstart.initialization import Flow, Gaussian, Initialization, Isotropic, Mixture, StudentT, Training
 from headstart.initialization.student import Independent
 from headstart.metrics import quantile_table, sliced, tail_gap
 from headstart.noise import Noise
-from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.schedule import Schedule
 from headstart.solver import DPMSolverPP2M, Heun, Solver
@@ -255,28 +255,69 @@ def noise_misses(horizons: Sequence[float]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Product:
-    """Independent coordinates: what is drawn, measured and fitted once for a seed."""
+class _Setup:
+    """A law, and what is drawn, measured and fitted once for a seed."""
 
     run: Run
     sizes: Sizes
-    law: ProductT
+    name: str
+    law: Target
     denoiser: Denoiser
     seed: int
     train: Tensor
     profile: Profile
     starts: dict[str, Initialization]
 
+    def planned(
+        self, names: Sequence[str], horizon: float, pilot_samples: int
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The plans for the usual starts, for these and Student-t's, and likewise at a short horizon."""
+        asked: list[tuple[str, Starts, float | None]] = [
+            ("the usual starts", None, None),
+            ("and student-t", [self.starts[name] for name in names], None),
+            (f"the usual starts, horizon {horizon:g}", None, horizon),
+        ]
+        plans, candidates = [], []
+        for what, starts, fixed in self.run.progress.track(asked, f"{self.name}: plans"):
+            plan = fit(
+                self.denoiser,
+                self.train,
+                self.sizes.nfe,
+                profile=self.profile,
+                initialization=starts,
+                horizon=fixed,
+                seed=self.seed,
+                pilot_samples=pilot_samples,
+                batch_size=1000,
+                progress=self.run.progress,
+            )
+            seen = plan.candidates
+            own = [c for c in seen if (c.initialization, c.horizon) == (plan.initialization.name, plan.horizon)]
+            row = {"law": self.name, "asked": what, "chosen": plan.initialization.name, "horizon": plan.horizon}
+            row |= {"solver": plan.solver.name, "schedule": plan.schedule.name, "nfe": plan.nfe}
+            row |= {"tail": next((c.tail for c in own if c.tail is not None), None)}
+            row |= {"considered": ", ".join(dict.fromkeys(c.initialization for c in seen))}
+            plans.append(row)
+            each = dict.fromkeys((c.initialization, c.horizon, c.e_init, c.tail, c.pilot is not None) for c in seen)
+            for start, level, e_init, tail, piloted in each:
+                candidates.append(
+                    {"law": self.name, "asked": what, "start": start, "horizon": level, "e_init": e_init}
+                    | {"tail": tail, "piloted": piloted}
+                )
+        return plans, candidates
+
+
+@dataclass(frozen=True, eq=False)
+class _Product(_Setup):
+    """Independent coordinates."""
+
+    law: ProductT
+
     @classmethod
     def made(cls, run: Run, sizes: Sizes, seed: int) -> _Product:
         law = t_prod(sizes.d, NU)
         denoiser = Tabulated(law)
-        train = drawn(law.sample, sizes.trained, TRAIN, seed)
-        fitted_on, held_out = hold_out(train, seed)
-        profile = Profile.measure(
-            denoiser, train[held_out], samples=sizes.profiled, cost_samples=sizes.profiled, seed=seed, batch_size=1000
-        )
-        own = train[fitted_on]
+        train, own, profile = _measured(law, denoiser, sizes.trained, sizes.profiled, seed)
         student = StudentT.fit(own, seed=seed)
         flow = Flow.fit(
             own[: sizes.flow_rows],
@@ -295,11 +336,7 @@ class _Product:
             "student-t": student,
             "flow": flow,
         }
-        return cls(run, sizes, law, denoiser, seed, train, profile, starts)
-
-    @property
-    def name(self) -> str:
-        return f"t_prod-{self.sizes.d}"
+        return cls(run, sizes, f"t_prod-{sizes.d}", law, denoiser, seed, train, profile, starts)
 
     def grid(self, horizon: float, kind: str = "rho", steps: int | None = None) -> Schedule:
         """EDM's levels, with a last step to 0. Those of equal defect do not see tails: see :meth:`levels`."""
@@ -377,48 +414,21 @@ class _Product:
         return rows
 
     def plans(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """What is chosen by itself, among all starts, and among the Gaussian ones at the horizon 2."""
-
-        def choose(starts: Any, horizon: float | None) -> Plan:
-            return fit(
-                self.denoiser,
-                self.train,
-                self.sizes.nfe,
-                profile=self.profile,
-                initialization=starts,
-                horizon=horizon,
-                seed=self.seed,
-                batch_size=1000,
-                progress=self.run.progress,
-            )
-
-        every = [self.starts[name] for name in ("isotropic", "gaussian", "student-t")]
-        return _plans(self.run, self.law, self.denoiser, self.name, choose, every, self.sizes.horizons[0], self.seed)
+        """What is chosen by itself, and among all starts."""
+        return self.planned(("isotropic", "gaussian", "student-t"), self.sizes.horizons[0], 256)
 
 
 @dataclass(frozen=True, eq=False)
-class _Mixed:
-    """A mixture of Student-t laws: what is drawn, measured and fitted once for a seed."""
+class _Mixed(_Setup):
+    """A mixture of Student-t laws, at one horizon, and how many samples are scored."""
 
-    run: Run
-    sizes: Sizes
-    name: str
-    law: Target
     horizon: float
     scored: int
-    seed: int
-    train: Tensor
-    profile: Profile
-    starts: dict[str, Initialization]
 
     @classmethod
     def made(cls, run: Run, sizes: Sizes, name: str, horizon: float, trained: int, scored: int, seed: int) -> _Mixed:
         law = {"t_mix2": t_mix2, "t_mix10": t_mix10}[name]()
-        train = drawn(law.sample, trained, TRAIN, seed)
-        fitted_on, held_out = hold_out(train, seed)
-        count = sizes.mixture_profiled
-        profile = Profile.measure(law, train[held_out], samples=count, cost_samples=count, seed=seed, batch_size=1000)
-        own = train[fitted_on]
+        train, own, profile = _measured(law, law, trained, sizes.mixture_profiled, seed)
         student = StudentT.fit(own, "multivariate", seed=seed)
         flow = Flow.fit(
             own,
@@ -437,7 +447,7 @@ class _Mixed:
             "student-t": student,
             "flow": flow,
         }
-        return cls(run, sizes, name, law, horizon, scored, seed, train, profile, starts)
+        return cls(run, sizes, name, law, law, seed, train, profile, starts, horizon, scored)
 
     def distances(self) -> list[dict[str, Any]]:
         """Samples of every start at the horizon, and of noise from 80, against fresh data."""
@@ -460,59 +470,15 @@ class _Mixed:
 
     def plans(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """What is chosen by itself, and among all starts."""
-
-        def choose(starts: Any, horizon: float | None) -> Plan:
-            return fit(
-                self.law,
-                self.train,
-                self.sizes.nfe,
-                profile=self.profile,
-                initialization=starts,
-                horizon=horizon,
-                seed=self.seed,
-                pilot_samples=128,
-                batch_size=1000,
-                progress=self.run.progress,
-            )
-
-        every = [self.starts[name] for name in ("isotropic", "gaussian", "mixture", "student-t")]
-        return _plans(self.run, self.law, self.law, self.name, choose, every, self.horizon, self.seed)
+        return self.planned(("isotropic", "gaussian", "mixture", "student-t"), self.horizon, 128)
 
 
-def _plans(
-    run: Run,
-    law: Target,
-    denoiser: Denoiser,
-    name: str,
-    choose: Callable[[Any, float | None], Plan],
-    every: Sequence[Initialization],
-    horizon: float,
-    seed: int,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The plans for the usual starts, for these and Student-t's, and likewise at a short horizon."""
-    asked: list[tuple[str, Any, float | None]] = [
-        ("the usual starts", None, None),
-        ("and student-t", list(every), None),
-        (f"the usual starts, horizon {horizon:g}", None, horizon),
-    ]
-    plans, candidates = [], []
-    for what, starts, fixed in run.progress.track(asked, f"{name}: plans"):
-        plan = choose(starts, fixed)
-        own = [c for c in plan.candidates if (c.initialization, c.horizon) == (plan.initialization.name, plan.horizon)]
-        row = {"law": name, "asked": what, "chosen": plan.initialization.name, "horizon": plan.horizon}
-        row |= {"solver": plan.solver.name, "schedule": plan.schedule.name, "nfe": plan.nfe}
-        row |= {"tail": next((c.tail for c in own if c.tail is not None), None)}
-        row |= {"considered": ", ".join(dict.fromkeys(c.initialization for c in plan.candidates))}
-        plans.append(row)
-        seen = dict.fromkeys(
-            (c.initialization, c.horizon, c.e_init, c.tail, c.pilot is not None) for c in plan.candidates
-        )
-        for start, level, e_init, tail, piloted in seen:
-            candidates.append(
-                {"law": name, "asked": what, "start": start, "horizon": level, "e_init": e_init}
-                | {"tail": tail, "piloted": piloted}
-            )
-    return plans, candidates
+def _measured(law: Target, denoiser: Denoiser, trained: int, count: int, seed: int) -> tuple[Tensor, Tensor, Profile]:
+    """Training samples, those of them that starts are fitted on, and a profile of ``count`` of the others."""
+    train = drawn(law.sample, trained, TRAIN, seed)
+    fitted_on, held_out = hold_out(train, seed)
+    profile = Profile.measure(denoiser, train[held_out], samples=count, cost_samples=count, seed=seed, batch_size=1000)
+    return train, train[fitted_on], profile
 
 
 def _sampled(

@@ -1,0 +1,6 @@
+"""``python -m experiments.schedules``: see :mod:`experiments.schedules.run`."""
+
+from experiments.common import command
+from experiments.schedules.run import schedules
+
+command("schedules", schedules, seeds=3)
