@@ -13,7 +13,8 @@ from headstart.denoiser import Counted
 from headstart.errors import DenoiserError, InputError
 from headstart.noise import Noise
 from headstart.schedule import Schedule, log_linear, rho_grid
-from headstart.schedule.gits import GITS, _solve
+from headstart.schedule.dynamic import cheapest_ways
+from headstart.schedule.gits import GITS
 from headstart.solver import Euler, Heun
 from headstart.targets import Gaussian, GaussianMixture, gmm25
 
@@ -70,7 +71,7 @@ def test_the_programme_is_right_for_any_costs(seed):
     """Random costs of both signs, as the deviation has them, put in place of the measured ones."""
     costs = np.random.default_rng(seed).normal(size=(8, 8))
     costs[np.tri(8, dtype=bool)] = np.inf
-    values, choices = _solve(costs, 1.15)
+    values, choices = cheapest_ways(costs, len(costs) - 1, 1.15)
     programme = GITS(np.geomspace(8.0, 0.1, 8), costs, "deviation", 1.15, values, choices)
     for steps in range(1, 8):
         ways = [(0, *inner, 7) for inner in itertools.combinations(range(1, 7), steps - 1)]

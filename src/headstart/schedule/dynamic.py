@@ -43,7 +43,7 @@ from scipy.optimize import isotonic_regression
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
 
-__all__ = ["ReverseVariance", "ShortestPaths", "path_terms"]
+__all__ = ["ReverseVariance", "ShortestPaths", "cheapest_ways", "path_terms"]
 
 Curve = NDArray[np.float64]
 ReverseVariance = Literal["ddpm", "em", "opt"]
@@ -142,7 +142,7 @@ class ShortestPaths:
         dense = np.geomspace(s[0], last, nodes)
         dense[0], dense[-1] = s[0], last
         at = _curve(s, rising)(np.log(np.clip(dense, s[-1], s[0])))
-        values, choices = _solve(dense, np.exp(at), dimension, steps, variance)
+        values, choices = cheapest_ways(_terms(dense, np.exp(at), dimension, variance), steps)
         return cls(dense, np.exp(at), dimension, variance, values, choices)
 
     @property
@@ -208,18 +208,31 @@ def _curve(sigmas: Curve, loss: Curve) -> PchipInterpolator:
     return PchipInterpolator(np.log(sigmas[::-1]), np.log(loss[::-1]))
 
 
-def _solve(
-    sigmas: Curve, loss: Curve, dimension: int, steps: int, variance: ReverseVariance
-) -> tuple[Curve, NDArray[np.int64]]:
-    """The recursion at the top of this module."""
-    count = len(sigmas)
+def _terms(sigmas: Curve, loss: Curve, dimension: int, variance: ReverseVariance) -> Curve:
+    """T from every level to every lower one, and infinite to the others, shape (G, G)."""
     above = sigmas[:, None]
     terms = path_terms(above, np.minimum(sigmas, above), loss[:, None], dimension, variance)
-    terms[np.tri(count, dtype=bool)] = np.inf
+    terms[np.tri(len(sigmas), dtype=bool)] = np.inf
+    return terms
+
+
+def cheapest_ways(costs: Curve, steps: int, gamma: float = 1.0) -> tuple[Curve, NDArray[np.int64]]:
+    r"""The recursion at the top of this module.
+
+    Arguments:
+        costs: of a step from level i to level j, shape (G, G); infinite where j is not below i.
+        steps: the largest number of steps.
+        gamma: the weight of what a step's successors cost, next to its own.
+
+    Returns:
+        :math:`V_n(\sigma_i)`, shape (steps + 1, G), infinite where n steps do not fit; and the place of the next level
+        on that way, shape (steps, G).
+    """
+    count = len(costs)
     values, choices = np.full((steps + 1, count), np.inf), np.zeros((steps, count), dtype=np.int64)
     values[0, -1] = 0.0
     for n in range(1, steps + 1):
-        total = terms + values[n - 1]
+        total = costs + gamma * values[n - 1]
         choices[n - 1] = total.argmin(axis=1)
         values[n] = total.min(axis=1)
     return values, choices

@@ -45,6 +45,7 @@ from torch import Tensor
 from headstart.denoiser import Denoiser, denoise
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
+from headstart.schedule.dynamic import cheapest_ways
 
 __all__ = ["GITS", "GITSMetric", "rows", "teacher_states"]
 
@@ -105,7 +106,7 @@ class GITS:
             raise InputError(f"gamma is {gamma}: it must be finite and above 0")
         sigmas, above = teacher_states(states, teacher)
         costs = _costs(denoiser, above, sigmas, metric, conditions or {})
-        values, choices = _solve(costs, gamma)
+        values, choices = cheapest_ways(costs, len(costs) - 1, gamma)
         return cls(sigmas, costs, metric, float(gamma), values, choices)
 
     @property
@@ -234,15 +235,3 @@ def _error(euler: Tensor, teacher: Tensor, metric: GITSMetric) -> float:
     if metric == "deviation":
         return float((norm(euler, dim=1) - norm(teacher, dim=1)).mean())
     return float(norm(euler - teacher, ord=1 if metric == "l1" else 2, dim=1).mean())
-
-
-def _solve(costs: Curve, gamma: float) -> tuple[Curve, NDArray[np.int64]]:
-    """The recursion at the top of this module."""
-    count = len(costs)
-    values, choices = np.full((count, count), np.inf), np.zeros((count - 1, count), dtype=np.int64)
-    values[0, -1] = 0.0
-    for n in range(1, count):
-        total = costs + gamma * values[n - 1]
-        choices[n - 1] = total.argmin(axis=1)
-        values[n] = total.min(axis=1)
-    return values, choices
