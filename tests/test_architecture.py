@@ -20,16 +20,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "headstart"
 
-LEAVES = {"errors", "noise", "progress"}
+LEAVES = {"environment", "errors", "noise", "progress"}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
-BELOW = PLANNED | {"trajectory", "plan", "metrics", "data", "unimodality", "predictor", "distill", "choose"}
+BELOW = PLANNED | {"trajectory", "citation", "plan", "metrics", "data", "unimodality", "predictor", "distill", "choose"}
 
 #: What each part may import, besides itself. ``models`` and everything after it sit on top.
 MAY_IMPORT: Mapping[str, set[str]] = {
+    "environment": set(),
     "errors": set(),
     "progress": set(),
+    "citation": set(),
     "noise": {"errors"},
     "denoiser": LEAVES,
     "schedule": CONTRACT,
@@ -41,7 +43,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "profile": BASE | {"trajectory"},
     "initialization": BASE,
     "budget": BASE | {"profile", "initialization"},
-    "plan": PLANNED | {"metrics", "trajectory"},
+    "plan": PLANNED | {"citation", "metrics", "trajectory"},
     "distill": BASE | {"initialization", "metrics"},
     "unimodality": {"errors", "progress"},
     "predictor": CONTRACT | {"schedule", "profile"},
@@ -50,7 +52,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "integrations": BELOW,
     "report": BELOW,
     "demo": BELOW | {"models", "integrations", "report"},
-    "cli": BELOW | {"models", "integrations", "report", "demo"},
+    "compare": BELOW | {"models", "integrations", "report"},
+    "reproduce": BELOW | {"report", "compare"},
+    "cli": BELOW | {"models", "integrations", "report", "demo", "compare", "reproduce"},
     "__main__": {"cli"},
 }
 

@@ -9,12 +9,9 @@ network have seen.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from torch import Tensor
 from headstart.choose import fit, fit_starts, hold_out
 from headstart.data import fashion_mnist
 from headstart.denoiser import Counted, Denoiser
+from headstart.environment import environment
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization import Isotropic
 from headstart.metrics import Reference, Scores, evaluate, floor
@@ -248,16 +246,4 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "flat_region": None if plan.flat is None else list(plan.flat),
         "start_cost": plan.start_cost,
         "novelty": None if plan.novelty is None else plan.novelty.to_dict(),
-    }
-
-
-def environment(device: torch.device | str) -> dict[str, str | int]:
-    """Versions and the machine, without names that identify it."""
-    packages = ("headstart", "torch", "numpy", "scipy", "scikit-learn")
-    return {
-        **{name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "device": str(device),
-        "cores": os.cpu_count() or 1,
-        "threads": torch.get_num_threads(),
     }

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from headstart.budget import Budget, Estimate
+from headstart.citation import BUDGET, IMAGES, PILOT, bibtex, citations
 from headstart.denoiser import Denoiser, moved, rows_of
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization import INITIALIZATIONS, Initialization
@@ -188,6 +189,14 @@ class Plan:
         """What was chosen and why, for a person."""
         parts = (self._choice_lines(), self._budget_lines(), self._finding_lines(), self._pilot_lines())
         return "\n\n".join("\n".join(lines) for lines in ([repr(self)], *parts) if lines)
+
+    def citation(self) -> str:
+        """What to cite for this plan, in BibTeX: its start, schedule and solver, and what they were chosen by."""
+        keys = [*citations(self.initialization.name, self.schedule.name, self.solver.name)]
+        keys += BUDGET if self.budget is not None else ()
+        if any(candidate.pilot is not None for candidate in self.candidates):
+            keys += (*PILOT, *IMAGES) if len(self.profile.shape) == 3 else PILOT
+        return bibtex(keys)
 
     def _choice_lines(self) -> list[str]:
         flat = ""

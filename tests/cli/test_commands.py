@@ -96,6 +96,8 @@ def test_fit_tells_what_inspect_tells(run: Run, place: Path, tmp_path: Path) -> 
     assert done.json == {"out": str(tmp_path / "new" / "plan"), "plan": plan.to_dict()}
     assert run("inspect", tmp_path / "new" / "plan", "--json").json == done.json["plan"]
     assert repr(plan) in run("inspect", tmp_path / "new" / "plan").out
+    assert run("inspect", tmp_path / "new" / "plan", "--citation").out == plan.citation() + "\n"
+    assert run("inspect", tmp_path / "new" / "plan", "--citation", "--json").json == {"citation": plan.citation()}
     assert os.listdir(tmp_path / "new") == ["plan"]
 
     again = run(*arguments, "-o", tmp_path / "new" / "plan")
@@ -224,7 +226,42 @@ def test_evaluate_with_the_bundled_features(run: Run, tmp_path: Path, monkeypatc
     assert scores["samples"]["frechet"] == pytest.approx(scores["floor"]["frechet"], rel=0.5)  # real as they both are
     assert scores["samples"]["frechet"] == pytest.approx(run(*command).json["samples"]["frechet"], rel=1e-4)
     without = run(*command, "--features", "none").json
-    assert without["samples"] == {**scores["samples"], "frechet": None}
+    errors = {name: error for name, error in scores["samples"]["errors"].items() if name != "frechet"}
+    assert without["samples"] == {**scores["samples"], "frechet": None, "errors": errors}
+
+
+def test_evaluate_shows_scores_on_request_with_errors_and_reads_and_writes_statistics(
+    run: Run, place: Path, tmp_path: Path
+) -> None:
+    points = place / "points.npy"
+    command = ("evaluate", points, points, "--features", "raw", "--reference-count", 100)
+    done = run(*command, "--scores", "kid,coverage", "--save-stats", tmp_path / "new" / "stats.npz", "--json")
+    scores = done.json["samples"]
+    assert set(scores["errors"]) == {"frechet", "swd", "max_swd", "kid", "coverage"}
+    assert done.json["floor"]["coverage"] > 0.8
+    assert scores["precision"] is None
+    lines = run(*command, "--scores", "kid,coverage").out.splitlines()
+    assert lines[0].split() == ["frechet", "swd", "max_swd", "kid", "coverage", "n"]
+    assert f"{scores['kid']:.4g} ± {scores['errors']['kid']:.2g}" in lines[1]
+
+    read = run(*command, "--stats", tmp_path / "new" / "stats.npz")
+    assert f"{scores['frechet']:.4g} ±" in read.out
+    assert "to the statistics in" in read.out
+    with np.load(tmp_path / "new" / "stats.npz") as archive:
+        assert set(archive.files) == {"mu", "sigma", "n"}
+        shifted = {"mu": archive["mu"] + 1, "sigma": archive["sigma"]}
+    np.savez(tmp_path / "other.npz", **shifted)
+    other = run(*command, "--stats", tmp_path / "other.npz", "--json").json
+    assert other["samples"]["frechet"] == pytest.approx(2, rel=0.4)  # a shift by (1, 1), squared
+
+    for bad, message in (
+        (("--scores", "fid"), "unknown scores fid"),
+        (("--features", "none", "--stats", tmp_path / "other.npz"), "say which with --features"),
+        (("--features", "inception:x"), "unknown features 'inception:x'"),
+    ):
+        done = run("evaluate", points, points, *bad)
+        assert done.code == 2
+        assert message in done.err
 
 
 RESULTS: dict[str, Any] = {

@@ -205,6 +205,25 @@ def test_page_names_every_arm_and_shows_every_row(page: str) -> None:
     assert "60 components in 40 directions" in parsed.text
 
 
+def test_page_cites_what_its_arms_use(page: str) -> None:
+    section = outline(page[page.index("<h2>References</h2>") : page.index("</section>", page.index("<h2>References"))])
+    cited = re.findall(r"@\w+\{(\w+),", section.text)
+    parts = {
+        "fassina2026initialization",  # the approach
+        "williams2024score",  # the levels of the plans
+        "lucke2010expectation",  # the mixture
+        "wang2024unreasonable",  # the Gaussian start
+        "song2021score",  # noise, where the baselines start
+        "karras2022elucidating",  # Heun on the rho grid
+        "lu2022dpmpp",
+        "bonneel2015sliced",  # the pilots
+    }
+    assert parts <= set(cited)
+    assert "zhao2023unipc" not in cited
+    assert len(cited) == len(set(cited))
+    assert f"BibTeX, {len(cited)} references" in section.text
+
+
 def test_missing_values_are_dashes(page: str) -> None:
     body = page[page.index("<tbody>") : page.index("</tbody>")]
     heun = next(row for row in body.split("</tr>") if "edm-heun" in row)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli import demo, evaluate, fit, inspect, sample
+from headstart.cli import compare, demo, evaluate, fit, inspect, reproduce, sample
 
 __all__ = ["app", "main"]
 
@@ -32,6 +32,8 @@ for name, command, examples in (
     ("sample", sample.sample, sample.EXAMPLES),
     ("evaluate", evaluate.evaluate, evaluate.EXAMPLES),
     ("inspect", inspect.inspect, inspect.EXAMPLES),
+    ("compare", compare.compare, compare.EXAMPLES),
+    ("reproduce", reproduce.reproduce, reproduce.EXAMPLES),
 ):
     app.command(name, epilog=_epilog(*examples))(command)
 

@@ -1,7 +1,8 @@
 """What a run found, for people to read: figures, image grids and one self-contained HTML page."""
 
+from headstart.report.experiment import write_experiment_page
 from headstart.report.images import image_grid, save_png
 from headstart.report.page import verdict, write_demo_report
 from headstart.report.table import results_table
 
-__all__ = ["image_grid", "results_table", "save_png", "verdict", "write_demo_report"]
+__all__ = ["image_grid", "results_table", "save_png", "verdict", "write_demo_report", "write_experiment_page"]

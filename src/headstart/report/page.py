@@ -18,6 +18,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.citation import IMAGES, PILOT, bibtex, citations
 from headstart.errors import InputError
 from headstart.report import figures
 from headstart.report.figures import number, seconds_per_thousand
@@ -31,6 +32,9 @@ BASELINE = "edm-heun"
 TIMES = "\N{MULTIPLICATION SIGN}"
 METRICS = ("frechet", "swd", "max_swd", "sample_seconds", "fit_seconds", "horizon")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+#: The papers that the method comes from.
+APPROACH = ("fassina2026initialization", "williams2024score")
 
 #: What the page asks of a plan; what is missing is shown as "-".
 PLAN = ("nfe", "horizon", "initialization", "schedule", "sigmas", "solver", "fit_seconds", "explanation")
@@ -146,20 +150,11 @@ def _tiles(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
     rows, floor, plans = _checked(results)
-    templates = Environment(
-        loader=PackageLoader("headstart.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["number"] = number
     seconds = results.get("seconds")
-    return templates.get_template("page.html").render(
-        light=figures.LIGHT,
-        dark=figures.DARK,
+    return render(
+        "page.html",
         data=results.get("data") or "-",
-        duration=None if seconds is None else _duration(float(seconds)),
+        duration=None if seconds is None else duration(float(seconds)),
         verdict=verdict(rows, floor),
         details=_details(rows),
         tiles=_tiles(rows),
@@ -174,7 +169,31 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
         columns=COLUMNS,
         table=_table(rows, floor),
         environment=dict(results.get("environment") or {}),
+        references=_references(rows, plans),
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page from one of the templates, in the colours of the figures."""
+    templates = Environment(
+        loader=PackageLoader("headstart.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["number"] = number
+    return templates.get_template(template).render(light=figures.LIGHT, dark=figures.DARK, **values)
+
+
+def _references(rows: Sequence[Row], plans: Sequence[Row]) -> list[str]:
+    """The BibTeX entries of what the arms use, and of the plans' pilots; headstart's own approach first."""
+    used = list(APPROACH)
+    for row in rows:
+        used += citations(*(str(row.get(part)) for part in ("initialization", "schedule", "solver")))
+    if plans:
+        used += [*PILOT, *IMAGES]
+    return [bibtex([key]) for key in dict.fromkeys(used)]
 
 
 def _checked(results: Row) -> tuple[list[Row], Row, list[Row]]:
@@ -287,7 +306,8 @@ def _words(count: int) -> str:
     return WORDS[count] if count < len(WORDS) else str(count)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 

@@ -69,17 +69,21 @@ def noise_weights(levels: Sequence[float], a: float, b: float, power: float) -> 
 
 def _weights(places: Sequence[float], nodes: NDArray[np.float64], masses: NDArray[np.float64]) -> list[float]:
     """The sum over the nodes of masses times each Lagrange polynomial of the places."""
-    lagrange = [
-        np.prod([(nodes - other) / (place - other) for other in places if other != place], axis=0) for place in places
-    ]
-    return [float((masses * polynomial).sum()) for polynomial in lagrange]
+    weights = []
+    for place in places:
+        terms = masses
+        for other in places:
+            if other != place:
+                terms = terms * ((nodes - other) / (place - other))
+        weights.append(float(terms.sum()))
+    return weights
 
 
 def combine(weights: Sequence[float], states: Sequence[Tensor]) -> Tensor:
     """The weighted sum of as many states, in their dtype."""
     total = weights[0] * states[0]
     for weight, state in zip(weights[1:], states[1:], strict=True):
-        total = total + weight * state
+        total = total.add(state, alpha=weight)
     return total
 
 

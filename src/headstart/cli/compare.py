@@ -1,0 +1,134 @@
+"""``headstart compare``: our plans and other samplers on one network, with the same seeds and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, answers, usable
+from headstart.cli.evaluate import _features, _split
+from headstart.cli.progress import RichProgress
+from headstart.errors import InputError
+
+__all__ = ["EXAMPLES", "compare"]
+
+EXAMPLES = (
+    "headstart compare builtin:fashion-mnist builtin:fashion-mnist --quick --out runs/compare-quick",
+    "headstart compare builtin:fashion-mnist builtin:fashion-mnist --nfe 3,4,6 --arms plan,heun,dpm++2m-karras",
+    "headstart compare python:mymodel:load data.npy --samples 2000 --seeds 2 --plan plan",
+)
+
+#: What a quick run does at most.
+QUICK_SAMPLES, QUICK_NFE = 64, (3,)
+
+
+@answers
+def compare(
+    model: ModelSpec,
+    data: DataSpec,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="The folder for the results; a run in it goes on there.")
+    ] = Path("runs/compare"),
+    nfe: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Numbers of network evaluations. [default: 3,4,5,6,8,10; 3 with --quick]"),
+    ] = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="What to compare, separated by commas: plan, plan-distilled, isotropic, teleportation, gaussian, "
+            "oracle, heun, align-your-steps, gits, ld3; of diffusers dpm++2m, dpm++3m and unipc, each with -karras or "
+            "-logsnr; of k-diffusion k-heun, k-dpm-2, k-lms, k-dpmpp-2m; of azula azula-ddim, azula-heun, azula-zab, "
+            "azula-xeab. [default: all whose packages are installed]",
+        ),
+    ] = None,
+    plan: Annotated[
+        list[Path] | None, typer.Option("--plan", metavar="PLAN", help="A saved plan to compare too; may be repeated.")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(metavar="N", help="Samples of each arm for each number of evaluations and seed.")
+    ] = 10_000,
+    seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds, each with samples and fits anew.")] = 3,
+    features: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="What the Frechet distance is measured in, as headstart evaluate has it: none for distances of the "
+            "samples themselves, or auto: what fits DATA.",
+        ),
+    ] = "auto",
+    reference_count: Annotated[int, typer.Option(metavar="N", help="Compare with at most N real samples.")] = 10_000,
+    sigma_min: Annotated[
+        float, typer.Option(metavar="SIGMA", help="The last noise level above 0 of the peers' grids made by hand.")
+    ] = 0.002,
+    quick: Annotated[bool, typer.Option("--quick", help="A short run, to see that everything works.")] = False,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    batch_size: BatchSize = 256,
+    as_json: Json = False,
+) -> Answer:
+    """Compare our plans with other samplers, packages' own among them, on MODEL: quality, evaluations and seconds.
+
+    OUT gets index.html, to be opened in a browser, summary.md, results.json, results.csv and figures. Of bundled DATA
+    the test split is scored against, of other data one half; all fits see the rest alone. What is finished is kept: run
+    the same command again to go on, or with more arms, evaluations or seeds to add them.
+    """
+    counts = _counts(nfe) or (QUICK_NFE if quick else None)
+    names = None if arms is None else [name.strip() for name in arms.split(",")]
+    if reference_count < 2:
+        raise InputError(f"--reference-count is {reference_count}: expected at least 2")
+    if not 0 < sigma_min < 80:
+        raise InputError(f"--sigma-min is {sigma_min}: expected a level above 0 and below 80")
+    device = usable(device)
+    from headstart import compare as comparison
+    from headstart.metrics import Reference
+    from headstart.models import load_denoiser
+    from headstart.report.comparison import comparison_table
+
+    progress = RichProgress()
+    denoiser = load_denoiser(model, device)
+    real, training = _split(data, reference_count, seed=0)
+    network = _features(features, data, device, batch_size)
+    if quick:
+        samples, seeds, training = min(samples, QUICK_SAMPLES), min(seeds, 1), training[:2000]
+    results = comparison.compare(
+        denoiser,
+        training,
+        Reference.of(real.to(device), network, progress=progress),
+        out,
+        nfe=counts or comparison.NFE,
+        arms=names,
+        plans=[comparison.saved(path) for path in plan or ()],
+        samples=samples,
+        seeds=seeds,
+        seed=seed,
+        sigma_min=sigma_min,
+        sizes=comparison.QUICK if quick else None,
+        device=device,
+        batch_size=batch_size,
+        description={
+            "model": model,
+            "data": data,
+            "features": features if network is not None else "none",
+            "training": len(training),
+            "reference": len(real),
+        },
+        progress=progress,
+    )
+    return Answer(f"{comparison_table(results)}\n\nThe page is {out / 'index.html'}", results)
+
+
+def _counts(text: str | None) -> tuple[int, ...] | None:
+    """Numbers of evaluations from the command line."""
+    if text is None:
+        return None
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--nfe {text!r} is not a list of whole numbers such as 3,4,6") from error
+    if min(counts) < 1:
+        raise InputError(f"--nfe {text!r} must hold numbers of at least 1")
+    return counts

@@ -1,0 +1,158 @@
+"""What is compared: an arm is a way to sample a network, prepared for a number of evaluations and a seed.
+
+An arm prepares a :class:`Sampler` from what all arms share, a :class:`~headstart.compare.setting.Setting`. What a
+sampler really spends is counted where the network is called, and never taken from what the arm says of itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from headstart.compare.setting import Setting
+from headstart.denoiser import Counted, Denoiser, denoise
+from headstart.errors import DenoiserError
+from headstart.initialization import Initialization
+from headstart.noise import Noise
+from headstart.plan import Plan
+from headstart.progress import Progress
+from headstart.schedule import Schedule
+from headstart.solver import Solver
+
+__all__ = ["Arm", "Drawn", "Kind", "Sampler", "draw", "even", "from_noise", "odd", "of_plan", "solving"]
+
+#: What an arm is: what this project makes, what it is held against, what knows the training data, and fixed marks.
+Kind = Literal["ours", "peer", "oracle", "reference"]
+
+#: From a denoiser and the samples' random streams to samples of shape (B, *S).
+Draw = Callable[[Denoiser, Noise], Tensor]
+
+#: How a package samples: from a checked denoiser D(x, sigma), states at the highest level (B, *S) and a number of
+#: evaluations to samples of the same shape.
+Walk = Callable[[Callable[[Tensor, float], Tensor], Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What an arm samples with.
+
+    Attributes:
+        draw: from a denoiser and the samples' random streams to samples, shape (B, \\*S).
+        how: its start, levels and solver, in a sentence.
+        prepare_seconds: what it took to prepare: measuring, fitting and learning.
+    """
+
+    draw: Draw
+    how: str
+    prepare_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to sample a network.
+
+    Attributes:
+        name: what it is asked for by.
+        label: for people.
+        kind: "ours", "peer", "oracle" or "reference".
+        family: the arms that it is shown with.
+        prepare: its sampler, for the evaluations that it can spend.
+        package: the module that it needs and that may be missing, or None.
+        affordable: the evaluations that it can spend of those it may; Heun's method, an odd number.
+        only: the one number of evaluations that it has a sampler for, or None if it has one for every number.
+        identity: what tells it from another arm of its name, if anything does.
+        slow: whether it takes minutes to prepare, on images.
+    """
+
+    name: str
+    label: str
+    kind: Kind
+    family: str
+    prepare: Callable[[Setting, int], Sampler]
+    package: str | None = None
+    affordable: Callable[[int], int] = int
+    only: int | None = None
+    identity: str = ""
+    slow: bool = False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples and what they cost.
+
+    Attributes:
+        samples: shape (n, \\*S), on the CPU.
+        seconds: of wall-clock time for all of them, the starts included.
+        evaluations: of the network for a sample, as counted.
+    """
+
+    samples: Tensor
+    seconds: float
+    evaluations: float
+
+
+@torch.no_grad()
+def draw(
+    sampler: Sampler,
+    denoiser: Denoiser,
+    seeds: Sequence[int],
+    batch_size: int,
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> Drawn:
+    """A sample for every seed, the same for any batch size.
+
+    Raises:
+        DenoiserError: if the denoiser returns NaN, Inf or the wrong shape, or the samples are not finite.
+    """
+    counted = Counted(denoiser)
+    starts, parts = range(0, len(seeds), batch_size), []
+    began = time.perf_counter()
+    for i in (progress or Progress()).track(starts, "sampling", len(starts)):
+        parts.append(sampler.draw(counted, Noise(seeds[i : i + batch_size], device)).cpu())
+    seconds = time.perf_counter() - began
+    samples = torch.cat(parts).float()
+    if bad := int((~torch.isfinite(samples)).flatten(1).any(1).sum()):
+        raise DenoiserError(f"{bad} of {len(samples)} samples are not finite")
+    return Drawn(samples, seconds, counted.samples / len(samples))
+
+
+def solving(start: Initialization, schedule: Schedule, solver: Solver) -> Draw:
+    """Draws from a start, a schedule and a solver of this library."""
+
+    def drawn(denoiser: Denoiser, noise: Noise) -> Tensor:
+        return solver.solve(denoiser, start.sample(noise, schedule.horizon), schedule, noise)
+
+    return drawn
+
+
+def of_plan(plan: Plan) -> Sampler:
+    """The sampler of a plan; what it took to prepare is what the plan took to fit."""
+    levels = " > ".join(f"{sigma:.3g}" for sigma in plan.schedule.sigmas)
+    how = f"{plan.initialization.name} start, {plan.schedule.name} levels {levels}, {plan.solver.name}"
+    return Sampler(solving(plan.initialization, plan.schedule, plan.solver), how, plan.fit_seconds)
+
+
+def from_noise(setting: Setting, walk: Walk, how: str) -> Sampler:
+    """A sampler of another package, from the noise that all arms from noise share: sigma_max times each seed's own."""
+
+    def drawn(denoiser: Denoiser, noise: Noise) -> Tensor:
+        return walk(partial(denoise, denoiser), setting.sigma_max * noise.normal(setting.shape))
+
+    return Sampler(drawn, f"N(0, {setting.sigma_max:g}^2) start, {how}")
+
+
+def odd(nfe: int) -> int:
+    """The largest odd number up to this one: two evaluations a step, and one for a last step to 0."""
+    return nfe - (nfe % 2 == 0)
+
+
+def even(nfe: int) -> int:
+    """The largest even number up to this one: two evaluations a step."""
+    return nfe - nfe % 2

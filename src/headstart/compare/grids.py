@@ -1,0 +1,111 @@
+"""EDM's Heun sampler, and grids of others that are measured or learned, with DPM-Solver++(2M) from noise.
+
+The grids end at 0.05 standard deviations of the data and a step to 0, as ours do: with few evaluations they are better
+for it. What each of them takes beyond that is what was published, as far as :mod:`headstart.schedule` and
+:mod:`headstart.distill` follow it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+from headstart.compare.arms import Arm, Sampler, odd, of_plan, solving
+from headstart.compare.setting import Setting
+from headstart.distill import distill
+from headstart.initialization import Isotropic
+from headstart.plan import Plan
+from headstart.schedule import Schedule, align_your_steps, interpolate, rho_grid
+from headstart.solver import DPMSolverPP2M, Heun
+
+__all__ = ["GRIDS", "HEUN", "HEUN_35"]
+
+#: Steps of the grid that Align Your Steps is interpolated from, as it was published for several numbers of steps.
+ALIGNED = 40
+
+
+def _heun(setting: Setting, nfe: int) -> Sampler:
+    schedule = setting.edm(Heun().steps_for(nfe))
+    draw = solving(Isotropic(setting.shape), schedule, Heun())
+    return Sampler(draw, f"N(0, {setting.sigma_max:g}^2) start, {schedule.name} levels, heun")
+
+
+def _gits(setting: Setting, nfe: int) -> Sampler:
+    def made() -> Plan:
+        gits, seconds = setting.gits
+        return _on(setting, gits.schedule(nfe), seconds)
+
+    return of_plan(setting.kept(f"gits-{nfe}", made))
+
+
+def _aligned(setting: Setting, nfe: int) -> Sampler:
+    def made() -> Plan:
+        sizes, first = setting.sizes, setting.few_sigma_min
+        began = time.perf_counter()
+        schedule = align_your_steps(
+            setting.denoiser,
+            setting.data[setting.split[1]],
+            ALIGNED,
+            setting.sigma_max,
+            first,
+            final_zero=False,
+            samples=min(sizes.aligned, len(setting.split[1])),
+            coarse=sizes.coarse,
+            subdivisions=sizes.halvings,
+            sweeps=sizes.sweeps,
+            seed=setting.seed,
+            device=setting.device,
+            batch_size=setting.batch_size,
+            progress=setting.progress,
+        )
+        return _on(setting, schedule, time.perf_counter() - began)
+
+    grid = setting.kept("align-your-steps", made)
+    return of_plan(replace(grid, schedule=interpolate(grid.schedule, nfe)))
+
+
+def _ld3(setting: Setting, nfe: int) -> Sampler:
+    def made() -> Plan:
+        sizes, schedule = setting.sizes, rho_grid(nfe, setting.sigma_max, setting.few_sigma_min)
+        began = time.perf_counter()
+        result = distill(
+            setting.denoiser,
+            Isotropic(setting.shape),
+            schedule,
+            DPMSolverPP2M(),
+            setting.data,
+            objectives=("trajectory",),
+            learn="levels",
+            held_out=setting.split[1],
+            iterations=sizes.iterations,
+            batch_size=sizes.batch,
+            pairs=sizes.pairs,
+            judged=sizes.judged,
+            seed=setting.seed,
+            device=setting.device,
+            progress=setting.progress,
+        )
+        # Nobody decides in LD3: what it learns is taken, better or not, if the network stands its samples.
+        learned = result.candidates[1]
+        chosen = learned if math.isfinite(learned.gain) else result.winner
+        return _on(setting, Schedule(chosen.schedule.sigmas, "LD3"), time.perf_counter() - began)
+
+    return of_plan(setting.kept(f"ld3-{nfe}", made))
+
+
+def _on(setting: Setting, schedule: Schedule, seconds: float) -> Plan:
+    """DPM-Solver++(2M) from noise on a grid that took so long."""
+    return Plan(Isotropic(setting.shape), schedule, DPMSolverPP2M(), None, setting.profile, fit_seconds=seconds)
+
+
+HEUN = Arm("heun", "EDM Heun", "peer", "EDM", _heun, affordable=odd)
+
+#: The mark that few evaluations are held against.
+HEUN_35 = Arm("heun-35", "EDM Heun, 35", "reference", "EDM", _heun, only=35)
+
+GRIDS = (
+    Arm("align-your-steps", "Align Your Steps", "peer", "learned grids", _aligned),
+    Arm("gits", "GITS", "peer", "learned grids", _gits),
+    Arm("ld3", "LD3", "peer", "learned grids", _ld3),
+)

@@ -1,0 +1,89 @@
+"""The arms that :func:`headstart.fit` makes: our plans, other starts with our schedules, and noised data.
+
+Every one is chosen by the same function with the same care, on the training samples alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from headstart.choose import fit
+from headstart.choose.levels import DISTILLED
+from headstart.compare.arms import Arm, Kind, Sampler, of_plan
+from headstart.compare.setting import Setting
+from headstart.plan import Plan
+
+__all__ = ["OURS", "saved"]
+
+#: What a plan chooses its start from.
+FAMILIES = ("isotropic", "gaussian", "mixture")
+
+
+def _chosen(
+    name: str, families: tuple[str, ...], schedule: str | None, from_noise: bool, setting: Setting, nfe: int
+) -> Sampler:
+    """The sampler of the plan that is fitted for so many evaluations, with the seconds of all that it rests on."""
+    oracle = setting.start("empirical")[0] if families == ("empirical",) else None
+
+    def chosen() -> Plan:
+        starts = [setting.start(family) for family in families]
+        plan = fit(
+            setting.denoiser,
+            setting.data,
+            nfe,
+            profile=setting.profile,
+            initialization=[start for start, _ in starts],
+            horizon=setting.sigma_max if from_noise else None,
+            schedule=schedule,
+            pilot_samples=setting.sizes.pilot,
+            seed=setting.seed,
+            device=setting.device,
+            batch_size=setting.batch_size,
+            progress=setting.progress,
+        )
+        shared = setting.measured.fit_seconds + sum(seconds for _, seconds in starts)
+        return replace(plan, fit_seconds=plan.fit_seconds + shared)
+
+    return of_plan(setting.kept(f"{name}-{nfe}", chosen, oracle))
+
+
+def _arm(
+    name: str,
+    label: str,
+    kind: Kind,
+    family: str,
+    families: tuple[str, ...],
+    schedule: str | None = None,
+    from_noise: bool = False,
+) -> Arm:
+    prepare = partial(_chosen, name, families, schedule, from_noise)
+    return Arm(name, label, kind, family, prepare, slow=schedule == DISTILLED)
+
+
+#: All of them; the learned start of a plan is what the others do without.
+OURS = (
+    _arm("plan", "headstart plan", "ours", "ours", FAMILIES),
+    _arm("plan-distilled", "headstart plan, distilled", "ours", "ours", FAMILIES, DISTILLED),
+    _arm("isotropic", "noise, our schedule", "peer", "other starts", ("isotropic",), from_noise=True),
+    _arm("teleportation", "teleportation, our schedule", "peer", "other starts", ("teleportation",)),
+    _arm("gaussian", "Gaussian start, our schedule", "peer", "other starts", ("gaussian",)),
+    _arm("oracle", "noised data (oracle)", "oracle", "oracle", ("empirical",)),
+)
+
+
+def saved(path: str | Path) -> Arm:
+    """A plan that was saved before, as an arm of its own number of evaluations.
+
+    Raises:
+        ArtefactError: if it is missing, damaged, or newer than this version of headstart.
+    """
+    folder = Path(path)
+    plan = Plan.load(folder)
+    digest = hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()  # which holds that of the tensors
+    name = f"saved-{folder.resolve().name}"
+    kind: Kind = "oracle" if plan.initialization.oracle else "ours"
+    sampler = of_plan(plan)
+    return Arm(name, f"saved plan {folder.name}", kind, "ours", lambda *_: sampler, only=plan.nfe, identity=digest)

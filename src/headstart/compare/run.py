@@ -1,0 +1,319 @@
+"""The comparison: arms, numbers of evaluations and seeds, each scored once, and what they come to.
+
+Every arm draws from the same seeds; those from noise begin with the same states. What is fitted or learned sees the
+training samples alone, and is fitted anew for every seed. The cells, an arm's samples for a number of evaluations and
+a seed, are kept on disk as soon as they are scored, and a run in the same folder makes those that are missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.compare.arms import Arm, Sampler, draw
+from headstart.compare.cells import Cells
+from headstart.compare.grids import GRIDS, HEUN, HEUN_35
+from headstart.compare.ours import OURS
+from headstart.compare.peers import azula, diffusers, k_diffusion
+from headstart.compare.peers.packages import DISTRIBUTIONS, load
+from headstart.compare.setting import SIGMA_MAX, SIGMA_MIN, Setting, Sizes
+from headstart.compare.summary import ratios, summarised, verdict
+from headstart.denoiser import Denoiser
+from headstart.environment import environment
+from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
+from headstart.metrics import Reference, evaluate, floor
+from headstart.progress import Progress
+from headstart.report.comparison import comparison_table, write_comparison
+from headstart.report.images import image_grid, save_png, write_whole
+
+__all__ = ["ARMS", "NFE", "compare"]
+
+#: The arms by name.
+ARMS: dict[str, Arm] = {
+    arm.name: arm for arm in (*OURS, HEUN, *diffusers.ARMS, *k_diffusion.ARMS, *azula.ARMS, *GRIDS, HEUN_35)
+}
+
+#: The numbers of evaluations that are looked at by default.
+NFE = (3, 4, 5, 6, 8, 10)
+
+#: Samples shown of every arm, in rows of so many.
+SHOWN, COLUMNS = 36, 6
+
+
+def compare(
+    denoiser: Denoiser,
+    data: Tensor,
+    reference: Reference,
+    out: Path,
+    *,
+    nfe: Sequence[int] = NFE,
+    arms: Sequence[str] | None = None,
+    plans: Sequence[Arm] = (),
+    samples: int = 10_000,
+    seeds: int = 3,
+    seed: int = 0,
+    sigma_max: float | None = None,
+    sigma_min: float = SIGMA_MIN,
+    sizes: Sizes | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    description: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draw and score every arm, and write what was found into a folder.
+
+    It gets ``results.json``, ``results.csv``, ``summary.md``, ``quality-nfe.svg``, ``quality-seconds.svg``,
+    ``index.html`` and, of images, ``grids/``; and, for a run that goes on, ``cells.jsonl`` and ``plans/``.
+
+    Arguments:
+        denoiser: the network, on ``device``; it is not changed.
+        data: training samples, shape (N, \\*S), none of which are in the reference.
+        reference: what samples are scored against.
+        out: a folder, made if it is missing.
+        nfe: numbers of evaluations.
+        arms: names among :data:`ARMS`; by default all whose packages are installed. EDM's Heun sampler with 35
+            evaluations is always among them.
+        plans: arms of plans that were saved before (:func:`headstart.compare.saved`).
+        samples: of each arm for each number of evaluations and seed.
+        seeds: how many seeds; the samples of seed k have the seeds k 2^32, k 2^32 + 1, ...
+        seed: the first of them.
+        sigma_max: the level of noise that the arms from noise start at: 80, or less if the network says so of itself.
+        sigma_min: the last level above 0 of the peers' grids that are made by hand, EDM's by default.
+        sizes: how much goes into what is measured and learned.
+        device: where the network works.
+        batch_size: samples per call of the network.
+        description: what else tells this run from others, such as the names of model and data: plain values. Cells of
+            a run with another description, or another number of samples and the like, are not mixed in.
+        progress: told of what takes time.
+
+    Returns:
+        What ``results.json`` holds. A cell whose samples are not finite, or that cannot be made, holds no scores and
+        the reason.
+
+    Raises:
+        InputError: if an arm is unknown, a number is out of its range, or the folder holds another run.
+        MissingExtraError: if the package of an arm that was asked for by name is missing.
+        DenoiserError: if not one cell could be made.
+        ArtefactError: if a file cannot be written.
+    """
+    began, bar, sizes = time.perf_counter(), progress or Progress(), sizes or Sizes()
+    counts = sorted(set(nfe) | {arm.only for arm in plans if arm.only is not None})
+    if not counts or counts[0] < 1 or samples < 2 or seeds < 1 or batch_size < 1:
+        raise InputError(
+            "a comparison needs evaluations of 1 or more, 2 samples or more, a seed and batches of 1 or more: got "
+            f"{list(nfe)}, {samples}, {seeds} and {batch_size}"
+        )
+    wanted, skipped = _chosen(arms, sizes)
+    chosen = [*plans, *wanted, *([] if HEUN_35 in wanted else [HEUN_35])]
+    names = [arm.name for arm in chosen]
+    if len(set(names)) < len(names):
+        raise InputError(f"every arm has a name of its own: got {', '.join(names)}")
+    highest = min(float(getattr(denoiser, "sigma_max", SIGMA_MAX)), SIGMA_MAX) if sigma_max is None else sigma_max
+    settings = {
+        **(description or {}),
+        "samples": samples,
+        "sigma_max": highest,
+        "sigma_min": sigma_min,
+        "sizes": asdict(sizes),
+        "device": str(device),
+        "batch_size": batch_size,
+    }
+    try:
+        (out / "grids").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{out} cannot be made: {error.strerror}") from error
+    run = _Run(denoiser, data, reference, out, Cells(out / "cells.jsonl", settings), samples, seed, counts, bar)
+
+    rows: list[dict[str, Any]] = []
+    floors: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    for number in bar.track(range(seed, seed + seeds), "seeds", seeds):
+        setting = Setting(
+            denoiser, data, number, out / "plans", highest, sigma_min, sizes, device, batch_size, progress=bar
+        )
+        floors.append(run.floor(number))
+        for arm in bar.track(chosen, "arms", len(chosen)):
+            rows += run.rows(arm, setting)
+        results = {
+            "settings": {**settings, "nfe": counts, "seeds": [row["seed"] for row in floors]},
+            "environment": environment(device, list(DISTRIBUTIONS.values())),
+            "metric": _metric(floors),
+            **_found(chosen, rows, floors, counts),
+            "rows": rows,
+            "skipped": skipped,
+            "seconds": time.perf_counter() - began,
+        }
+        _write(results, run.shown(chosen, counts), out)
+    if all(row["scores"] is None for row in rows):
+        raise DenoiserError(f"not one of {len(rows)} cells could be made. The first: {rows[0]['failed']}")
+    return results
+
+
+def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Arm], list[dict[str, str]]]:
+    """The arms that can run, and those that were not asked for by name and cannot, with the reason."""
+    if names is not None:
+        if not names:
+            raise InputError(f"name at least one arm of {', '.join(ARMS)}")
+        for name in names:
+            if name not in ARMS:
+                raise InputError(f"unknown arm {name!r}: expected one of {', '.join(ARMS)}")
+    chosen, skipped = [], []
+    for arm in ARMS.values() if names is None else [ARMS[name] for name in names]:
+        if names is None and arm.slow and not sizes.slow:
+            reason = "it takes minutes to prepare, which a quick run does not wait for: ask for it by name"
+            skipped.append({"arm": arm.name, "label": arm.label, "reason": reason})
+            continue
+        try:
+            if arm.package is not None:
+                load(arm.package)
+        except MissingExtraError as error:
+            if names is not None:
+                raise
+            skipped.append({"arm": arm.name, "label": arm.label, "reason": str(error)})
+        else:
+            chosen.append(arm)
+    return chosen, skipped
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What cells are made with."""
+
+    denoiser: Denoiser
+    data: Tensor
+    reference: Reference
+    out: Path
+    cells: Cells
+    samples: int
+    first: int
+    counts: Sequence[int]
+    progress: Progress
+
+    def rows(self, arm: Arm, setting: Setting) -> list[dict[str, Any]]:
+        """The rows of an arm and a seed; where it cannot spend all that it may, two numbers can share a cell."""
+        rows = []
+        for nfe in self.counts if arm.only is None else [arm.only]:
+            spent = arm.affordable(nfe)
+            key = {"arm": arm.name, "nfe": spent, "seed": setting.seed}
+            if arm.identity:
+                key["identity"] = arm.identity
+            cell = self.cells(key, lambda spent=spent: self._cell(arm, setting, spent))  # type: ignore[misc]
+            rows.append({**cell, "nfe": nfe, "label": arm.label, "kind": arm.kind, "family": arm.family})
+        return rows
+
+    def _cell(self, arm: Arm, setting: Setting, nfe: int) -> dict[str, Any]:
+        """What a sampler scored and cost, or why it did not."""
+        row: dict[str, Any] = {"evaluations": None, "seconds": None, "prepare_seconds": None, "how": None}
+        row |= {"scores": None, "failed": None}
+        if nfe < 1:
+            return row | {"failed": "it cannot be made with so few evaluations"}
+        self.progress.note(f"{arm.name}, {nfe} evaluations")
+        try:
+            sampler = arm.prepare(setting, nfe)
+            return row | self._scored(arm, sampler, setting, nfe)
+        except HeadstartError as error:
+            return row | {"failed": str(error)}
+        except Exception as error:
+            if arm.package is None:
+                raise
+            name = DISTRIBUTIONS[arm.package]  # what goes wrong in there ends one cell, and not the comparison
+            return row | {"failed": f"{name} failed: {type(error).__name__}: {error}"}
+
+    def _scored(self, arm: Arm, sampler: Sampler, setting: Setting, nfe: int) -> dict[str, Any]:
+        seeds = range(setting.seed * 2**32, setting.seed * 2**32 + self.samples)
+        drawn = draw(sampler, self.denoiser, seeds, setting.batch_size, setting.device, self.progress)
+        if setting.seed == self.first:
+            self._show(drawn.samples, self._grid(arm, nfe))
+        scores = evaluate(drawn.samples.to(self.reference.directions.device), self.reference, self.progress)
+        return {
+            "evaluations": drawn.evaluations,
+            "seconds": drawn.seconds,
+            "prepare_seconds": sampler.prepare_seconds,
+            "how": sampler.how,
+            "scores": asdict(scores),
+        }
+
+    def floor(self, seed: int) -> dict[str, Any]:
+        """What as many training samples score, or all there are."""
+        n = min(self.samples, len(self.data))
+
+        def make() -> dict[str, Any]:
+            device = self.reference.directions.device
+            return {"scores": asdict(floor(self.reference, self.data.to(device), n, seed, self.progress))}
+
+        return self.cells({"arm": "real", "seed": seed}, make)
+
+    def _grid(self, arm: Arm, nfe: int) -> Path:
+        return self.out / "grids" / f"{arm.name}-{nfe}.png"
+
+    @cached_property
+    def _is_images(self) -> bool:
+        return self.data.ndim == 4 and self.data.shape[1] in (1, 3)
+
+    def _show(self, samples: Tensor, path: Path) -> None:
+        """Write the first samples side by side, on the real images' scale."""
+        if self._is_images:
+            scale = float(self.data.min()), float(self.data.max())
+            save_png(image_grid(samples[:SHOWN], COLUMNS, scale), path)
+
+    def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, Path]:
+        """The grids of the smallest number of evaluations of every arm, by its label; the real images first."""
+        if not self._is_images:
+            return {}
+        self._show(self.data, self.out / "grids" / "real.png")
+        found = {"real images": self.out / "grids" / "real.png"}
+        for arm in arms:
+            spent = [arm.affordable(nfe) for nfe in (counts if arm.only is None else [arm.only])]
+            path = next((place for nfe in spent if (place := self._grid(arm, nfe)).exists()), None)
+            if path is not None:
+                found[f"{arm.label}, {path.stem.rpartition('-')[2]}"] = path
+        return found
+
+
+def _found(
+    arms: Sequence[Arm], rows: Sequence[dict[str, Any]], floors: Sequence[dict[str, Any]], counts: Sequence[int]
+) -> dict[str, Any]:
+    """What the rows come to."""
+    metric = _metric(floors)
+    means = summarised(rows)
+    best = ratios(means, counts, metric)
+    (real,) = summarised([{**row, "nfe": 0, "label": "real samples"} for row in floors])
+    return {"summary": means, "floor": real["scores"], "ratios": best, "verdict": verdict(means, best, metric)}
+
+
+def _metric(floors: Iterable[Mapping[str, Any]]) -> str:
+    """What arms are compared by: the Fréchet distance if there are features."""
+    return "swd" if any(row["scores"]["frechet"] is None for row in floors) else "frechet"
+
+
+def _write(results: dict[str, Any], grids: Mapping[str, Path], out: Path) -> None:
+    write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
+    write_whole(_table(results["rows"]).encode(), out / "results.csv")
+    write_whole((comparison_table(results) + "\n").encode(), out / "summary.md")
+    write_comparison(results, {name: path.read_bytes() for name, path in grids.items() if path.exists()}, out)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV, their scores in columns of their own; what a row does not have is left blank."""
+    flat = [
+        {k: v for k, v in {**row, **(row["scores"] or {})}.items() if not isinstance(v, dict) and k != "scores"}
+        for row in rows
+    ]
+    for line, row in zip(flat, rows, strict=True):
+        line["seed"] = row["seed"]  # and not that of the scores' random directions
+    columns = list(dict.fromkeys(key for row in flat for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()

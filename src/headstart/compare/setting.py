@@ -1,0 +1,220 @@
+"""What all arms of a seed share: the split of the data, the measurements, the fitted starts; each made once.
+
+Plans, and what they rest on, are kept in the folder of the run as plans are saved, and read from there by a run that
+goes on: nothing is measured or fitted twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from headstart.choose import fit_starts, hold_out
+from headstart.choose.levels import SIGMA_MINS, measured_levels
+from headstart.denoiser import Denoiser
+from headstart.initialization import Initialization, Isotropic
+from headstart.noise import Noise
+from headstart.plan import Plan
+from headstart.profile import Profile
+from headstart.progress import Progress
+from headstart.schedule import GITS, Schedule, rho_grid
+from headstart.solver import DPMSolverPP2M, Heun
+
+__all__ = ["QUICK", "SIGMA_MAX", "SIGMA_MIN", "Setting", "Sizes"]
+
+#: EDM's range of noise levels.
+SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
+
+#: Seeds of the trajectories that GITS learns from: those of no samples.
+TAUGHT = 2**61
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much goes into what is measured and learned.
+
+    Attributes:
+        profile: samples that the network is measured on; the usual number by default.
+        pilot: samples of each pilot of a fit.
+        trajectories: that GITS learns from; its release takes 256.
+        teacher: levels of these.
+        aligned: samples that Align Your Steps estimates its bound on.
+        coarse: steps of its first grid.
+        halvings: how often these are halved.
+        sweeps: of its descent at most, before and after each halving.
+        iterations: steps of Adam that LD3 makes.
+        batch: samples of each.
+        pairs: fine trajectories that it learns from.
+        judged: samples that its result is checked on.
+        slow: whether arms that take minutes to prepare are among those that run by default.
+    """
+
+    profile: int | None = None
+    pilot: int = 256
+    trajectories: int = 128
+    teacher: int = 61
+    aligned: int = 32
+    coarse: int = 5
+    halvings: int = 3
+    sweeps: int = 100
+    iterations: int = 100
+    batch: int = 64
+    pairs: int = 256
+    judged: int = 512
+    slow: bool = True
+
+
+#: Enough to see that everything works.
+QUICK = Sizes(
+    profile=16,
+    pilot=16,
+    trajectories=4,
+    teacher=12,
+    aligned=2,
+    coarse=2,
+    halvings=1,
+    sweeps=1,
+    iterations=2,
+    batch=8,
+    pairs=8,
+    judged=16,
+    slow=False,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What all arms of a seed share.
+
+    Attributes:
+        denoiser: the network, on ``device``.
+        data: the training samples, shape (N, \\*S); none of what samples are scored against.
+        seed: of the split, of measuring, fitting and learning.
+        folder: where plans are kept.
+        sigma_max: the level of noise that the arms from noise start at.
+        sigma_min: the last level above 0 of the grids that are made by hand.
+        sizes: how much goes into what is measured and learned.
+        device: where the network works.
+        batch_size: samples per call of the network.
+        progress: told of what takes time.
+    """
+
+    denoiser: Denoiser
+    data: Tensor
+    seed: int
+    folder: Path
+    sigma_max: float = SIGMA_MAX
+    sigma_min: float = SIGMA_MIN
+    sizes: Sizes = field(default_factory=Sizes)
+    device: torch.device | str = "cpu"
+    batch_size: int = 256
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape S of one sample."""
+        return tuple(self.data.shape[1:])
+
+    @cached_property
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Indices of the data that starts are fitted on, and of those held out from them (as a fit holds them out)."""
+        return hold_out(self.data, self.seed)
+
+    @cached_property
+    def measured(self) -> Plan:
+        """EDM's sampler as a plan, with the profile of the network and what it took to measure it."""
+
+        def measure() -> Plan:
+            began = time.perf_counter()
+            known = float(getattr(self.denoiser, "sigma_max", float("inf")))
+            profile = Profile.measure(
+                self.denoiser,
+                self.data[self.split[1]],
+                sigmas=measured_levels(self.data, [self.sigma_max], known),
+                samples=self.sizes.profile,
+                seed=self.seed,
+                device=self.device,
+                batch_size=self.batch_size,
+                progress=self.progress,
+            )
+            seconds = time.perf_counter() - began
+            return Plan(Isotropic(self.shape), self.edm(18), Heun(), None, profile, fit_seconds=seconds)
+
+        return self.kept("measured", measure)
+
+    @property
+    def profile(self) -> Profile:
+        """What was measured of the network."""
+        return self.measured.profile
+
+    def edm(self, steps: int) -> Schedule:
+        """EDM's grid, with a last step to 0."""
+        return rho_grid(steps, self.sigma_max, self.sigma_min)
+
+    @property
+    def few_sigma_min(self) -> float:
+        """The last level above 0 of grids that are measured or learned: with few steps, finer detail is not worth one.
+
+        It is the one that our own grids begin with, 0.05 standard deviations of the data.
+        """
+        return max(self.sigma_min, SIGMA_MINS[0] * self.profile.sigma_data)
+
+    def start(self, family: str) -> tuple[Initialization, float]:
+        """A start of a family, fitted once, and the seconds that this took."""
+        if family not in self._starts:
+            self._starts[family] = self._fitted(family)
+        return self._starts[family]
+
+    @cached_property
+    def _starts(self) -> dict[str, tuple[Initialization, float]]:
+        return {}
+
+    def _fitted(self, family: str) -> tuple[Initialization, float]:
+        fitted_on = self.data[self.split[0]]
+
+        def fitted() -> Plan:
+            measured, began = self.measured, time.perf_counter()
+            start = fit_starts(fitted_on, family, seed=self.seed, progress=self.progress)[0]
+            return replace(measured, initialization=start, fit_seconds=time.perf_counter() - began)
+
+        if family in ("isotropic", "empirical"):  # nothing to fit, and training data are not written down
+            return fit_starts(fitted_on, family)[0], 0.0
+        plan = self.kept(f"start-{family}", fitted)
+        return plan.initialization, plan.fit_seconds
+
+    @cached_property
+    def gits(self) -> tuple[GITS, float]:
+        """The programme of GITS on trajectories of DPM-Solver++(2M) from noise, and the seconds that it took."""
+        teacher = rho_grid(self.sizes.teacher, self.sigma_max, self.few_sigma_min, final_zero=False)
+        began = time.perf_counter()
+        noise = Noise([TAUGHT + self.seed * 2**32 + i for i in range(self.sizes.trajectories)], self.device)
+        x = self.sigma_max * noise.normal(self.shape)
+        with torch.no_grad():
+            states = [x, *DPMSolverPP2M().trajectory(self.denoiser, x, teacher)]
+            gits = GITS.of(self.denoiser, states, teacher)
+        return gits, time.perf_counter() - began
+
+    def kept(self, name: str, make: Callable[[], Plan], start: Initialization | None = None) -> Plan:
+        """A plan as it was kept on disk, or made and kept there.
+
+        Arguments:
+            name: of the plan.
+            make: makes it; its ``fit_seconds`` should count all that it rests on.
+            start: if given, the plan's own start is not kept, and this one is put in its place.
+
+        Raises:
+            ArtefactError: if what is there is damaged or no plan, or it cannot be written.
+        """
+        place = self.folder / f"{name}-seed{self.seed}"
+        if (place / "plan.json").exists():
+            plan = Plan.load(place)
+        else:
+            plan = make()
+            (plan if start is None else replace(plan, initialization=Isotropic(self.shape))).save(place)
+        return plan if start is None else replace(plan, initialization=start)

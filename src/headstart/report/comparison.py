@@ -1,0 +1,318 @@
+"""What a comparison found, for people: a table in Markdown, two figures, and one self-contained HTML page.
+
+All of it is drawn from the plain values of ``results.json``, so that it can be drawn again from the files of a run.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from headstart.report import figures
+from headstart.report.figures import (
+    LEGEND,
+    LIGHT,
+    STYLE,
+    _axis_ticks,
+    _figure,
+    _note,
+    _svg,
+    _ticks,
+    _titles,
+    _widen,
+    number,
+)
+from headstart.report.images import write_whole
+
+__all__ = ["comparison_table", "quality", "write_comparison"]
+
+Row = Mapping[str, Any]
+
+#: The colour and the marker of every family of arms.
+FAMILIES = {
+    "ours": ("plan", "o"),
+    "other starts": ("gaussian", "v"),
+    "learned grids": ("noise", "^"),
+    "diffusers": ("dpm", "s"),
+    "k-diffusion": ("other", "P"),
+    "azula": ("ink", "X"),
+    "EDM": ("heun", "D"),
+    "oracle": ("floor", "."),
+}
+
+#: No figure shows more than so many times its smallest distance: what lies above is in the tables.
+SPAN = 300.0
+
+NAMES = {"frechet": "Fréchet distance", "swd": "sliced Wasserstein distance", "max_swd": "max-sliced Wasserstein"}
+
+#: The page's table: a key of a row of the summary, its heading, whether it holds numbers. Scores come in between.
+BEFORE = (("label", "arm", False), ("family", "of", False), ("nfe", "asked", True), ("evaluations", "NFE", True))
+AFTER = (("seconds_per_1000", "s per 1,000", True), ("prepare_seconds", "prepare s", True), ("how", "how", False))
+
+
+def comparison_table(results: Row) -> str:
+    """The comparison in Markdown: arms down, evaluations across, the best of each column bold, and who is ahead.
+
+    The oracle knows the training data, and marks are no competitors: neither is ever bold. A cell that failed says so.
+
+    Arguments:
+        results: the object of ``results.json``.
+    """
+    metric, counts = results["metric"], _counts(results)
+    title = f"{NAMES[metric]} at so many evaluations (lower is better; ± one standard error over the seeds)"
+    lines = [results["verdict"], "", title, ""]
+    lines += _lines(("sampler", *(str(nfe) for nfe in counts)), _distances(results, metric, counts))
+    lines += ["", "Seconds for 1,000 samples, drawing the start included; to prepare, the longest of them", ""]
+    lines += _lines(("sampler", *(str(nfe) for nfe in counts), "to prepare"), _times(results, counts))
+    failures = [row for row in results["summary"] if row["failed"]]
+    for heading, own in (
+        ("Failed", [f"{row['label']}, {row['nfe']} evaluations: {row['failed']}" for row in failures]),
+        ("Skipped", [f"{row['label']}: {row['reason']}" for row in results["skipped"]]),
+    ):
+        if own:
+            lines += ["", f"{heading}:", "", *(f"* {line}" for line in own)]
+    return "\n".join(lines)
+
+
+def _counts(results: Row) -> list[int]:
+    return list(results["settings"]["nfe"])
+
+
+def _lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heading, ("---",) * len(heading), *rows)]
+
+
+def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[str]]:
+    """The rows of arms, of who is ahead, and of what they are held against."""
+    arms, marks = _by_arm(results)
+    least = {
+        nfe: min(
+            (_value(own[nfe], metric) for own in arms.values() if own.get(nfe) and own[nfe]["kind"] != "oracle"),
+            default=float("inf"),
+        )
+        for nfe in counts
+    }
+    rows = []
+    for label, own in arms.items():
+        rows.append([label, *(_cell(own.get(nfe), metric, least[nfe]) for nfe in counts)])
+    best = {row["nfe"]: row for row in results["ratios"]}
+    said = [
+        f"{best[nfe]['ratio']:.2f} × {best[nfe]['others']}" if nfe in best and best[nfe]["ratio"] is not None else ""
+        for nfe in counts
+    ]
+    rows.append(["*the best of ours to that of the others*", *said])
+    for label, own in marks.items():
+        (row,) = own.values()
+        rows.append([f"*{label}*", _cell(row, metric, 0.0), *[""] * (len(counts) - 1)])
+    real = results["floor"].get(metric)
+    rows.append(["*real samples*", "-" if real is None else _estimate(real), *[""] * (len(counts) - 1)])
+    return rows
+
+
+def _by_arm(results: Row) -> tuple[dict[str, dict[int, Row]], dict[str, dict[int, Row]]]:
+    """The summary by label and number of evaluations: arms, and marks to hold them against."""
+    arms: dict[str, dict[int, Row]] = {}
+    marks: dict[str, dict[int, Row]] = {}
+    for row in results["summary"]:
+        (marks if row["kind"] == "reference" else arms).setdefault(row["label"], {})[row["nfe"]] = row
+    return arms, marks
+
+
+def _value(row: Row, metric: str) -> float:
+    return float(row["scores"][metric]["mean"]) if metric in (row["scores"] or {}) else float("inf")
+
+
+def _cell(row: Row | None, metric: str, least: float) -> str:
+    if row is None:
+        return ""
+    if row["failed"] or metric not in (row["scores"] or {}):
+        return "failed"
+    best = row["kind"] in ("ours", "peer") and _value(row, metric) <= least
+    text = _estimate(row["scores"][metric], bold=best)
+    spent = row["evaluations"]
+    return text if spent is None or spent == row["nfe"] else f"{text} ({spent:g} spent)"
+
+
+def _estimate(score: Row, bold: bool = False) -> str:
+    value = number(score["mean"], padded=True)
+    error = "" if score["error"] is None else f" ± {number(score['error'], 2)}"
+    return f"**{value}**{error}" if bold else f"{value}{error}"
+
+
+def _times(results: Row, counts: Sequence[int]) -> list[list[str]]:
+    arms, marks = _by_arm(results)
+    rows = []
+    for label, own in arms.items():
+        prepared = max((row["prepare_seconds"] or 0.0 for row in own.values()), default=0.0)
+        cells = [number(own[nfe]["seconds_per_1000"]) if nfe in own else "" for nfe in counts]
+        rows.append([label, *cells, number(prepared) if prepared else "-"])
+    for label, own in marks.items():
+        (row,) = own.values()
+        rows.append([f"*{label}*", number(row["seconds_per_1000"]), *[""] * (len(counts) - 1), "-"])
+    return rows
+
+
+def quality(results: Row, against: str) -> str:
+    """The distance against evaluations or seconds, one line an arm, with two standard errors either way, as one SVG.
+
+    Our plans are drawn over the others. A family has one colour; which of its lines is which, the table says.
+
+    Arguments:
+        results: the object of ``results.json``.
+        against: "nfe" or "seconds".
+    """
+    metric = results["metric"]
+    place = "nfe" if against == "nfe" else "seconds_per_1000"
+    points = [row for row in results["summary"] if 0 < _value(row, metric) < float("inf") and (row[place] or 0) > 0]
+    arms = [row for row in points if row["kind"] != "reference" or against != "nfe"]
+    if not arms:
+        return ""
+    label = "network evaluations for a sample" if against == "nfe" else "seconds for 1,000 samples"
+    levels = {row["label"]: (_value(row, metric), "heun") for row in points if row["kind"] == "reference"}
+    real = results["floor"].get(metric)
+    if real is not None and real["mean"] > 0:
+        levels["real samples"] = (real["mean"], "floor")
+    with matplotlib.rc_context(STYLE):
+        shown = [name for name in FAMILIES if any(row["family"] == name for row in arms)]
+        legend = 16 * math.ceil(len(shown) / 4)
+        figure, (ax,) = _figure(330 + legend, [1], left=42, bottom=56 + legend, top=24)
+        ys = [_value(row, metric) for row in points] + [level for level, _ in levels.values()]
+        xs = [float(row[place]) for row in arms]
+        high = min(max(ys) * 1.6, min(ys) * SPAN)
+        ax.set(xscale="log", yscale="log", xlim=_widen(xs, 1.18), ylim=(min(ys) / 1.5, high))
+        _axis_ticks(ax, "x", sorted(set(xs)) if against == "nfe" else _ticks(min(xs), max(xs)))
+        _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
+        _titles(ax, f"{NAMES[metric]}, log scale (lower is better)", label)
+        for name, (level, colour) in levels.items():
+            ax.axhline(level, color=LIGHT[colour], linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
+            _note(ax, (0, level), name, LIGHT[colour], (4, 2), size=9.5, across=True)
+        for arm in dict.fromkeys(row["arm"] for row in arms):
+            own = sorted((row for row in arms if row["arm"] == arm), key=lambda row: float(row[place]))
+            colour, marker = FAMILIES.get(own[0]["family"], ("other", "X"))
+            strong = own[0]["kind"] == "ours"
+            ax.errorbar(
+                [row[place] for row in own],
+                [_value(row, metric) for row in own],
+                yerr=_bars(own, metric),
+                color=LIGHT[colour],
+                marker=marker,
+                markersize=5 if strong else 3.5,
+                linewidth=2.4 if strong else 1.0,
+                linestyle="--" if "distilled" in arm else "-",
+                elinewidth=1.0,
+                capsize=2,
+                alpha=1.0 if strong else 0.75,
+                zorder=5 if strong else 3,
+            )
+        handles = [
+            ax.plot([], [], color=LIGHT[FAMILIES[name][0]], marker=FAMILIES[name][1], markersize=5)[0] for name in shown
+        ]
+        figure.legend(handles, shown, loc="lower left", ncols=4, bbox_to_anchor=(0.02, 0.0), fontsize=9.5, **LEGEND)
+        return _svg(figure, f"{NAMES[metric]} against {label}", f"comparison-{against}")
+
+
+def _bars(rows: Sequence[Row], metric: str) -> list[list[float]]:
+    """Two standard errors down and up, and on a log axis no further down than nine tenths of the way to 0."""
+    errors = [2 * float(row["scores"][metric]["error"] or 0.0) for row in rows]
+    down = [min(error, 0.9 * _value(row, metric)) for error, row in zip(errors, rows, strict=True)]
+    return [down, errors]
+
+
+def write_comparison(results: Row, grids: Mapping[str, bytes], folder: Path) -> None:
+    """Write ``index.html``, which needs nothing beside it, and the figures as ``quality-nfe.svg`` and ``-seconds``.
+
+    Arguments:
+        results: the object of ``results.json``.
+        grids: PNG files by their captions.
+        folder: that gets the files.
+
+    Raises:
+        ArtefactError: if a file cannot be written.
+    """
+    drawn = {against: quality(results, against) for against in ("nfe", "seconds")}
+    for against, svg in drawn.items():
+        if svg:
+            write_whole(svg.encode(), folder / f"quality-{against}.svg")
+    write_whole(_page(results, grids, [Markup(svg) for svg in drawn.values() if svg]).encode(), folder / "index.html")
+
+
+def _page(results: Row, grids: Mapping[str, bytes], quality: Sequence[Markup]) -> str:
+    templates = Environment(
+        loader=PackageLoader("headstart.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    settings, metric = results["settings"], results["metric"]
+    scores = list(dict.fromkeys(name for row in results["summary"] for name in row["scores"] or ()))
+    scores = [metric, *(name for name in scores if name != metric)]
+    columns = [*BEFORE, *((name, NAMES.get(name, name.replace("_", " ")), True) for name in scores), *AFTER]
+    seeds = len(settings["seeds"])
+    return templates.get_template("comparison.html").render(
+        light=figures.LIGHT,
+        dark=figures.DARK,
+        title=" on ".join(str(settings[key]) for key in ("model", "data") if key in settings) or "samplers",
+        verdict=results["verdict"],
+        details=f"{settings['samples']:,} samples of each sampler for each of {seeds} seed{'s' * (seeds != 1)}.",
+        quality=quality,
+        matrix=_matrix(results, metric),
+        counts=_counts(results),
+        name=NAMES[metric],
+        columns=columns,
+        table=[_table_row(row, columns) for row in results["summary"]],
+        failures=[row for row in results["summary"] if row["failed"]],
+        skipped=results["skipped"],
+        grids=[(name, "data:image/png;base64," + base64.b64encode(png).decode()) for name, png in grids.items()],
+        environment=results["environment"],
+    )
+
+
+def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
+    """The distances with arms down and evaluations across, each with what it sorts by."""
+    counts = _counts(results)
+    arms, marks = _by_arm(results)
+    texts = _distances(results, metric, counts)
+    rows = []
+    for (label, *cells), own in zip(texts, [*arms.values(), None, *marks.values(), None], strict=True):
+        values = [_value(own[nfe], metric) if own and nfe in own else float("inf") for nfe in counts]
+        first = next(iter(own.values())) if own else None
+        rows.append(
+            {
+                "label": label.strip("*"),
+                "colour": FAMILIES.get(first["family"], ("other", ""))[0] if first else "floor",
+                "strong": first is not None and first["kind"] == "ours",
+                "cells": [
+                    {
+                        "text": text.replace("**", "").partition(" × ")[0],
+                        "best": text.startswith("**"),
+                        "value": "" if value == float("inf") else value,
+                    }
+                    for text, value in zip(cells, values, strict=True)
+                ],
+            }
+        )
+    return rows
+
+
+def _table_row(row: Row, columns: Sequence[tuple[str, str, bool]]) -> dict[str, Any]:
+    scores = row["scores"] or {}
+    cells = []
+    for key, _, numeric in columns:
+        if key in scores:
+            cells.append({"text": _estimate(scores[key]), "value": scores[key]["mean"]})
+        else:
+            value = row.get(key)
+            cells.append({"text": number(value) if numeric else value or "-", "value": "" if value is None else value})
+    return {
+        "cells": cells,
+        "colour": FAMILIES.get(row["family"], ("other", ""))[0],
+        "strong": row["kind"] == "ours",
+    }

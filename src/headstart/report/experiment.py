@@ -1,0 +1,74 @@
+"""The page of a paper's experiment: what it reports, what was measured, why they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headstart.report.figures import number
+from headstart.report.images import write_whole
+from headstart.report.page import duration, render
+
+__all__ = ["write_experiment_page"]
+
+Values = Mapping[str, Any]
+
+
+def write_experiment_page(experiment: Values, results: Values, path: str | Path) -> None:
+    """Write the page of an experiment as one self-contained HTML file, whole or not at all.
+
+    Arguments:
+        experiment: what is known beforehand: "name", "title", "paper", "set_up", "ours", "differences", and
+            "published", tables of a "title", a "corner", "columns", and "rows", a value or None a column under each
+            name; where the least of each column is to be set off, "best" is true.
+        results: the object of ``results.json``: "model", "data", "n", "seeds", "n_reference", "floor", "found",
+            "seconds", "environment" if there is one, and "tables", by metric, which have "errors" too.
+        path: the file.
+
+    Raises:
+        ArtefactError: if the file cannot be written; nothing is left behind then.
+    """
+    floors = ", ".join(f"{results['tables'][metric]['title']} {number(v)}" for metric, v in results["floor"].items())
+    conditions = (
+        f"Network {results['model']}, data {results['data']}: {results['n']} samples of each arm against "
+        f"{results['n_reference']} real ones, {results['seeds']} sets of seeds; standard errors are over the sets. "
+        f"Real samples against real ones: {floors}."
+    )
+    page = render(
+        "experiment.html",
+        **{key: experiment[key] for key in ("name", "title", "paper", "set_up", "ours", "differences")},
+        published=[_table(table) for table in experiment["published"]],
+        measured=[_table(table) for table in results["tables"].values()],
+        conditions=conditions,
+        found=results["found"],
+        data=results["data"],
+        duration=duration(results["seconds"]),
+        environment=dict(results.get("environment") or {}),
+    )
+    write_whole(page.encode(), path)
+
+
+def _table(table: Values) -> dict[str, Any]:
+    """A table with the text of every cell, the value that it sorts by, and whether it is the least of its column."""
+    errors = table.get("errors") or {}
+    rows = []
+    for name, values in table["rows"].items():
+        own = errors.get(name) or (None,) * len(values)
+        cells = [
+            {"text": _text(value, error), "value": "" if value is None else value, "best": False}
+            for value, error in zip(values, own, strict=True)
+        ]
+        rows.append({"name": name, "cells": cells})
+    for place in range(len(table["columns"])) if table.get("best") else ():
+        column: Sequence[dict[str, Any]] = [row["cells"][place] for row in rows]
+        known = [cell["value"] for cell in column if cell["value"] != ""]
+        for cell in column:
+            cell["best"] = len(known) > 1 and cell["value"] == min(known)
+    return {"title": table["title"], "corner": table["corner"], "columns": table["columns"], "rows": rows}
+
+
+def _text(value: float | None, error: float | None) -> str:
+    if value is None:
+        return "-"
+    return number(value, padded=True) + ("" if error is None else f" ± {number(error, 2)}")

@@ -1,0 +1,233 @@
+"""What the reproductions share: a subject, tables of plans, and cells that are kept.
+
+An :class:`Experiment` names what the paper reports and builds the plans of its table; :func:`reproduce` draws from each
+of them, scores the samples, and sets the two side by side. A cell, one plan with one set of seeds, is on disk as soon
+as it is there, and a run that was cut off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.compare.cells import Cells
+from headstart.denoiser import Denoiser
+from headstart.environment import environment
+from headstart.errors import ArtefactError, InputError
+from headstart.metrics import Reference, evaluate, floor
+from headstart.plan import Plan
+from headstart.progress import Progress
+from headstart.report import write_experiment_page
+from headstart.report.images import write_whole
+
+__all__ = ["METRICS", "Arm", "Experiment", "Subject", "Table", "reproduce"]
+
+#: What is measured, and its title.
+METRICS: Mapping[str, str] = {"frechet": "Fréchet distance", "swd": "sliced Wasserstein distance"}
+
+#: Where the seeds begin: not those of pilots, of fits, or of users.
+SEEDS = 2**45
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers that were published, or measured.
+
+    Attributes:
+        title: what they are.
+        corner: what the rows are.
+        columns: the heads of the columns.
+        rows: by name, a value a column; None where there is none.
+        errors: standard errors, of the same form, where they are known.
+        best: whether the least of each column is to be set off.
+    """
+
+    title: str
+    corner: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[float | None, ...]]
+    errors: Mapping[str, tuple[float | None, ...]] | None = None
+    best: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Where an experiment is done.
+
+    Attributes:
+        denoiser: the network, on ``device``.
+        model: its name, for the page.
+        fitting: data that starts are fitted on and costs are measured on, shape (N, \\*S).
+        reference: of data that nothing is fitted on.
+        data: their name, for the page.
+        held_out: data that are not in the reference, which tell the noise floor.
+        n: samples of each arm.
+        seeds: sets of seeds, each of n.
+        quick: only to see that it works.
+        device: where the network works.
+        batch_size: samples per call of the network.
+        progress: told of what takes time.
+    """
+
+    denoiser: Denoiser
+    model: str
+    fitting: Tensor
+    reference: Reference
+    data: str
+    held_out: Tensor
+    n: int
+    seeds: int
+    quick: bool = False
+    device: torch.device | str = "cpu"
+    batch_size: int = 256
+    progress: Progress = Progress()  # noqa: RUF009 (it holds nothing)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One cell of a table: where it stands, and what is sampled."""
+
+    row: str
+    column: str
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of a paper.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: in words.
+        paper: the reference.
+        set_up: how the paper did it.
+        published: what the paper reports.
+        corner: what the rows of our tables are.
+        ours: how we do it.
+        differences: why the numbers differ, whatever they turn out to be.
+        arms: the plans of our table, column by column.
+        found: sentences about what was measured, from our tables by metric.
+    """
+
+    name: str
+    title: str
+    paper: str
+    set_up: str
+    published: tuple[Table, ...]
+    corner: str
+    ours: str
+    differences: tuple[str, ...]
+    arms: Callable[[Subject], Sequence[Arm]]
+    found: Callable[[Mapping[str, Table]], Sequence[str]]
+
+
+def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, Any]:
+    """Do an experiment; write ``results.json`` and ``index.html`` into ``out``, and return what the first holds.
+
+    Arguments:
+        experiment: which.
+        subject: where.
+        out: a folder, made if it is missing. Finished cells of a run with the same settings are taken from it.
+
+    Raises:
+        InputError: if a number is out of its range, or the folder holds the cells of another run.
+        ArtefactError: if the folder cannot be written to.
+        DenoiserError, DataError: as fitting and sampling.
+    """
+    if subject.n < 2 or subject.seeds < 1:
+        raise InputError(f"an arm needs two samples or more and a set of seeds: got {subject.n} and {subject.seeds}")
+    began = time.perf_counter()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"cannot make {out}: {error.strerror or error}") from error
+    settings = {"experiment": experiment.name, "model": subject.model, "data": subject.data, "n": subject.n}
+    cells = Cells(out / "cells.jsonl", settings | {"quick": subject.quick})
+    arms = list(experiment.arms(subject))
+    rows = []
+    places = [(arm, seed) for arm in arms for seed in range(subject.seeds)]
+    for arm, seed in subject.progress.track(places, experiment.name, len(places)):
+        key = {"row": arm.row, "column": arm.column, "seed": seed}
+        rows.append(cells(key, lambda arm=arm, seed=seed: _scored(subject, arm.plan, seed)))  # type: ignore[misc]
+    tables = {metric: _table(experiment, metric, rows) for metric in METRICS if _values(rows, metric)}
+    real = [_real(subject, seed) for seed in range(subject.seeds)]
+    results = {
+        **settings,
+        "quick": subject.quick,
+        "seeds": subject.seeds,
+        "n_reference": len(subject.reference),
+        "floor": {metric: _mean(values) for metric in METRICS if (values := _values(real, metric))},
+        "rows": rows,
+        "tables": {metric: vars(table) for metric, table in tables.items()},
+        "found": list(experiment.found(tables)),
+        "environment": environment(subject.device),
+        "seconds": time.perf_counter() - began,
+    }
+    write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
+    known = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
+    write_experiment_page(known | {"published": [vars(t) for t in experiment.published]}, results, out / "index.html")
+    return results
+
+
+def _scored(subject: Subject, plan: Plan, seed: int) -> dict[str, Any]:
+    """The scores of one set of samples."""
+    first = SEEDS + seed * 2**32
+    began = time.perf_counter()
+    samples = plan.sample(
+        subject.denoiser,
+        seeds=range(first, first + subject.n),
+        batch_size=subject.batch_size,
+        device=subject.device,
+        progress=subject.progress,
+    )
+    seconds = time.perf_counter() - began
+    return _scores(subject, samples) | {"evaluations": plan.nfe, "n": subject.n, "seconds": seconds}
+
+
+def _scores(subject: Subject, samples: Tensor) -> dict[str, float | None]:
+    scores = evaluate(samples, subject.reference, subject.progress)
+    return {metric: getattr(scores, metric) for metric in METRICS}
+
+
+def _real(subject: Subject, seed: int) -> dict[str, float | None]:
+    """The noise floor: as many real samples, or all that there are."""
+    n = min(subject.n, len(subject.held_out))
+    scores = floor(subject.reference, subject.held_out, n, seed, subject.progress)
+    return {metric: getattr(scores, metric) for metric in METRICS}
+
+
+def _values(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    """The distances of all rows; without features there are no Fréchet distances."""
+    return [float(row[metric]) for row in rows if row[metric] is not None]
+
+
+def _table(experiment: Experiment, metric: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Means over the sets of seeds, and their standard errors."""
+    columns = tuple(dict.fromkeys(row["column"] for row in rows))
+    values: dict[str, tuple[float | None, ...]] = {}
+    errors: dict[str, tuple[float | None, ...]] = {}
+    for name in dict.fromkeys(row["row"] for row in rows):
+        own = [[r[metric] for r in rows if (r["row"], r["column"]) == (name, column)] for column in columns]
+        values[name] = tuple(_mean(cell) if cell else None for cell in own)
+        errors[name] = tuple(_error(cell) for cell in own)
+    return Table(METRICS[metric], experiment.corner, columns, values, errors)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _error(values: Sequence[float]) -> float | None:
+    """The standard error of a mean; one value has none."""
+    if len(values) < 2:
+        return None
+    mean = _mean(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))

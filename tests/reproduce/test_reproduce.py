@@ -1,0 +1,110 @@
+"""The papers' experiments on a law whose network is exact: tables, resumption, what is said of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from headstart.errors import InputError
+from headstart.metrics import Reference
+from headstart.noise import Noise
+from headstart.plan import Plan
+from headstart.reproduce import EXPERIMENTS, Subject, Table, reproduce
+from headstart.reproduce.base import _table
+from headstart.targets import gmm25
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    law = gmm25()
+    real = law.sample(Noise(range(600))).float()
+    return Subject(
+        law, "25 modes", real[:300], Reference.of(real[300:]), "25 modes", real[:300], n=64, seeds=2, quick=True
+    )
+
+
+@pytest.fixture(scope="module", params=sorted(EXPERIMENTS))
+def done(request: pytest.FixtureRequest, subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp(request.param)
+    return EXPERIMENTS[request.param], out, reproduce(EXPERIMENTS[request.param], subject, out)
+
+
+def test_every_arm_has_a_cell_for_every_set_of_seeds(done: Any) -> None:
+    experiment, out, results = done
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
+    places = {(row["row"], row["column"]) for row in results["rows"]}
+    assert len(results["rows"]) == 2 * len(places)
+    assert set(results["tables"]) == {"swd"}  # without features there is no Fréchet distance
+    assert results["tables"]["swd"]["corner"] == experiment.corner
+    assert results["found"]
+    assert 0 < results["floor"]["swd"] < min(row["swd"] for row in results["rows"]) * 3
+
+
+def test_evaluations_are_those_of_heuns_method(done: Any) -> None:
+    for row in done[2]["rows"]:
+        count = int(row["column"].split(", ")[-1])
+        assert row["evaluations"] == (2 * count - 1 if done[0].name == "schedules" else count)
+
+
+def test_a_run_goes_on_where_it_was_cut_off(
+    done: Any, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, out, results = done
+    lines = (out / "cells.jsonl").read_text().splitlines()
+    (tmp_path / "cells.jsonl").write_text("\n".join([*lines[:-2], lines[-2][:40]]))
+    drawn: list[int] = []
+    sample: Callable[..., torch.Tensor] = Plan.sample
+
+    def counted(self: Plan, *args: Any, **options: Any) -> torch.Tensor:
+        drawn.append(1)
+        return sample(self, *args, **options)
+
+    monkeypatch.setattr(Plan, "sample", counted)
+    again = reproduce(experiment, subject, tmp_path)
+    assert len(drawn) == 2
+    assert again["tables"] == results["tables"]
+
+
+def test_a_folder_of_another_run_is_refused(done: Any, subject: Subject) -> None:
+    with pytest.raises(InputError, match="another run"):
+        reproduce(done[0], replace(subject, n=65), done[1])
+
+
+@pytest.mark.parametrize("change", [{"n": 1}, {"seeds": 0}])
+def test_too_few_samples_or_seeds_are_refused(subject: Subject, change: dict[str, int], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two samples"):
+        reproduce(EXPERIMENTS["starts"], replace(subject, **change), tmp_path)  # type: ignore[arg-type]
+
+
+def test_means_and_errors_are_over_the_sets_of_seeds() -> None:
+    rows = [{"row": "a", "column": "3", "swd": 1.0}, {"row": "a", "column": "3", "swd": 3.0}]
+    rows.append({"row": "b", "column": "4", "swd": 5.0})
+    table = _table(EXPERIMENTS["starts"], "swd", rows)
+    assert table.columns == ("3", "4")
+    assert table.rows == {"a": (2.0, None), "b": (None, 5.0)}
+    assert table.errors == {"a": (1.0, None), "b": (None, None)}
+
+
+def test_what_is_said_follows_from_the_numbers() -> None:
+    names = ("rho = 3", "rho = 7", "rho = 100", "log-linear", "corrector-optimised", "predictor-optimised")
+    values = (9.0, 2.0, 4.0, 6.0, 3.0, 5.0)
+    table = Table("Distance", "schedule", ("10",), {name: (v,) for name, v in zip(names, values, strict=True)})
+    (sentence, _) = EXPERIMENTS["schedules"].found({"swd": table})
+    assert "rho = 7 (2)" in sentence
+    assert "1.50 times the least of rho" in sentence
+    assert "4.50 times the least." in sentence
+    rows: dict[str, tuple[float | None, ...]] = {
+        "N(0, 80²), long": (2.0, None),
+        "N(0, σ_T²)": (None, 8.0),
+        "noised data (oracle)": (None, 1.0),
+        "learned": (None, 3.0),
+    }
+    (sentence,) = EXPERIMENTS["starts"].found({"swd": Table("Distance", "start", ("80, 35", "2, 7"), rows)})
+    assert sentence.endswith("1.50 times the distance of the long run, noise 4.00 and the oracle 0.50 times.")
+    assert "from 2 in 7 evaluations" in sentence
