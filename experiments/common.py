@@ -3,14 +3,7 @@ r"""What the experiments share: their command line, the files that they write, m
 Every experiment is a function of a :class:`Run` that returns what ``results.json`` holds. Its folder gets that file,
 the tables as Markdown and CSV, and the figures as SVG.
 
-The max-sliced distance of :func:`max_sliced` is the largest 2-Wasserstein distance of projections that is found,
-
-.. math:: \max_{\|u\| = 1} W_2(\langle u, a \rangle, \langle u, b \rangle),
-
-by gradient ascent on u over a part of the samples, from the best of many directions; the value is that of all samples.
-
-References:
-    Deshpande et al., *Max-Sliced Wasserstein Distance and its Use for GANs*, CVPR 2019.
+The distances of :func:`max_sliced` and :func:`trimmed` are those of :mod:`headstart.metrics`, of sets of one size.
 """
 
 from __future__ import annotations
@@ -22,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,10 +26,10 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from headstart import metrics
 from headstart.cli.progress import RichProgress
-from headstart.demo import environment
+from headstart.environment import environment
 from headstart.errors import HeadstartError, InputError
-from headstart.metrics.wasserstein import directions_of, project
 from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.report.images import write_whole
@@ -175,7 +169,7 @@ def drawn(law: Callable[[Noise], Tensor], n: int, purpose: int, seed: int) -> Te
 def max_sliced(
     a: Tensor, b: Tensor, seed: int = 0, searched: int = 4000, random: int = 256, ascents: int = 4, steps: int = 60
 ) -> float:
-    """The max-sliced 2-Wasserstein distance of two sets (n, d) of one size. See the top of this module.
+    """The max-sliced 2-Wasserstein distance of two sets (n, d) of one size: one round of :mod:`headstart.metrics`.
 
     Arguments:
         a: samples.
@@ -187,36 +181,14 @@ def max_sliced(
         steps: of each ascent.
     """
     _check_sizes(a, b)
-    x, y = (side[:searched].flatten(1).double() for side in (a, b))
-    shift = torch.nn.functional.normalize((x.mean(0) - y.mean(0))[:, None], dim=0)
-    axes = [torch.linalg.eigh(side.T.cov())[1] if side.shape[1] > 1 else torch.ones(1, 1).double() for side in (x, y)]
-    tried = torch.cat([directions_of(x.shape[1], random, seed), shift, *axes], dim=1)
-    best = tried[:, _distances(project(x, tried), project(y, tried)).topk(min(ascents, tried.shape[1])).indices]
-    free = best.clone().requires_grad_()
-    optimiser = torch.optim.Adam([free], lr=0.05)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        u = torch.nn.functional.normalize(free, dim=0)
-        gap = (x @ u).sort(dim=0).values - (y @ u).sort(dim=0).values
-        (-gap.square().mean(0).sum()).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        decay.step()
-    found = torch.cat([best, torch.nn.functional.normalize(free.detach(), dim=0)], dim=1)
-    return float(_distances(project(a, found), project(b, found)).max())
+    one_round = partial(metrics.max_sliced, a, b, rounds=1, by_moments=False)
+    return one_round(seed=seed, searched=searched, random=random, ascents=ascents, steps=steps).value
 
 
 def trimmed(a: Tensor, b: Tensor, low: float = 0.1, high: float = 0.9, directions: int = 128, seed: int = 0) -> float:
     """Sliced 2-Wasserstein distance of two sets (n, d) of one size between two quantiles of every projection."""
     _check_sizes(a, b)
-    u = directions_of(a[0].numel(), directions, seed)
-    middle = slice(math.floor(low * len(a)), math.ceil(high * len(a)))
-    return float(_distances(project(a, u)[:, middle], project(b, u)[:, middle]).square().mean().sqrt())
-
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """W_2 of sorted projections (directions, n), shape (directions,)."""
-    return (a.double() - b.double()).square().mean(1).sqrt()
+    return metrics.bulk_sliced_wasserstein(a, b, low, high, directions, seed)
 
 
 def _check_sizes(a: Tensor, b: Tensor) -> None:

@@ -62,7 +62,9 @@ class Noise:
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers of shape (B, \\*shape)."""
-        draws = np.stack([stream.standard_normal(shape, dtype=np.float32) for stream in self._streams])
+        draws = np.empty((len(self._streams), *shape), dtype=np.float32)
+        for i, stream in enumerate(self._streams):
+            stream.standard_normal(out=draws[i : i + 1], dtype=np.float32)
         return torch.from_numpy(draws).to(self.device, self.dtype)
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import headstart
 from headstart.cli import demo, evaluate, fit, inspect, sample
+from headstart.cli.real import split
 from headstart.data import fashion_mnist
 from headstart.errors import ArtefactError, DataError
 from headstart.plan import Plan
@@ -198,22 +199,22 @@ def test_a_floor_of_fewer_samples_says_so(run: Run, place: Path) -> None:
 
 def test_reference_and_held_out_share_no_sample(place: Path) -> None:
     points = torch.from_numpy(np.load(place / "points.npy"))
-    reference, held_out = evaluate._split(str(place / "points.npy"), 1000, seed=1)
+    reference, held_out = split(str(place / "points.npy"), 1000, seed=1)
     together = torch.cat([reference, held_out])
     assert (len(reference), len(held_out)) == (150, 150)
     assert torch.equal(together[together[:, 0].argsort()], points[points[:, 0].argsort()])
-    assert not torch.equal(reference, evaluate._split(str(place / "points.npy"), 1000, seed=2)[0])
+    assert not torch.equal(reference, split(str(place / "points.npy"), 1000, seed=2)[0])
 
 
-@pytest.mark.parametrize(("data", "split"), [("", "test"), ("/test", "test"), ("/train", "train")])
+@pytest.mark.parametrize(("data", "name"), [("", "test"), ("/test", "test"), ("/train", "train")])
 def test_bundled_data_are_compared_with_one_split_and_the_floor_with_the_other(
-    data: str, split: Any, monkeypatch: pytest.MonkeyPatch
+    data: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {name: headstart.Dataset(torch.full((5, 1, 28, 28), float(i))) for i, name in enumerate(("test", "train"))}
+    small = {part: headstart.Dataset(torch.full((5, 1, 28, 28), float(i))) for i, part in enumerate(("test", "train"))}
     monkeypatch.setattr("headstart.data.load.fashion_mnist", lambda name: small[name])
-    reference, held_out = evaluate._split(f"builtin:fashion-mnist{data}", 3, seed=0)
-    assert torch.equal(reference, small[split].samples[:3])
-    assert torch.equal(held_out, small["train" if split == "test" else "test"].samples)
+    reference, held_out = split(f"builtin:fashion-mnist{data}", 3, seed=0)
+    assert torch.equal(reference, small[name].samples[:3])
+    assert torch.equal(held_out, small["train" if name == "test" else "test"].samples)
 
 
 def test_evaluate_with_the_bundled_features(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_splitting_undoes_composing(d: int, k: int, sigma: float) -> None:
     """The leading coordinates come back; the rest is the noise off the basis, at its standard deviation."""
     space = Subspace.fit(random(20, d, seed=3), k)
     normal, coordinates = Noise(range(6), dtype=torch.float64).normal((d,)), random(6, len(space.variances), seed=4)
-    z, rest = space.split(space.compose(normal, coordinates, sigma))
+    z, rest = space.split(space.compose(normal, space.leading(normal), coordinates, sigma))
     torch.testing.assert_close(z, coordinates, rtol=1e-10, atol=1e-10 * (1 + sigma))
     off = normal - normal @ space.basis @ space.basis.T
     expected = (space.residual + sigma**2) * off.square().sum(1)

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
-from headstart.metrics import Reference, evaluate, floor, frechet_distance, sliced
+from headstart.metrics import (
+    SCORES,
+    GaussianStatistics,
+    Reference,
+    evaluate,
+    floor,
+    frechet_distance,
+    kernel_distance,
+    manifold,
+    max_sliced,
+    sliced,
+)
 
 
 def images(n: int, seed: int) -> Tensor:
@@ -79,3 +90,57 @@ def test_bad_features_are_refused() -> None:
 def test_a_floor_of_more_samples_than_there_are_is_refused(n: int) -> None:
     with pytest.raises(InputError, match="10 held-out"):
         floor(Reference.of(images(10, 0), directions=4), images(10, 1), n)
+
+
+def test_scores_on_request_are_those_of_their_functions() -> None:
+    real, fake = images(300, 0), 1.2 * images(120, 1)
+    reference = Reference.of(real, moments, seed=5, directions=16, keep=True)
+    scores = evaluate(fake, reference, scores=SCORES, errors=True)
+    kernel = kernel_distance(moments(fake), moments(real), seed=5)
+    neighbours = manifold(moments(fake), moments(real), seed=5)
+    largest = max_sliced(fake, real, seed=5)
+    assert (scores.kid, scores.errors["kid"]) == (kernel.value, kernel.error)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert (getattr(scores, name), scores.errors[name]) == (getattr(neighbours, name), neighbours.errors[name])
+    assert (scores.max_sliced, scores.converged) == (largest.value, largest.converged)
+    assert largest.value > scores.max_swd
+    assert [name for name, _, _ in scores.items()] == list(SCORES)
+    assert set(scores.errors) == set(SCORES)
+    plain = evaluate(fake, reference)
+    assert (plain.kid, plain.max_sliced, plain.coverage, plain.errors) == (None, None, None, {})
+    assert (plain.frechet, plain.swd, plain.max_swd) == pytest.approx((scores.frechet, scores.swd, scores.max_swd))
+    some = evaluate(fake, reference, scores=("kid",))
+    assert (some.kid, some.precision, set(some.errors)) == (kernel.value, None, {"kid"})
+
+
+def test_errors_are_the_spread_of_draws() -> None:
+    reference = Reference.of(images(2000, 0), moments, directions=16)
+    draws = [evaluate(images(200, seed) + 0.3, reference, errors=True) for seed in range(1, 31)]
+    for name in ("frechet", "swd", "max_swd"):
+        values = torch.tensor([getattr(one, name) for one in draws])
+        told = torch.tensor([one.errors[name] for one in draws]).mean()
+        assert float(told) == pytest.approx(float(values.std()), rel=0.4)
+
+
+def test_published_statistics_take_the_place_of_the_datas_own() -> None:
+    real, fake = images(100, 0), images(50, 1)
+    published = GaussianStatistics.of(moments(real + 1))
+    reference = Reference.of(real, moments, directions=4, statistics=published)
+    expected = GaussianStatistics.of(moments(fake)).distance(published)
+    assert evaluate(fake, reference).frechet == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(InputError, match="statistics are of features"):
+        Reference.of(real, statistics=published)
+
+
+def test_what_a_score_needs_is_named() -> None:
+    x = images(40, 0)
+    with pytest.raises(InputError, match="unknown scores 'fid'"):
+        evaluate(x, Reference.of(x, directions=4), scores=("fid",))
+    with pytest.raises(InputError, match="unknown scores 'kid'"):
+        evaluate(x, Reference.of(x, directions=4), scores="kid")
+    with pytest.raises(InputError, match="coverage, kid are scores of features"):
+        evaluate(x, Reference.of(x, directions=4, keep=True), scores=("kid", "coverage"))
+    with pytest.raises(InputError, match="keep=True"):
+        evaluate(x, Reference.of(x, moments, directions=4), scores=("kid",))
+    with pytest.raises(DataError, match="at least 4"):
+        evaluate(x[:3], Reference.of(x, directions=4), errors=True)

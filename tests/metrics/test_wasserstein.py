@@ -13,7 +13,13 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
-from headstart.metrics import max_sliced_wasserstein, sliced, sliced_wasserstein
+from headstart.metrics import (
+    bulk_sliced_wasserstein,
+    max_sliced_wasserstein,
+    sliced,
+    sliced_wasserstein,
+    tail_sliced_wasserstein,
+)
 from headstart.metrics.wasserstein import directions_of
 
 
@@ -105,3 +111,32 @@ def test_bad_samples_are_refused(bad: Tensor, message: str) -> None:
 def test_bad_directions_are_refused(directions: int, seed: int) -> None:
     with pytest.raises(InputError, match="expected at least 1"):
         sliced(torch.randn(4, 2), torch.randn(4, 2), directions, seed)
+
+
+def test_bulk_and_tails_are_parts_of_the_whole() -> None:
+    """The mean squares over the levels in between and outside add up to that over all, whatever the counts."""
+    a, b = cloud(301, 4, 0) ** 3, cloud(200, 4, 1)
+    for low, high in ((0.1, 0.9), (0.0, 0.73), (1 / 3, 1.0)):
+        bulk = bulk_sliced_wasserstein(a, b, low, high, directions=20)
+        tail = tail_sliced_wasserstein(a, b, low, high, directions=20)
+        whole = sliced_wasserstein(a, b, directions=20)
+        assert (high - low) * bulk**2 + (1 - high + low) * tail**2 == pytest.approx(whole**2, rel=1e-9)
+    assert bulk_sliced_wasserstein(a, b, 0, 1) == sliced_wasserstein(a, b)
+
+
+def test_the_bulk_does_not_see_what_the_tails_do() -> None:
+    a = torch.linspace(-1, 1, 1001, dtype=torch.float64)[:, None]
+    b = torch.where(a.abs() > 0.9, 100 * a, a)
+    assert bulk_sliced_wasserstein(a, b) == 0
+    assert bulk_sliced_wasserstein(a, b + 0.5) == pytest.approx(0.5)
+    assert tail_sliced_wasserstein(a, b) > 50
+    assert tail_sliced_wasserstein(a, a + 0.5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.5), (0.9, 0.1), (-0.1, 0.5), (0.5, 1.1)])
+def test_bad_levels_are_refused(low: float, high: float) -> None:
+    for distance in (bulk_sliced_wasserstein, tail_sliced_wasserstein):
+        with pytest.raises(InputError, match="0 <= p < q <= 1"):
+            distance(cloud(5, 2, 0), cloud(5, 2, 1), low, high)
+    with pytest.raises(InputError, match="cannot be compared"):
+        tail_sliced_wasserstein(cloud(5, 2, 0), cloud(5, 2, 1), 0.0, 1.0)

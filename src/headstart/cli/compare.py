@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, answers, usable
-from headstart.cli.evaluate import _features, _split
 from headstart.cli.progress import RichProgress
+from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError
 
 __all__ = ["EXAMPLES", "compare"]
@@ -52,15 +52,8 @@ def compare(
         int, typer.Option(metavar="N", help="Samples of each arm for each number of evaluations and seed.")
     ] = 10_000,
     seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds, each with samples and fits anew.")] = 3,
-    features: Annotated[
-        str,
-        typer.Option(
-            metavar="SPEC",
-            help="What the Frechet distance is measured in, as headstart evaluate has it: none for distances of the "
-            "samples themselves, or auto: what fits DATA.",
-        ),
-    ] = "auto",
-    reference_count: Annotated[int, typer.Option(metavar="N", help="Compare with at most N real samples.")] = 10_000,
+    features: FeaturesSpec = "auto",
+    reference_count: ReferenceCount = 10_000,
     sigma_min: Annotated[
         float, typer.Option(metavar="SIGMA", help="The last noise level above 0 of the peers' grids made by hand.")
     ] = 0.002,
@@ -90,8 +83,8 @@ def compare(
 
     progress = RichProgress()
     denoiser = load_denoiser(model, device)
-    real, training = _split(data, reference_count, seed=0)
-    network = _features(features, data, device, batch_size)
+    real, training = split(data, reference_count, seed=0)
+    network = feature_network(features, data, device, batch_size)
     if quick:
         samples, seeds, training = min(samples, QUICK_SAMPLES), min(seeds, 1), training[:2000]
     results = comparison.compare(

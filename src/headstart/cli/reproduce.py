@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from headstart.cli.common import Answer, BatchSize, Device, Json, answers, usable
-from headstart.cli.evaluate import FASHION_MNIST, _features, _split
 from headstart.cli.progress import RichProgress
+from headstart.cli.real import FASHION_MNIST, FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError
 
 __all__ = ["EXAMPLES", "reproduce"]
@@ -40,11 +40,8 @@ def reproduce(
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", help="Samples of each arm for each set of seeds.")] = 1000,
     seeds: Annotated[int, typer.Option(metavar="N", help="How many sets of seeds.")] = 2,
-    features: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="What the Frechet distance is measured in, as for headstart evaluate."),
-    ] = "auto",
-    reference_count: Annotated[int, typer.Option(metavar="N", help="Compare with at most N real samples.")] = 10_000,
+    features: FeaturesSpec = "auto",
+    reference_count: ReferenceCount = 10_000,
     quick: Annotated[bool, typer.Option("--quick", help="A short run, to see that it works.")] = False,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
@@ -71,8 +68,8 @@ def reproduce(
     from headstart.models import load_denoiser
 
     progress = RichProgress()
-    real, rest = _split(data, reference_count, seed=0)
-    network = _features(features, data, device, batch_size)
+    real, rest = split(data, reference_count, seed=0)
+    network = feature_network(features, data, device, batch_size)
     if quick:
         samples, seeds, rest = min(samples, QUICK_SAMPLES), 1, rest[:1000]
     folder = out or Path("runs/reproduce") / name

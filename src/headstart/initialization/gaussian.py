@@ -143,8 +143,8 @@ class Gaussian(Initialization):
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
         scales = (self.subspace.variances + sigma**2).sqrt().to(normal)
-        coordinates = scales * (normal @ self.subspace.basis.to(normal))
-        return self.subspace.compose(normal, coordinates, sigma).reshape(-1, *self.shape)
+        leading = self.subspace.leading(normal)
+        return self.subspace.compose(normal, leading, scales * leading, sigma).reshape(-1, *self.shape)
 
     def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
         z, rest = self.subspace.split(x)

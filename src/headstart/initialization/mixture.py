@@ -142,13 +142,13 @@ class Mixture(Initialization):
         chances = self._log_weights(label).exp().cumsum(-1).expand(len(noise), -1)
         share = noise.uniform((1,)).double().cpu() * chances[:, -1:]
         pick = (chances <= share).sum(-1).clamp_max(len(self.weights) - 1)
-        z = normal @ self.subspace.basis.to(normal)
+        z = self.subspace.leading(normal)
         coordinates = (self.subspace.variances + sigma**2).sqrt().to(normal) * z
         m = self.means.shape[1]
         q, scales = self.eigenvectors[pick].to(normal), (self.eigenvalues[pick] + sigma**2).sqrt().to(normal)
         turned = torch.einsum("bij,bj->bi", q, scales * torch.einsum("bij,bi->bj", q, z[:, :m]))
         coordinates[:, :m] = self.means[pick].to(normal) + turned
-        return self.subspace.compose(normal, coordinates, sigma).reshape(-1, *self.shape)
+        return self.subspace.compose(normal, z, coordinates, sigma).reshape(-1, *self.shape)
 
     def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
         z, rest = self.subspace.split(x)

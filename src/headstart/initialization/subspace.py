@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -91,11 +92,33 @@ class Subspace:
         left, variance = self.dimension - len(self.variances), float(self.residual) + sigma**2
         return -0.5 * (rest / variance + left * math.log(2 * math.pi * variance)) if left else torch.zeros_like(rest)
 
-    def compose(self, normal: Tensor, coordinates: Tensor, sigma: float) -> Tensor:
-        """Samples (B, d) with the given leading coordinates (B, k) and a Gaussian rest, driven by ``normal`` (B, d)."""
-        basis = self.basis.to(normal)
+    def leading(self, normal: Tensor) -> Tensor:
+        """The leading coordinates (B, k) of noise (B, d), in its dtype and on its device."""
+        return normal @ self._cast(normal)[1]
+
+    def compose(self, normal: Tensor, leading: Tensor, coordinates: Tensor, sigma: float) -> Tensor:
+        """Samples (B, d) with the given leading coordinates (B, k) and a Gaussian rest, driven by ``normal`` (B, d).
+
+        Arguments:
+            normal: noise, whose dtype and device the samples have.
+            leading: its :meth:`leading` coordinates.
+            coordinates: those of the samples.
+            sigma: the level of noise.
+        """
+        mean, basis = self._cast(normal)
         scale = math.sqrt(float(self.residual) + sigma**2)
-        return self.mean.to(normal) + scale * normal + (coordinates - scale * (normal @ basis)) @ basis.T
+        return mean + scale * normal + (coordinates - scale * leading) @ basis.T
+
+    def _cast(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and basis in a dtype and on a device, where they are put once: it takes longer than to draw a sample."""
+        place = like.dtype, like.device
+        if place not in self._casts:
+            self._casts[place] = self.mean.to(like), self.basis.to(like)
+        return self._casts[place]
+
+    @cached_property
+    def _casts(self) -> dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]]:
+        return {}
 
     def tensors(self) -> dict[str, Tensor]:
         """What saves it."""

@@ -1,15 +1,32 @@
-"""Distances between samples and real data, with their noise floor; tails; and whether samples are new."""
+"""Distances between samples and real data, with their errors and noise floor; tails; and whether samples are new."""
 
-from headstart.metrics.frechet import GaussianStatistics, frechet_distance
+from headstart.metrics.classes import ClassScores, by_class, references_by_class
+from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_distance
+from headstart.metrics.kernel import KernelDistance, kernel_distance
+from headstart.metrics.manifold import Manifold, manifold
+from headstart.metrics.max_sliced import MaxSliced, max_sliced
 from headstart.metrics.novelty import Novelty, nearest, novelty
-from headstart.metrics.scores import Features, Reference, Scores, evaluate, floor
+from headstart.metrics.scores import SCORES, Features, Reference, Scores, evaluate, floor
 from headstart.metrics.tails import Quantile, TailGap, TailLevel, quantile_table, tail_gap
 from headstart.metrics.views import ViewReference, Views
-from headstart.metrics.wasserstein import SlicedDistances, max_sliced_wasserstein, sliced, sliced_wasserstein
+from headstart.metrics.wasserstein import (
+    SlicedDistances,
+    bulk_sliced_wasserstein,
+    max_sliced_wasserstein,
+    sliced,
+    sliced_wasserstein,
+    tail_sliced_wasserstein,
+)
 
 __all__ = [
+    "SCORES",
+    "ClassScores",
     "Features",
+    "GaussianMoments",
     "GaussianStatistics",
+    "KernelDistance",
+    "Manifold",
+    "MaxSliced",
     "Novelty",
     "Quantile",
     "Reference",
@@ -19,14 +36,21 @@ __all__ = [
     "TailLevel",
     "ViewReference",
     "Views",
+    "bulk_sliced_wasserstein",
+    "by_class",
     "evaluate",
     "floor",
     "frechet_distance",
+    "kernel_distance",
+    "manifold",
+    "max_sliced",
     "max_sliced_wasserstein",
     "nearest",
     "novelty",
     "quantile_table",
+    "references_by_class",
     "sliced",
     "sliced_wasserstein",
     "tail_gap",
+    "tail_sliced_wasserstein",
 ]

@@ -9,6 +9,9 @@ from headstart.errors import DataError
 
 __all__ = ["check_same_shape", "check_samples"]
 
+#: Samples that are checked at a time: the check makes a copy of them.
+ROWS = 4096
+
 
 def check_samples(x: Tensor, what: str) -> Tensor:
     """``x`` if it is at least two finite floating-point samples, shape (N, \\*S); otherwise a DataError."""
@@ -16,7 +19,7 @@ def check_samples(x: Tensor, what: str) -> Tensor:
         raise DataError(f"the {what} have shape {tuple(x.shape)}: expected (N, ...) with N of at least 2")
     if not x.is_floating_point():
         raise DataError(f"the {what} hold {x.dtype} values: expected floating point")
-    if bad := int((~torch.isfinite(x)).sum()):
+    if bad := sum(int((~torch.isfinite(part)).sum()) for part in torch.split(x, ROWS)):
         raise DataError(f"the {what} hold {bad} NaN or infinite values")
     return x
 

@@ -7,23 +7,46 @@ The last trace is the sum of the square roots of the eigenvalues of :math:`S_a^{
 computed as the singular values of :math:`S_a^{1/2} S_b^{1/2}`, which they are. An eigenvalue that should be zero would
 come out as :math:`10^{-16}`, and its root as :math:`10^{-8}`; covariances of few samples have many of them.
 
+The moments are gathered batch by batch, in float64. Of n samples with mean :math:`\mu` and scatter
+:math:`C = \sum (x - \mu)(x - \mu)^T`, and m others with :math:`\mu', C'`, all n + m have
+
+.. math:: \mu + \tfrac{m}{n + m}\, \delta, \qquad C + C' + \tfrac{n m}{n + m}\, \delta \delta^T,
+    \qquad \delta = \mu' - \mu,
+
+so that batches, files and processes can be put together in any order, and no difference of large sums is taken.
+
 References:
     Dowson and Landau, *The Fréchet Distance between Multivariate Normal Distributions*, J. Multivariate Analysis, 1982.
 
-    Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium*, NeurIPS 2017.
+    Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium*, NeurIPS 2017
+    (FID: the features of an Inception network).
+
+    Stein et al., *Exposing Flaws of Generative Model Evaluation Metrics and Their Unfair Treatment of Diffusion
+    Models*, NeurIPS 2023, arXiv 2306.04675 (FD-DINOv2: those of a DINOv2 network).
+
+    Chan, Golub and LeVeque, *Updating Formulae and a Pairwise Algorithm for Computing Sample Variances*, COMPSTAT 1982.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from headstart.errors import DataError
 from headstart.metrics.checks import check_same_shape, check_samples
+from headstart.metrics.jackknife import jackknife
 
-__all__ = ["GaussianStatistics", "frechet_distance"]
+__all__ = ["GaussianMoments", "GaussianStatistics", "frechet_distance", "frechet_error"]
+
+#: Rows that are worked on at a time, which bounds the memory.
+ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +56,7 @@ class GaussianStatistics:
     Arguments:
         mean: shape (F,).
         covariance: shape (F, F), symmetric and positive semi-definite.
-        n: how many samples they are of.
+        n: how many samples they are of; None if it is not known, as in the files of others.
 
     Raises:
         DataError: if the shapes do not fit, or the covariance is not symmetric, or anything is NaN or infinite.
@@ -41,7 +64,7 @@ class GaussianStatistics:
 
     mean: Tensor
     covariance: Tensor
-    n: int
+    n: int | None
 
     def __post_init__(self) -> None:
         mean, covariance = self.mean.cpu().double(), self.covariance.cpu().double()
@@ -58,21 +81,136 @@ class GaussianStatistics:
     @classmethod
     def of(cls, features: Tensor) -> GaussianStatistics:
         """The mean and the unbiased covariance of features of shape (N, F), N of at least 2."""
-        x = check_samples(features, "features").cpu().double()
-        if x.ndim != 2:
-            raise DataError(f"the features have shape {tuple(x.shape)}: expected (N, F)")
-        centred = x - x.mean(0)
-        return cls(x.mean(0), centred.T @ centred / (len(x) - 1), len(x))
+        moments = GaussianMoments()
+        moments.update(check_samples(features, "features"))
+        return moments.statistics()
+
+    @classmethod
+    def load(cls, path: Path | str) -> GaussianStatistics:
+        """Statistics from an ``.npz`` file with the arrays ``mu`` and ``sigma``, as EDM, clean-fid and others write it.
+
+        The number of samples is read from ``n`` if it is there. Nothing is unpickled.
+
+        Raises:
+            DataError: if the file cannot be read, or does not hold a mean and a covariance.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in ("mu", "sigma", "n") if name in archive.files}
+        except Exception as error:  # the reader raises errors of many kinds on damaged or forged files
+            raise DataError(f"{path} cannot be read as statistics: {_line(error)}") from error
+        if missing := {"mu", "sigma"} - set(arrays):
+            raise DataError(f"{path} holds no {' and no '.join(sorted(missing))}: expected the arrays mu and sigma")
+        if any(array.dtype.kind not in "fiu" for array in arrays.values()):
+            raise DataError(f"{path} holds something else than real numbers")
+        n = int(arrays["n"]) if "n" in arrays and arrays["n"].size == 1 else None
+        return cls(torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"]), n)
+
+    def save(self, path: Path | str) -> None:
+        """Write the arrays ``mu``, ``sigma`` and, if it is known, ``n`` to the ``.npz`` file ``path``.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        arrays: dict[str, Any] = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
+        if self.n is not None:
+            arrays["n"] = np.array(self.n)
+        with Path(path).open("wb") as file:  # a path without its ending would get one
+            np.savez(file, **arrays)
 
     def distance(self, other: GaussianStatistics) -> float:
         """The Fréchet distance to other statistics, in squared units of the features."""
         check_same_shape(tuple(self.mean.shape), tuple(other.mean.shape), "features")
-        cross = torch.linalg.svdvals(_root(self.covariance) @ _root(other.covariance)).sum()
+        cross = torch.linalg.svdvals(self._root @ other._root).sum()
         spread = self.covariance.trace() + other.covariance.trace() - 2 * cross
         return float((self.mean - other.mean).square().sum() + spread.clamp(min=0))
 
+    @cached_property
+    def _root(self) -> Tensor:
+        """The symmetric square root of the covariance. Eigenvalues that are zero up to rounding are zero."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        rounding = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
+        root: Tensor = (vectors * torch.where(values > rounding, values, 0.0).sqrt()) @ vectors.T
+        return root
+
     def __repr__(self) -> str:
-        return f"GaussianStatistics({len(self.mean)} features, n = {self.n})"
+        n = "n unknown" if self.n is None else f"n = {self.n}"
+        return f"GaussianStatistics({len(self.mean)} features, {n})"
+
+
+class GaussianMoments:
+    """Mean and covariance of any number of features, gathered batch by batch; it holds F + F^2 numbers, in float64.
+
+    It can be pickled, and so be sent between processes, which each gather their own share.
+
+    >>> moments = GaussianMoments()
+    >>> for batch in torch.arange(12.0).reshape(3, 2, 2):
+    ...     moments.update(batch)
+    >>> moments.statistics()
+    GaussianStatistics(2 features, n = 6)
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._mean = torch.zeros(0, dtype=torch.float64)
+        self._scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def update(self, features: Tensor) -> None:
+        """Add features of shape (B, F), B of at least 1.
+
+        Raises:
+            DataError: if they have another shape, or another F than before, or hold NaN or Inf.
+        """
+        if features.ndim != 2 or not len(features) or not features.is_floating_point():
+            raise DataError(
+                f"the features have shape {tuple(features.shape)} and type {features.dtype}: "
+                "expected (N, F), floating point"
+            )
+        for part in torch.split(features.detach(), ROWS):
+            x = part.cpu().double()
+            if bad := int((~torch.isfinite(x)).sum()):
+                raise DataError(f"the features hold {bad} NaN or infinite values")
+            mean = x.mean(0)
+            centred = x - mean
+            self._add(len(x), mean, centred.T @ centred)
+
+    def merge(self, other: GaussianMoments | GaussianStatistics) -> None:
+        """Add what others gathered: another process, or the statistics in a file.
+
+        Raises:
+            DataError: if they have another F, or are statistics of an unknown number of samples.
+        """
+        if isinstance(other, GaussianMoments):
+            if other.n:
+                self._add(other.n, other._mean, other._scatter)
+        elif other.n is None:
+            raise DataError("statistics of an unknown number of samples cannot be merged: save them with n")
+        else:
+            self._add(other.n, other.mean, other.covariance * (other.n - 1))
+
+    def statistics(self) -> GaussianStatistics:
+        """The mean and the unbiased covariance of all that was added.
+
+        Raises:
+            DataError: if that is fewer than two samples.
+        """
+        if self.n < 2:
+            raise DataError(f"the moments are of {self.n} samples: expected at least 2")
+        return GaussianStatistics(self._mean.clone(), self._scatter / (self.n - 1), self.n)
+
+    def __repr__(self) -> str:
+        return f"GaussianMoments({len(self._mean)} features, n = {self.n})"
+
+    def _add(self, m: int, mean: Tensor, scatter: Tensor) -> None:
+        if not self.n:
+            self.n, self._mean, self._scatter = m, mean.clone(), scatter.clone()
+            return
+        check_same_shape(tuple(self._mean.shape), tuple(mean.shape), "features")
+        delta, total = mean - self._mean, self.n + m
+        self._scatter += scatter
+        self._scatter.addr_(delta, delta, alpha=self.n * m / total)
+        self._mean += delta * (m / total)
+        self.n = total
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
@@ -87,9 +225,28 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     return GaussianStatistics.of(features_a).distance(GaussianStatistics.of(features_b))
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """The symmetric square root. Eigenvalues that are zero up to rounding are zero."""
-    values, vectors = torch.linalg.eigh(covariance)
-    rounding = values.abs().max() * len(values) * torch.finfo(values.dtype).eps
-    root: Tensor = (vectors * torch.where(values > rounding, values, 0.0).sqrt()) @ vectors.T
-    return root
+def frechet_error(features: Tensor, reference: GaussianStatistics, groups: Sequence[Tensor]) -> float:
+    """The jackknife's standard error of the distance of features (N, F) from a reference that is held fixed.
+
+    Arguments:
+        features: of the samples.
+        reference: statistics that they are compared with.
+        groups: indices of the samples in each group, that leave at least two samples when one is left out.
+    """
+    parts = []
+    for group in groups:
+        parts.append(GaussianMoments())
+        parts[-1].update(features[group.to(features.device)])
+    without = (_merged(part for part in parts if part is not left_out) for left_out in parts)
+    return jackknife([moments.statistics().distance(reference) for moments in without])
+
+
+def _merged(parts: Iterable[GaussianMoments]) -> GaussianMoments:
+    total = GaussianMoments()
+    for part in parts:
+        total.merge(part)
+    return total
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -6,39 +6,79 @@ What the scores need of the real data is computed once, in a :class:`Reference`:
     >>> reference = Reference.of(real)
     >>> evaluate(held_out + 3, reference).swd > 10 * floor(reference, held_out).swd
     True
+
+Three scores are always computed: the sliced and max-sliced distances, and the Fréchet distance if there are features.
+The others cost more, and are asked for by name, of a reference that keeps its samples:
+
+    >>> reference = Reference.of(real, lambda x: x, keep=True)
+    >>> evaluate(held_out, reference, scores=("kid", "coverage"))  # doctest: +ELLIPSIS
+    Scores(frechet ..., swd ..., max-swd ..., kid ... +- ..., coverage ... +- ...; n = 200 against 400)
+
+=============  ====================================  ======================================================
+score          what                                  its standard error
+=============  ====================================  ======================================================
+``frechet``    Fréchet distance of the features      jackknife over the samples, the reference held fixed
+``swd``        sliced Wasserstein distance           the same
+``max_swd``    the largest of its directions         the same
+``max_sliced`` the largest that ascent finds         the same, along the direction that was found
+``kid``        kernel distance of the features       spread of blocks of both the samples and the reference
+``precision``  :mod:`headstart.metrics.manifold`     of the mean over the samples, the reference held fixed
+``recall``     the same                              jackknife over the samples, the reference held fixed
+``density``    the same                              of the mean over the samples, the reference held fixed
+``coverage``   the same                              jackknife over the samples, the reference held fixed
+=============  ====================================  ======================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples
-from headstart.metrics.frechet import GaussianStatistics
-from headstart.metrics.wasserstein import compare, directions_of, project
+from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_error
+from headstart.metrics.jackknife import groups_of, jackknife, others
+from headstart.metrics.kernel import kernel_distance
+from headstart.metrics.manifold import manifold
+from headstart.metrics.max_sliced import max_sliced
+from headstart.metrics.wasserstein import compare, directions_of, project, sorted_projections
 from headstart.progress import Progress
 
-__all__ = ["Features", "Reference", "Scores", "evaluate", "floor"]
+__all__ = ["SCORES", "Features", "Reference", "Scores", "evaluate", "floor"]
 
 #: Maps samples (B, *S) to features (B, F).
 Features = Callable[[Tensor], Tensor]
 
+#: Scores by name. The first three are always computed; those of ``MANIFOLD`` together.
+SCORES = ("frechet", "swd", "max_swd", "max_sliced", "kid", "precision", "recall", "density", "coverage")
+ALWAYS, MANIFOLD = SCORES[:3], SCORES[5:]
+#: Scores that are of features.
+OF_FEATURES = {"frechet", "kid", *MANIFOLD}
+
 
 @dataclass(frozen=True)
 class Scores:
-    """Distances of samples from real data; smaller is better, and the noise floor is as small as is meaningful.
+    """Scores of samples against real data. Of distances smaller is better; the noise floor is as small as is
+    meaningful. What was not asked for is None.
 
     Attributes:
         frechet: Fréchet distance of the features, or None without features.
         swd: sliced Wasserstein distance, in the data's units.
-        max_swd: max-sliced Wasserstein distance, in the data's units.
+        max_swd: max-sliced Wasserstein distance, in the data's units, over the same random directions.
         n: number of samples; the distances are biased upwards, the more so the smaller n is.
         n_reference: number of real samples.
-        seed: of the random directions.
+        seed: of the random directions, blocks and groups.
+        max_sliced: max-sliced Wasserstein distance, in the data's units, over all directions.
+        kid: kernel distance of the features, unbiased.
+        precision: share of the samples that are like data; larger is better.
+        recall: share of the data that are like samples; larger is better.
+        density: how many balls of the data a sample is in; larger is better, and 1 for the data's own law.
+        coverage: share of the data's balls with a sample in them; larger is better.
+        errors: standard errors by the scores' names, of those that have one.
+        converged: whether the search for the max-sliced distance converged.
     """
 
     frechet: float | None
@@ -47,12 +87,28 @@ class Scores:
     n: int
     n_reference: int
     seed: int
+    max_sliced: float | None = None
+    kid: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+    converged: bool | None = None
+
+    def items(self) -> Iterator[tuple[str, float, float | None]]:
+        """The name, value and standard error (None if there is none) of every score there is."""
+        for name in SCORES:
+            value = getattr(self, name)
+            if value is not None:
+                yield name, value, self.errors.get(name)
 
     def __repr__(self) -> str:
-        frechet = "" if self.frechet is None else f"frechet {self.frechet:.3g}, "
-        return (
-            f"Scores({frechet}swd {self.swd:.3g}, max-swd {self.max_swd:.3g}; n = {self.n} against {self.n_reference})"
+        each = (
+            f"{name.replace('_', '-')} {value:.3g}" + ("" if error is None else f" +- {error:.2g}")
+            for name, value, error in self.items()
         )
+        return f"Scores({', '.join(each)}; n = {self.n} against {self.n_reference})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,6 +122,8 @@ class Reference:
         features: what the Fréchet distance is measured in, or None.
         statistics: of the real data's features, or None.
         seed: of the directions.
+        rows: the features of the real data, shape (N, F), if they are kept.
+        samples: the real data, if they are kept.
     """
 
     shape: tuple[int, ...]
@@ -74,6 +132,8 @@ class Reference:
     features: Features | None
     statistics: GaussianStatistics | None
     seed: int
+    rows: Tensor | None = None
+    samples: Tensor | None = None
 
     @classmethod
     def of(
@@ -83,6 +143,9 @@ class Reference:
         seed: int = 0,
         directions: int = 512,
         progress: Progress | None = None,
+        *,
+        keep: bool = False,
+        statistics: GaussianStatistics | None = None,
     ) -> Reference:
         """The reference that real samples of shape (N, \\*S) give.
 
@@ -92,14 +155,24 @@ class Reference:
             seed: of the directions of the sliced distances.
             directions: their number.
             progress: told of the batches.
+            keep: whether to keep the samples and their features, for the scores that cannot do without: all but
+                ``frechet``, ``swd`` and ``max_swd``.
+            statistics: what the Fréchet distance is measured to instead of the real samples' own features, such as
+                published ones: :meth:`headstart.metrics.GaussianStatistics.load`.
 
         Raises:
             DataError: if there are fewer than two samples, or samples or features hold NaN or Inf.
-            InputError: if the number of directions or the seed is out of range.
+            InputError: if the number of directions or the seed is out of range, or there are statistics of features
+                but no features.
         """
         u = directions_of(check_samples(real, "real samples")[0].numel(), directions, seed)
-        statistics = None if features is None else _statistics(real, features, progress)
-        return cls(tuple(real.shape[1:]), u, project(real, u), features, statistics, seed)
+        if features is None and statistics is not None:
+            raise InputError("statistics are of features: say which")
+        rows = None if features is None or not keep else _rows(real, features, progress)
+        if statistics is None and features is not None:
+            statistics = _moments(_batches(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
+        kept = real if keep else None
+        return cls(tuple(real.shape[1:]), u, project(real, u), features, statistics, seed, rows, kept)
 
     def __len__(self) -> int:
         return self.projections.shape[1]
@@ -110,22 +183,77 @@ class Reference:
         return f"Reference({len(self)} samples of shape {self.shape}, {features}, {directions} directions)"
 
 
-def evaluate(samples: Tensor, reference: Reference, progress: Progress | None = None) -> Scores:
+def evaluate(
+    samples: Tensor,
+    reference: Reference,
+    progress: Progress | None = None,
+    *,
+    scores: Collection[str] = ALWAYS,
+    errors: bool = False,
+) -> Scores:
     """The scores of samples of shape (N, \\*S) against the reference.
 
+    Arguments:
+        samples: what is scored.
+        reference: the real data.
+        progress: told of the batches.
+        scores: names of those that are asked for beside ``frechet``, ``swd`` and ``max_swd``: see the module.
+        errors: whether to compute the standard errors of these three too, at ten times their cost.
+
     Raises:
-        DataError: if there are fewer than two samples, or NaN or Inf, or one is not of the reference's shape.
+        DataError: if there are fewer than two samples, or NaN or Inf, or one is not of the reference's shape; or fewer
+            than a score or an error can be made of.
+        InputError: if a score is unknown, or asks for features, or for a reference that keeps its samples.
     """
     check_same_shape(check_samples(samples, "samples").shape[1:], reference.shape, "samples and the reference")
-    frechet = None
+    _check_scores(scores, reference)
+    if errors and len(samples) < 4:
+        raise DataError(f"there are {len(samples)} samples: expected at least 4, for errors")
+    groups = groups_of(len(samples), reference.seed) if errors else []
+    found: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    converged = None
+
     if reference.features is not None and reference.statistics is not None:
-        frechet = _statistics(samples, reference.features, progress).distance(reference.statistics)
-    distances = compare(project(samples, reference.directions), reference.projections)
-    return Scores(frechet, distances.mean, distances.max, len(samples), len(reference), reference.seed)
+        whole = errors or bool(OF_FEATURES & set(scores) - {"frechet"})
+        rows = _rows(samples, reference.features, progress) if whole else None
+        batches = _batches(samples, reference.features, progress) if rows is None else [rows]
+        found["frechet"] = _moments(batches).distance(reference.statistics)
+        if rows is not None:
+            if errors:
+                spread["frechet"] = frechet_error(rows, reference.statistics, groups)
+            _of_features(rows, reference, scores, found, spread, progress)
+
+    projections, order = sorted_projections(samples, reference.directions)
+    distances = compare(projections, reference.projections)
+    if errors:
+        spread["swd"], spread["max_swd"] = _sliced_errors(projections, order, reference.projections, groups)
+    if "max_sliced" in scores and reference.samples is not None:
+        largest = max_sliced(samples, reference.samples, seed=reference.seed)
+        found["max_sliced"], spread["max_sliced"], converged = largest.value, largest.error, largest.converged
+
+    return Scores(
+        found.pop("frechet", None),
+        distances.mean,
+        distances.max,
+        len(samples),
+        len(reference),
+        reference.seed,
+        errors=spread,
+        converged=converged,
+        **found,
+    )
 
 
 def floor(
-    reference: Reference, held_out: Tensor, n: int | None = None, seed: int = 0, progress: Progress | None = None
+    reference: Reference,
+    held_out: Tensor,
+    n: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    scores: Collection[str] = ALWAYS,
+    errors: bool = False,
 ) -> Scores:
     """The noise floor: the scores of ``n`` real samples that are not in the reference.
 
@@ -135,25 +263,82 @@ def floor(
         n: how many samples are in question; they are drawn without replacement. By default all M.
         seed: of that draw.
         progress: told of the batches.
+        scores: as of :func:`evaluate`.
+        errors: as of :func:`evaluate`.
 
     Raises:
-        InputError: if n is not from 2 to M.
+        InputError: if n is not from 2 to M, or as :func:`evaluate`.
         DataError: as :func:`evaluate`.
     """
     n = len(held_out) if n is None else n
     if not 2 <= n <= len(held_out):
         raise InputError(f"the noise floor of {n} samples cannot be measured on {len(held_out)} held-out ones")
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))
-    return evaluate(held_out[order[:n].to(held_out.device)], reference, progress)
+    drawn = held_out[order[:n].to(held_out.device)]
+    return evaluate(drawn, reference, progress, scores=scores, errors=errors)
+
+
+def _check_scores(scores: Collection[str], reference: Reference) -> None:
+    if isinstance(scores, str) or (unknown := sorted(set(scores) - set(SCORES))):
+        names = scores if isinstance(scores, str) else ", ".join(unknown)
+        raise InputError(f"unknown scores {names!r}: expected a collection of {', '.join(SCORES)}")
+    wanted = set(scores) if set(scores) != set(ALWAYS) else set()
+    if reference.features is None and (without := sorted(wanted & OF_FEATURES)):
+        raise InputError(f"{', '.join(without)} are scores of features: make the reference with features")
+    if reference.samples is None and (without := sorted(wanted - set(ALWAYS))):
+        raise InputError(
+            f"{', '.join(without)} ask for a reference that keeps its samples: Reference.of(..., keep=True)"
+        )
+
+
+def _of_features(
+    rows: Tensor,
+    reference: Reference,
+    scores: Collection[str],
+    found: dict[str, float],
+    spread: dict[str, float],
+    progress: Progress | None,
+) -> None:
+    """Put the scores of features and their errors into ``found`` and ``spread``."""
+    if reference.rows is None:
+        return
+    if "kid" in scores:
+        kernel = kernel_distance(rows, reference.rows, seed=reference.seed, progress=progress)
+        found["kid"], spread["kid"] = kernel.value, kernel.error
+    if wanted := [name for name in MANIFOLD if name in scores]:
+        neighbours = manifold(rows, reference.rows, seed=reference.seed, progress=progress)
+        found |= {name: getattr(neighbours, name) for name in wanted}
+        spread |= {name: neighbours.errors[name] for name in wanted}
+
+
+def _sliced_errors(projections: Tensor, order: Tensor, real: Tensor, groups: list[Tensor]) -> tuple[float, float]:
+    """The jackknife's errors of both sliced distances, from sorted projections and whose they are."""
+    group = torch.empty(projections.shape[1], dtype=torch.long)
+    for g, members in enumerate(groups):
+        group[members] = g
+    dealt = group[order]
+    rest = [len(others(groups, g)) for g in range(len(groups))]
+    without = [compare(projections[dealt != g].reshape(-1, rest[g]), real) for g in range(len(groups))]
+    return jackknife([part.mean for part in without]), jackknife([part.max for part in without])
+
+
+def _moments(batches: Iterator[Tensor] | list[Tensor]) -> GaussianStatistics:
+    moments = GaussianMoments()
+    for rows in batches:
+        moments.update(rows)
+    return moments.statistics()
+
+
+def _rows(x: Tensor, features: Features, progress: Progress | None) -> Tensor:
+    return torch.cat(list(_batches(x, features, progress)))
 
 
 @torch.no_grad()
-def _statistics(x: Tensor, features: Features, progress: Progress | None, batch: int = 500) -> GaussianStatistics:
+def _batches(x: Tensor, features: Features, progress: Progress | None, batch: int = 500) -> Iterator[Tensor]:
+    """The features of samples, batch by batch, on the CPU."""
     batches = torch.split(x, batch)
-    rows = []
     for part in (progress or Progress()).track(batches, "features", len(batches)):
         row = features(part)
         if row.ndim != 2 or len(row) != len(part):
             raise DataError(f"the features of {len(part)} samples have shape {tuple(row.shape)}: expected (B, F)")
-        rows.append(row.cpu())
-    return GaussianStatistics.of(torch.cat(rows))
+        yield row.cpu()

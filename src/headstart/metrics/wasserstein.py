@@ -4,13 +4,25 @@ r"""Sliced Wasserstein distances: 2-Wasserstein distances of one-dimensional pro
     \qquad W_2^2(a, b) = \int_0^1 |F_a^{-1}(t) - F_b^{-1}(t)|^2\, dt,
 
 over directions u on the unit sphere of :math:`R^d`, so that the distances are in the data's units. The mean and the
-maximum are over the same random directions. Between N and M points the integral is a sum over the steps of the two
-quantile functions, at most N + M - 1 of them, and exact for any N and M.
+maximum are over the same random directions (:mod:`headstart.metrics.max_sliced` searches for the largest). Between N
+and M points the integral is a sum over the steps of the two quantile functions, at most N + M - 1 of them, and exact
+for any N and M.
+
+Of heavy tails the second moment, and with it the distance, may be infinite, and a few samples decide it. So the
+quantiles are also compared in parts, which together are the whole,
+
+.. math:: SW_2^2 = (q - p)\, \text{bulk}^2 + (1 - q + p)\, \text{tail}^2, \qquad
+    \text{bulk}^2 = \frac{1}{q - p} E_u \int_p^q |F_a^{-1}(t) - F_b^{-1}(t)|^2\, dt,
+
+each the mean square over its own levels t. The bulk is finite for every law; the tails are what is left.
 
 References:
     Bonneel, Rabin, Peyré and Pfister, *Sliced and Radon Wasserstein Barycenters of Measures*, JMIV, 2015.
 
-    Deshpande et al., *Max-Sliced Wasserstein Distance and its Use for GANs*, CVPR 2019.
+    Deshpande et al., *Max-Sliced Wasserstein Distance and its Use for GANs*, CVPR 2019, arXiv 1904.05877.
+
+    Manole, Balakrishnan and Wasserman, *Minimax Confidence Intervals for the Sliced Wasserstein Distance*, Electronic
+    Journal of Statistics, 2022, arXiv 1909.07862 (the trimmed distance).
 """
 
 from __future__ import annotations
@@ -24,7 +36,18 @@ from torch import Tensor
 from headstart.errors import InputError
 from headstart.metrics.checks import check_same_shape, check_samples
 
-__all__ = ["SlicedDistances", "directions_of", "max_sliced_wasserstein", "project", "sliced", "sliced_wasserstein"]
+__all__ = [
+    "SlicedDistances",
+    "bulk_sliced_wasserstein",
+    "directions_of",
+    "max_sliced_wasserstein",
+    "project",
+    "quantile_steps",
+    "sliced",
+    "sliced_wasserstein",
+    "sorted_projections",
+    "tail_sliced_wasserstein",
+]
 
 #: How many directions are worked on at a time, which bounds the memory.
 CHUNK = 64
@@ -55,24 +78,59 @@ def project(x: Tensor, directions: Tensor) -> Tensor:
 
     They are in float32, or in float64 if x is.
     """
+    return sorted_projections(x, directions)[0]
+
+
+def sorted_projections(x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """The projections as :func:`project` has them, and of which sample each is."""
     flat = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
     chunks = torch.split(directions.to(flat.device, flat.dtype), CHUNK, dim=1)
-    return torch.cat([(flat @ chunk).T.sort(dim=1).values.cpu() for chunk in chunks])
+    found = [(flat @ chunk).T.sort(dim=1) for chunk in chunks]
+    return torch.cat([part.values.cpu() for part in found]), torch.cat([part.indices.cpu() for part in found])
 
 
-def compare(a: Tensor, b: Tensor) -> SlicedDistances:
-    """The distances between two sets of sorted projections, of shapes (directions, N) and (directions, M)."""
-    n, m = a.shape[1], b.shape[1]
+def quantile_steps(
+    n: int, m: int, levels: tuple[float, float] = (0.0, 1.0), outside: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The steps of the quantile functions of n and of m points: whose points are compared, and with which weight.
+
+    Arguments:
+        n: points of the one.
+        m: points of the other.
+        levels: from where to where quantiles are compared.
+        outside: whether to compare those outside the levels instead.
+
+    Returns:
+        Indices i into the first sorted points, j into the second, and weights that sum to 1, of one shape.
+
+    Raises:
+        InputError: if the levels do not satisfy 0 <= p < q <= 1, or nothing is outside of them where that is asked.
+    """
+    low, high = levels
+    if not 0 <= low < high <= 1 or (outside and levels == (0.0, 1.0)):
+        raise InputError(f"quantiles between {low} and {high} cannot be compared: expected 0 <= p < q <= 1")
     # The quantile functions step at i / N and j / M: as whole numbers over N M, so that equal steps are equal.
     steps = np.unique(np.concatenate([np.arange(n + 1) * m, np.arange(m + 1) * n]))
-    weights = torch.from_numpy(np.diff(steps) / (n * m))
-    i, j = torch.from_numpy(steps[:-1] // m), torch.from_numpy(steps[:-1] // n)
-    squares = [
-        (p[:, i].double() - q[:, j].double()).square() @ weights
-        for p, q in zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True)
-    ]
-    square = torch.cat(squares)
+    lengths = np.diff(np.clip(steps, low * n * m, high * n * m)) / (n * m)
+    share = high - low
+    if outside:
+        lengths, share = np.diff(steps) / (n * m) - lengths, 1 - share
+    kept = lengths > 1e-15  # a difference of levels that are equal up to rounding is no step
+    i, j = (torch.from_numpy(steps[:-1][kept] // count) for count in (m, n))
+    return i, j, torch.from_numpy(lengths[kept] / share)
+
+
+def compare(a: Tensor, b: Tensor, levels: tuple[float, float] = (0.0, 1.0), outside: bool = False) -> SlicedDistances:
+    """The distances between two sets of sorted projections, of shapes (directions, N) and (directions, M)."""
+    square = squares(a, b, quantile_steps(a.shape[1], b.shape[1], levels, outside))
     return SlicedDistances(float(square.mean().sqrt()), float(square.max().sqrt()))
+
+
+def squares(a: Tensor, b: Tensor, steps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Squared distances of each direction's sorted projections, shape (directions,), in float64."""
+    i, j, weights = steps
+    parts = zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True)
+    return torch.cat([(p[:, i].double() - q[:, j].double()).square() @ weights for p, q in parts])
 
 
 def sliced(a: Tensor, b: Tensor, directions: int = 512, seed: int = 0) -> SlicedDistances:
@@ -88,11 +146,7 @@ def sliced(a: Tensor, b: Tensor, directions: int = 512, seed: int = 0) -> Sliced
         DataError: if a set has fewer than two samples, NaN or Inf, or if the shapes of a sample differ.
         InputError: if the number of directions or the seed is out of range.
     """
-    check_samples(a, "first samples")
-    check_samples(b, "second samples")
-    check_same_shape(a.shape[1:], b.shape[1:], "samples")
-    u = directions_of(a[0].numel(), directions, seed)
-    return compare(project(a, u), project(b, u))
+    return compare(*_projected(a, b, directions, seed))
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 512, seed: int = 0) -> float:
@@ -106,5 +160,47 @@ def sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 512, seed: int = 
 
 
 def max_sliced_wasserstein(a: Tensor, b: Tensor, directions: int = 512, seed: int = 0) -> float:
-    """The largest 2-Wasserstein distance of the same projections: see :func:`sliced`."""
+    """The largest 2-Wasserstein distance of the same projections: see :func:`sliced`.
+
+    In many dimensions no random direction is near the worst one: :func:`headstart.metrics.max_sliced` searches for it.
+    """
     return sliced(a, b, directions, seed).max
+
+
+def bulk_sliced_wasserstein(
+    a: Tensor, b: Tensor, low: float = 0.1, high: float = 0.9, directions: int = 512, seed: int = 0
+) -> float:
+    """The sliced 2-Wasserstein distance of the quantiles from ``low`` to ``high`` of every projection.
+
+    Raises:
+        DataError: as :func:`sliced`.
+        InputError: as :func:`sliced`, or if the levels do not satisfy 0 <= low < high <= 1.
+
+    >>> cloud = torch.linspace(-1, 1, 1000)[:, None]
+    >>> bulk_sliced_wasserstein(cloud, torch.where(cloud.abs() > 0.9, 100 * cloud, cloud))
+    0.0
+    """
+    return compare(*_projected(a, b, directions, seed), (low, high)).mean
+
+
+def tail_sliced_wasserstein(
+    a: Tensor, b: Tensor, low: float = 0.1, high: float = 0.9, directions: int = 512, seed: int = 0
+) -> float:
+    """The sliced 2-Wasserstein distance of the quantiles below ``low`` and above ``high`` of every projection.
+
+    Of laws without a second moment it grows with the number of samples, without limit: compare it at equal counts.
+
+    Raises:
+        DataError: as :func:`sliced`.
+        InputError: as :func:`bulk_sliced_wasserstein`, or if the levels are 0 and 1, outside of which there is nothing.
+    """
+    return compare(*_projected(a, b, directions, seed), (low, high), outside=True).mean
+
+
+def _projected(a: Tensor, b: Tensor, directions: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The sorted projections of both sets on the same random directions."""
+    check_samples(a, "first samples")
+    check_samples(b, "second samples")
+    check_same_shape(a.shape[1:], b.shape[1:], "samples")
+    u = directions_of(a[0].numel(), directions, seed)
+    return project(a, u), project(b, u)

@@ -21,7 +21,7 @@ from headstart.denoiser import Denoiser
 from headstart.errors import DenoiserError
 from headstart.models import bundled
 
-__all__ = ["load_denoiser"]
+__all__ = ["build", "load_denoiser", "place", "split_path"]
 
 
 def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
@@ -42,36 +42,50 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         if name != "fashion-mnist":
             raise DenoiserError(f"unknown bundled denoiser {name!r}: expected fashion-mnist")
         return bundled.denoiser(device)
-    module, _, factory = name.partition(":")
-    if kind != "python" or not all(module.split(".")) or not factory.isidentifier():
+    if kind != "python" or (path := split_path(name)) is None:
         raise DenoiserError(f"{spec!r} names no denoiser: expected builtin:NAME or python:package.module:factory")
-    return _place(_build(module, factory), spec, device)
+    denoiser: Denoiser = place(build(*path, "a denoiser"), spec, device, "a denoiser, callable as (x, sigma)")
+    return denoiser
 
 
-def _build(module: str, factory: str) -> Any:
-    """Import the module and call its factory, while modules in the current directory can be imported."""
+def split_path(name: str) -> tuple[str, str] | None:
+    """The module and the factory of ``package.module:factory``; None if it is none."""
+    module, _, factory = name.partition(":")
+    return (module, factory) if all(module.split(".")) and factory.isidentifier() else None
+
+
+def build(module: str, factory: str, what: str) -> Any:
+    """Import the module and call its factory, while modules in the current directory can be imported.
+
+    Raises:
+        DenoiserError: if either fails, or there is no such factory.
+    """
     with _importable(Path.cwd()):
         try:
             build = getattr(importlib.import_module(module), factory, None)
         except (Exception, SystemExit) as error:  # importing runs the module's code, which may raise anything
             raise DenoiserError(f"cannot import {module}: {_told(error)}") from error
         if not callable(build):
-            raise DenoiserError(f"{module} has no function {factory!r} that returns a denoiser")
+            raise DenoiserError(f"{module} has no function {factory!r} that returns {what}")
         try:
             return build()
         except (Exception, SystemExit) as error:
             raise DenoiserError(f"{module}:{factory}() failed: {_told(error)}") from error
 
 
-def _place(denoiser: Any, spec: str, device: torch.device | str) -> Denoiser:
-    if not callable(denoiser):
-        raise DenoiserError(f"{spec} returned a {type(denoiser).__name__}: expected a denoiser, callable as (x, sigma)")
-    if isinstance(denoiser, nn.Module):
+def place(found: Any, spec: str, device: torch.device | str, what: str) -> Any:
+    """What a factory returned; a module on the device and in evaluation mode.
+
+    Raises:
+        DenoiserError: if it is not callable, or cannot be put there.
+    """
+    if not callable(found):
+        raise DenoiserError(f"{spec} returned a {type(found).__name__}: expected {what}")
+    if isinstance(found, nn.Module):
         try:
-            denoiser.to(device).eval()
+            found.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
             raise DenoiserError(f"cannot put {spec} on {device}: {error}") from error
-    found: Denoiser = denoiser
     return found
 
 

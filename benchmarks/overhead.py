@@ -1,0 +1,228 @@
+"""``python -m benchmarks.overhead``: what sampling a plan costs beyond the calls of its network.
+
+A plan's samples are timed in alternating rounds with as many bare calls of the bundled network, on batches of the same
+shape at the same levels: that is ``ratio``. It holds what the machine did meanwhile, which a call at batch 256 is long
+enough for. So the calls that the plan itself makes are timed too, from within: ``within`` is its whole time over the
+time inside them, of one and the same run. Of the overhead, ``drawing`` is the start's part.
+
+The loops of k-diffusion and the schedulers of diffusers, where they are installed, walk the same levels from noise, and
+are timed in the same rounds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.timing import interval, processor, ratio, rounds, seconds_of
+from experiments.common import Run, command
+from headstart.choose import fit_starts
+from headstart.data import fashion_mnist
+from headstart.denoiser import Denoiser
+from headstart.initialization import Initialization
+from headstart.models import load_denoiser
+from headstart.noise import Noise
+from headstart.plan import Plan
+from headstart.profile import Profile
+from headstart.schedule import Schedule, rho_grid
+from headstart.solver import Solver, get_solver
+
+#: What a plan may cost beyond its network, by batch.
+BARS = {1: 0.10, 256: 0.02}
+
+#: Solvers, with how many steps: four evaluations each, and five of Heun's method.
+STEPS = {"euler": 4, "dpm++2m": 4, "unipc": 4, "ddpm": 4, "heun": 3}
+
+#: The functions of k-diffusion and the schedulers of diffusers that are these solvers.
+K_DIFFUSION = {"euler": "sample_euler", "dpm++2m": "sample_dpmpp_2m", "heun": "sample_heun"}
+DIFFUSERS = {"euler": "EulerDiscreteScheduler", "dpm++2m": "EDMDPMSolverMultistepScheduler"}
+
+Loop = Callable[[Denoiser, Tensor, Schedule], Tensor]
+Scheduler = tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]
+
+
+class Timed:
+    """A denoiser that adds up the time inside it."""
+
+    def __init__(self, denoiser: Denoiser, device: str) -> None:
+        self.denoiser, self.device, self.seconds = denoiser, device, 0.0
+
+    def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        began = time.perf_counter()
+        out = self.denoiser(x, sigma, **conditions)
+        if x.device.type == "cuda":
+            torch.cuda.synchronize(x.device)
+        self.seconds += time.perf_counter() - began
+        return out
+
+
+def overhead(run: Run) -> dict[str, Any]:
+    """What sampling a plan costs beyond the calls of its network, at batch 1 and 256."""
+    denoiser = load_denoiser("builtin:fashion-mnist", run.device)
+    images = fashion_mnist("train", bundled=True).samples
+    starts = fit_starts(images[:500] if run.quick else images)
+    profile = Profile.measure(denoiser, images[:2], samples=2, cost_samples=2, sigmas=np.array([2.0, 1.0, 0.5]))
+    solvers = ["dpm++2m"] if run.quick else list(STEPS)
+    trials = {1: 2} if run.quick else {1: 60, 256: 4}
+    cells = [(batch, start, name) for batch in trials for start in starts for name in solvers]
+    rows = []
+    for batch, start, name in run.progress.track(cells, "cells"):
+        schedule = rho_grid(STEPS[name], 2.0, 0.02)
+        plan = Plan(start, schedule, get_solver(name), None, profile)
+        rows.append(_cell(plan, denoiser, batch, trials[batch], run.device))
+    run.table("overhead", rows)
+    worst = {str(batch): max(row["within"] - 1 for row in rows if row["batch"] == batch) for batch in trials}
+    sampler = {
+        str(batch): max(row["within"] - 1 for row in rows if (row["batch"], row["start"]) == (batch, "isotropic"))
+        for batch in trials
+    }
+    bars = {str(batch): BARS[batch] for batch in trials}
+    return {"overhead": rows, "bars": bars, "worst": worst, "worst_from_noise": sampler, "processor": processor()}
+
+
+@torch.no_grad()
+def _cell(plan: Plan, denoiser: Denoiser, batch: int, trials: int, device: str) -> dict[str, Any]:
+    """One row: a plan at a batch, beside the bare calls and the peers."""
+    timed = Timed(denoiser, device)
+    inside, drawing = [], []
+    calls = _calls(plan, batch, device)
+
+    def ours() -> None:
+        timed.seconds = 0.0
+        plan.sample(timed, batch, batch_size=batch, device=device)
+        inside.append(timed.seconds)
+
+    def bare() -> None:
+        for x, sigma in calls:
+            denoiser(x, sigma)
+
+    functions: dict[str, Callable[[], object]] = {"headstart": ours, "bare": bare}
+    if plan.initialization.name == "isotropic":
+        for peer, loop in _peers(plan.solver).items():
+            functions[peer] = _peer(loop, denoiser, plan, batch, device)
+    found = rounds(functions, trials, device)
+    for _ in range(trials):
+        drawing.append(seconds_of(lambda: _draw(plan.initialization, plan.horizon, batch, device), device))
+    beside = ratio(found["headstart"], found["bare"])
+    within = interval([a / b for a, b in zip(found["headstart"], inside[1:], strict=True)])
+    row = {
+        "batch": batch,
+        "start": plan.initialization.name,
+        "solver": plan.solver.name,
+        "nfe": plan.nfe,
+        "network_ms": 1e3 * median(found["bare"]) / plan.nfe,
+        "within": within["median"],
+        "within_low": within["low"],
+        "within_high": within["high"],
+        "drawing": median(drawing) / median(inside),
+        "ratio": beside["median"],
+        "ratio_low": beside["low"],
+        "ratio_high": beside["high"],
+        "meets_bar": within["median"] - 1 <= BARS[batch],
+    }
+    return row | {peer: ratio(found[peer], found["bare"])["median"] for peer in functions if peer in PEERS}
+
+
+def _draw(start: Initialization, horizon: float, batch: int, device: str) -> Tensor:
+    return start.sample(Noise(range(batch), device), horizon)
+
+
+def _calls(plan: Plan, batch: int, device: str) -> list[tuple[Tensor, Tensor]]:
+    """What the network is called with, written down from one run of the plan."""
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def recorded(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        found.append((x.clone(), sigma.clone()))
+        return torch.zeros_like(x)
+
+    plan.sample(recorded, batch, batch_size=batch, device=device)
+    return found
+
+
+def _peer(loop: Loop, denoiser: Denoiser, plan: Plan, batch: int, device: str) -> Callable[[], Tensor]:
+    shape = (batch, *plan.initialization.shape)
+    return lambda: loop(denoiser, plan.horizon * torch.randn(shape, device=device), plan.schedule).cpu()
+
+
+def _peers(solver: Solver) -> dict[str, Loop]:
+    """The loops of other libraries that do what the solver does, as far as they are installed."""
+    made = {peer: make(solver.name) for peer, make in PEERS.items()}
+    return {peer: loop for peer, loop in made.items() if loop is not None}
+
+
+def _k_diffusion(solver: str) -> Loop | None:
+    package = importlib.util.find_spec("k_diffusion")
+    if solver not in K_DIFFUSION or package is None:
+        return None
+    # The package as a whole imports torchvision, which no sampler uses: a stand-in takes its place.
+    parent = ModuleType("k_diffusion")
+    parent.__path__ = list(package.submodule_search_locations or ())
+    stand_ins = {"k_diffusion": parent, "torchvision": mock.MagicMock(), "torchvision.transforms": mock.MagicMock()}
+    with mock.patch.dict(sys.modules, stand_ins):
+        sample = getattr(importlib.import_module("k_diffusion.sampling"), K_DIFFUSION[solver])
+
+    def loop(denoiser: Denoiser, x: Tensor, schedule: Schedule) -> Tensor:
+        levels = torch.tensor(schedule.sigmas, dtype=x.dtype, device=x.device)
+        done: Tensor = sample(denoiser, x, levels, disable=True)
+        return done
+
+    return loop
+
+
+def _diffusers(solver: str) -> Loop | None:
+    if solver not in DIFFUSERS or importlib.util.find_spec("diffusers") is None:
+        return None
+    module = importlib.import_module("diffusers")
+    make: Mapping[str, Callable[[Schedule], Scheduler]] = {
+        "euler": lambda schedule: _euler_scheduler(module, schedule),
+        "dpm++2m": lambda schedule: _dpm_scheduler(module, schedule),
+    }
+
+    def loop(denoiser: Denoiser, x: Tensor, schedule: Schedule) -> Tensor:
+        scheduler, output = make[solver](schedule)
+        for t, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
+            scheduler.scale_model_input(x, t)
+            denoised = denoiser(x, sigma.to(x).expand(len(x)))
+            x = scheduler.step(output(denoised, x, sigma), t, x).prev_sample
+        return x
+
+    return loop
+
+
+def _euler_scheduler(module: Any, schedule: Schedule) -> Scheduler:
+    scheduler = module.EulerDiscreteScheduler(prediction_type="sample")
+    scheduler.set_timesteps(sigmas=list(schedule.sigmas))
+    return scheduler, lambda denoised, x, sigma: denoised
+
+
+def _dpm_scheduler(module: Any, schedule: Schedule) -> Scheduler:
+    """Its grid cannot be given: ours is put in its place. It wants the network's output before EDM's scaling."""
+    scheduler = module.EDMDPMSolverMultistepScheduler(lower_order_final=False, final_sigmas_type="zero")
+    scheduler.set_timesteps(schedule.steps)
+    scheduler.sigmas = torch.tensor(schedule.sigmas)
+    c: float = scheduler.config.sigma_data
+
+    def output(denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        total = c**2 + sigma**2
+        found: Tensor = (denoised - c**2 / total * x) * (total.sqrt() / (sigma * c))
+        return found
+
+    return scheduler, output
+
+
+PEERS: Mapping[str, Callable[[str], Loop | None]] = {"k_diffusion": _k_diffusion, "diffusers": _diffusers}
+
+
+if __name__ == "__main__":
+    command("overhead", overhead, package="benchmarks")

@@ -1,0 +1,137 @@
+r"""Scores of each class, and their mean over the K classes: what a mixture's whole may hide, each of its parts shows.
+
+.. math:: \bar s = \frac1K \sum_c s(a_c, b_c), \qquad \operatorname{se}^2 = \frac{1}{K^2} \sum_c \operatorname{se}_c^2,
+
+with the samples :math:`a_c` and the real data :math:`b_c` of class c. Samples of different classes are independent, and
+so the errors add up in squares. A sampler that draws the right images under the wrong labels has the scores of the
+data's law on the whole, and poor ones by class.
+
+References:
+    Miyato and Koyama, *cGANs with Projection Discriminator*, ICLR 2018, arXiv 1802.05637 (the Fréchet distance within
+    classes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.errors import DataError
+from headstart.metrics.scores import ALWAYS, SCORES, Features, Reference, Scores, evaluate
+from headstart.progress import Progress
+
+__all__ = ["ClassScores", "by_class", "references_by_class"]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """What :func:`by_class` found.
+
+    Attributes:
+        each: the scores of each class.
+        mean: the mean over the classes of each score that all of them have, by its name.
+        errors: its standard error, of those that have one in all classes.
+    """
+
+    each: Mapping[int, Scores]
+    mean: Mapping[str, float]
+    errors: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        each = {str(label): asdict(scores) for label, scores in self.each.items()}
+        return {"each": each, "mean": dict(self.mean), "errors": dict(self.errors)}
+
+    def __repr__(self) -> str:
+        means = (
+            f"{name.replace('_', '-')} {value:.3g}" + (f" +- {self.errors[name]:.2g}" if name in self.errors else "")
+            for name, value in self.mean.items()
+        )
+        return f"ClassScores(mean of {len(self.each)} classes: {', '.join(means)})"
+
+
+def references_by_class(
+    real: Tensor,
+    labels: Tensor,
+    features: Features | None = None,
+    seed: int = 0,
+    directions: int = 512,
+    progress: Progress | None = None,
+    *,
+    keep: bool = False,
+) -> dict[int, Reference]:
+    """A reference for each class of the real data: see :meth:`headstart.metrics.Reference.of`.
+
+    Arguments:
+        real: the real samples, shape (N, \\*S).
+        labels: their classes, shape (N,), whole numbers.
+        features: as of :meth:`headstart.metrics.Reference.of`, and so are all others.
+        seed: of the directions of the sliced distances.
+        directions: their number.
+        progress: told of the batches.
+        keep: whether to keep the samples and their features.
+
+    Raises:
+        DataError: if the labels do not fit, or a class has fewer than two samples, or as Reference.of.
+        InputError: as Reference.of.
+    """
+    return {
+        label: Reference.of(part, features, seed, directions, progress, keep=keep)
+        for label, part in _split(real, labels, "real samples").items()
+    }
+
+
+def by_class(
+    samples: Tensor,
+    labels: Tensor,
+    references: Mapping[int, Reference],
+    progress: Progress | None = None,
+    *,
+    scores: Collection[str] = ALWAYS,
+    errors: bool = False,
+) -> ClassScores:
+    """The scores of the samples of each class against the real data of that class, and their mean.
+
+    Arguments:
+        samples: shape (N, \\*S).
+        labels: their classes, shape (N,), whole numbers; each must have a reference, and all classes must occur.
+        references: the real data of each class: :func:`references_by_class`.
+        progress: told of the batches.
+        scores: as of :func:`headstart.metrics.evaluate`.
+        errors: as of :func:`headstart.metrics.evaluate`.
+
+    Raises:
+        DataError: if the labels do not fit, or the classes are not those of the references, or as evaluate.
+        InputError: as evaluate.
+    """
+    parts = _split(samples, labels, "samples")
+    if set(parts) != set(references):
+        raise DataError(f"the samples are of classes {sorted(parts)}, the references of {sorted(references)}")
+    each = {
+        label: evaluate(part, references[label], progress, scores=scores, errors=errors)
+        for label, part in parts.items()
+    }
+    shared = [name for name in SCORES if all(getattr(found, name) is not None for found in each.values())]
+    mean = {name: sum(getattr(found, name) for found in each.values()) / len(each) for name in shared}
+    spread = {
+        name: math.hypot(*(found.errors[name] for found in each.values())) / len(each)
+        for name in shared
+        if all(name in found.errors for found in each.values())
+    }
+    return ClassScores(each, mean, spread)
+
+
+def _split(x: Tensor, labels: Tensor, what: str) -> dict[int, Tensor]:
+    """The samples of each class, classes ascending."""
+    if labels.shape != x.shape[:1] or labels.is_floating_point() or labels.is_complex():
+        raise DataError(
+            f"the {what} have shape {tuple(x.shape)} and labels {tuple(labels.shape)} of type {labels.dtype}: "
+            "expected one whole number each"
+        )
+    labels = labels.to(x.device)
+    return {int(label): x[labels == label] for label in torch.unique(labels)}

@@ -1,0 +1,52 @@
+"""Scores by class are those of each class alone, and see what the whole hides."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from headstart.errors import DataError
+from headstart.metrics import Reference, by_class, evaluate, references_by_class
+
+
+def labelled(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(n) % 2
+    return torch.randn(n, 3, generator=torch.Generator().manual_seed(seed)) + 4 * labels[:, None], labels
+
+
+def test_each_class_is_scored_alone_and_their_mean_has_an_error() -> None:
+    (real, classes), (fake, labels) = labelled(200, 0), labelled(80, 1)
+    references = references_by_class(real, classes, lambda x: x, directions=16)
+    found = by_class(fake, labels, references, errors=True)
+    for label in (0, 1):
+        alone = Reference.of(real[classes == label], lambda x: x, directions=16)
+        assert found.each[label] == evaluate(fake[labels == label], alone, errors=True)
+    for name in ("frechet", "swd", "max_swd"):
+        values = [getattr(one, name) for one in found.each.values()]
+        assert found.mean[name] == pytest.approx(sum(values) / 2)
+        assert found.errors[name] == pytest.approx(math.hypot(*(one.errors[name] for one in found.each.values())) / 2)
+    assert repr(found).startswith("ClassScores(mean of 2 classes: frechet ")
+    assert found.to_dict()["each"]["1"]["swd"] == found.each[1].swd
+
+
+def test_wrong_labels_are_seen_by_class_alone() -> None:
+    (real, classes), (fake, labels) = labelled(400, 0), labelled(400, 1)
+    references = references_by_class(real, classes, directions=32)
+    right, wrong = by_class(fake, labels, references), by_class(fake, 1 - labels, references)
+    assert evaluate(fake, Reference.of(real, directions=32)).swd < 0.3
+    assert right.mean["swd"] < 0.3
+    assert wrong.mean["swd"] == pytest.approx(4, rel=0.1)
+    assert right.errors == {}
+
+
+def test_labels_that_do_not_fit_are_refused() -> None:
+    real, classes = labelled(40, 0)
+    references = references_by_class(real, classes, directions=4)
+    with pytest.raises(DataError, match=r"classes \[0\], the references of \[0, 1\]"):
+        by_class(real, torch.zeros(40, dtype=torch.long), references)
+    for bad in (classes[:-1], classes.float()):
+        with pytest.raises(DataError, match="one whole number each"):
+            by_class(real, bad, references)
