@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from headstart.errors import ArtefactError, InputError
 from headstart.initialization import Isotropic
 from headstart.metrics import Reference, Scores, evaluate, floor
 from headstart.models import features, load_denoiser
-from headstart.plan import Candidate, Plan, check_place
+from headstart.plan import Plan, check_place
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.report import write_demo_report
 from headstart.report.images import write_whole
+from headstart.report.plan import plan_values, profile_values
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import DPMSolverPP2M, Heun, Solver
 
@@ -118,18 +119,12 @@ def run(
         rows.append(_row(arm, plan, nfe, seed, scores, seconds))
         if arm == "plan":
             plans.append(plan)
-    profile = plan.profile
     results = {
         "rows": rows,
         "floor": {**_scores(noise_floor), "seed": seed},
         "environment": environment(device),
-        "plans": [_plan(plan) for plan in plans],
-        "profile": {
-            "sigmas": profile.sigmas.tolist(),
-            "loss": profile.loss.tolist(),
-            "corrector": profile.corrector.mean(axis=0).tolist(),
-            "defect": profile.defect.mean(axis=0).tolist(),
-        },
+        "plans": [plan_values(plan) for plan in plans],
+        "profile": profile_values(plan.profile),
         "data": f"Fashion-MNIST: {len(real)} training images to fit on, {len(reference)} test images to score against",
         "seconds": time.perf_counter() - began,
     }
@@ -217,33 +212,3 @@ def _row(arm: str, plan: Plan, nfe: int, seed: int, scores: Scores, seconds: flo
 
 def _scores(scores: Scores) -> dict[str, Any]:
     return {name: getattr(scores, name) for name in ("frechet", "swd", "max_swd", "n")}
-
-
-def _plan(plan: Plan) -> dict[str, Any]:
-    """A plan as the report shows it."""
-    assert plan.budget is not None
-    start = plan.budget.initialization
-    screened = plan.candidates[0]
-    curve: dict[tuple[str, float], Candidate] = {}
-    for candidate in plan.candidates:
-        if (candidate.schedule, candidate.solver) == (screened.schedule, screened.solver):
-            curve.setdefault((candidate.initialization, candidate.horizon), candidate)
-    return {
-        "nfe": plan.nfe,
-        "horizon": plan.horizon,
-        "initialization": plan.initialization.name,
-        "schedule": plan.schedule.name,
-        "sigmas": list(plan.schedule.sigmas),
-        "solver": plan.solver.name,
-        "fit_seconds": plan.fit_seconds,
-        "explanation": plan.explain(),
-        "budget": {
-            "initialization": None if start is None else [start.value, start.error],
-            "discretization": list(plan.budget.discretization),
-            "total": plan.budget.total,
-        },
-        "curve": [asdict(candidate) for candidate in curve.values()],
-        "flat_region": None if plan.flat is None else list(plan.flat),
-        "start_cost": plan.start_cost,
-        "novelty": None if plan.novelty is None else plan.novelty.to_dict(),
-    }

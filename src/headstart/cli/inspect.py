@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headstart.cli.common import Answer, Json, answers
+from headstart.errors import InputError
+
+if TYPE_CHECKING:
+    from headstart.plan import Plan
 
 __all__ = ["EXAMPLES", "inspect"]
 
-EXAMPLES = ("headstart inspect plan", "headstart inspect plan --citation", "headstart inspect plan --json")
+EXAMPLES = (
+    "headstart inspect plan",
+    "headstart inspect plan --citation",
+    "headstart inspect plan --json",
+    "headstart inspect plan --page plan.html --samples samples --data builtin:fashion-mnist",
+)
 
 
 @answers
 def inspect(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The folder that headstart fit made.")],
     citation: Annotated[bool, typer.Option("--citation", help="What to cite for it, in BibTeX, instead.")] = False,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page about it, to be opened in a browser.")
+    ] = None,
+    samples: Annotated[
+        str | None, typer.Option(metavar="OUT", help="Samples to show on the page: what headstart sample made.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Real samples, whose nearest neighbours the page shows too.")
+    ] = None,
     as_json: Json = False,
 ) -> Answer:
     """Tell what a PLAN does and why it was chosen."""
@@ -26,4 +44,20 @@ def inspect(
     chosen = Plan.load(plan)
     if citation:
         return Answer(chosen.citation(), {"citation": chosen.citation()})
-    return Answer(chosen.explain(), chosen.to_dict())
+    if page is not None:
+        _write(chosen, page, samples, data)
+    elif samples is not None or data is not None:
+        raise InputError("--samples and --data are for the page: say where to write it with --page FILE")
+    return Answer(chosen.explain() + ("" if page is None else f"\n\nThe page is {page}"), chosen.to_dict())
+
+
+def _write(plan: Plan, page: Path, samples: str | None, data: str | None) -> None:
+    from headstart.data import load_data
+    from headstart.report import write_plan_page
+
+    drawn = None
+    if samples is not None:
+        saved = Path(samples) / "samples.npz"
+        drawn = load_data(saved if saved.is_file() else samples).samples
+    real = None if data is None else load_data(data).samples
+    write_plan_page(plan, page, drawn, real)

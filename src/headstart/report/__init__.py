@@ -3,6 +3,15 @@
 from headstart.report.experiment import write_experiment_page
 from headstart.report.images import image_grid, save_png
 from headstart.report.page import verdict, write_demo_report
+from headstart.report.plan import write_plan_page
 from headstart.report.table import results_table
 
-__all__ = ["image_grid", "results_table", "save_png", "verdict", "write_demo_report", "write_experiment_page"]
+__all__ = [
+    "image_grid",
+    "results_table",
+    "save_png",
+    "verdict",
+    "write_demo_report",
+    "write_experiment_page",
+    "write_plan_page",
+]

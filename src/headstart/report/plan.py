@@ -1,0 +1,180 @@
+"""The page of a plan: what it does, why, what it draws, and what to cite.
+
+:func:`plan_values` and :func:`profile_values` are a plan and its measurements as plain values, which the pages show.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from markupsafe import Markup
+from torch import Tensor
+
+from headstart.environment import environment
+from headstart.errors import InputError
+from headstart.metrics import nearest
+from headstart.plan import Candidate, Plan
+from headstart.profile import Profile
+from headstart.report import figures
+from headstart.report.figures import number
+from headstart.report.images import image_grid, png, write_whole
+from headstart.report.page import render
+
+__all__ = ["plan_values", "profile_values", "write_plan_page"]
+
+#: Samples shown, in rows of so many; and how many of them beside their nearest neighbours.
+SHOWN, COLUMNS, BESIDE = 64, 8, 8
+
+#: The candidates' table: a field, the heading, whether it holds numbers.
+COLUMNS_OF = (
+    ("initialization", "start", False),
+    ("horizon", "horizon", True),
+    ("schedule", "schedule", False),
+    ("sigma_min", "last level", True),
+    ("solver", "solver", False),
+    ("e_init", "E_init, nats", True),
+    ("nats", "budget, nats", True),
+    ("pilot", "pilot", True),
+)
+
+
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """A plan as plain values: what it is, its budget, and the curve of its candidates over the horizon.
+
+    The curve is of the schedule and the solver that all starts and horizons were screened with.
+    """
+    curve: dict[tuple[str, float], Candidate] = {}
+    for candidate in plan.candidates:
+        screened = plan.candidates[0]
+        if (candidate.schedule, candidate.solver) == (screened.schedule, screened.solver):
+            curve.setdefault((candidate.initialization, candidate.horizon), candidate)
+    budget = None
+    if plan.budget is not None:
+        start = plan.budget.initialization
+        budget = {
+            "initialization": None if start is None else [start.value, start.error],
+            "discretization": list(plan.budget.discretization),
+            "total": plan.budget.total,
+        }
+    return {
+        "nfe": plan.nfe,
+        "horizon": plan.horizon,
+        "initialization": plan.initialization.name,
+        "schedule": plan.schedule.name,
+        "sigmas": list(plan.schedule.sigmas),
+        "solver": plan.solver.name,
+        "fit_seconds": plan.fit_seconds,
+        "explanation": plan.explain(),
+        "budget": budget,
+        "curve": [asdict(candidate) for candidate in curve.values()],
+        "flat_region": None if plan.flat is None else list(plan.flat),
+        "start_cost": plan.start_cost,
+        "novelty": None if plan.novelty is None else plan.novelty.to_dict(),
+    }
+
+
+def profile_values(profile: Profile) -> dict[str, list[float]]:
+    """The measured curves of a profile as plain values."""
+    return {
+        "sigmas": profile.sigmas.tolist(),
+        "loss": profile.loss.tolist(),
+        "corrector": profile.corrector.mean(axis=0).tolist(),
+        "defect": profile.defect.mean(axis=0).tolist(),
+    }
+
+
+def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None, data: Tensor | None = None) -> None:
+    """Write the page of a plan as one self-contained HTML file, whole or not at all.
+
+    Arguments:
+        plan: the plan.
+        path: the file.
+        samples: what it drew, shape (N, \\*S); images of 1 or 3 channels are shown.
+        data: real samples of the same shape; the first samples are shown beside their nearest neighbours among them.
+
+    Raises:
+        InputError: if samples or data are not of the plan's shape.
+        DataError: if they hold NaN or Inf, or there are fewer than two.
+        ArtefactError: if the file cannot be written; nothing is left behind then.
+    """
+    for name, given in (("samples", samples), ("data", data)):
+        if given is not None and tuple(given.shape[1:]) != plan.profile.shape:
+            raise InputError(f"{name} have the shape {tuple(given.shape[1:])}: the plan's is {plan.profile.shape}")
+    values = plan_values(plan)
+    page = render(
+        "plan.html",
+        plan=values,
+        verdict=verdict(plan),
+        schedules=_drawn(figures.schedules([{"arm": "plan", **values}])),
+        budget=_drawn(figures.error_budget([values])),
+        horizons=_drawn(figures.horizon_curve(values)),
+        profile=_drawn(figures.measured_profile(profile_values(plan.profile))),
+        grid=_grid(samples),
+        neighbours=_neighbours(samples, data),
+        columns=COLUMNS_OF,
+        candidates=[_candidate(candidate) for candidate in plan.candidates],
+        environment=environment("cpu") | {"plan's seed": plan.profile.seed},
+        citation=plan.citation(),
+    )
+    write_whole(page.encode(), path)
+
+
+def verdict(plan: Plan) -> str:
+    """The plan in one sentence: what it starts from, how many evaluations it takes, and what is lost where."""
+    many = f"{plan.nfe} evaluation{'s' * (plan.nfe != 1)}"
+    sentence = f"{many} from a {plan.initialization.name} start at {number(plan.horizon)}"
+    if plan.budget is None or plan.budget.initialization is None:
+        return f"{sentence}; what the start errs by is not known."
+    start, steps = max(plan.budget.initialization.value, 0.0), sum(plan.budget.discretization)
+    more, less = ("the start", "the steps") if start > steps else ("the steps", "the start")
+    high, low = max(start, steps), min(start, steps)
+    if high == 0:
+        return f"{sentence}; neither the start nor the steps err by anything that was measured."
+    return f"{sentence}; {more} errs by {number(high, 2)} nats, {less} by {number(low, 2)}.".replace(
+        "the steps errs", "the steps err"
+    )
+
+
+def _candidate(candidate: Candidate) -> list[dict[str, Any]]:
+    """A row of the table: the text of every cell, and the value that it sorts by."""
+    own = asdict(candidate)
+    return [
+        {"text": number(own[key], padded=numeric), "value": "" if own[key] is None else own[key]}
+        for key, _, numeric in COLUMNS_OF
+    ]
+
+
+def _is_images(samples: Tensor | None) -> bool:
+    return samples is not None and samples.ndim == 4 and samples.shape[1] in (1, 3)
+
+
+def _grid(samples: Tensor | None) -> str | None:
+    """The first samples side by side, as the address of an image."""
+    if samples is None or not _is_images(samples):
+        return None
+    return _address(image_grid(samples[:SHOWN], COLUMNS))
+
+
+def _neighbours(samples: Tensor | None, data: Tensor | None) -> dict[str, Any] | None:
+    """The first samples above their nearest neighbours among the data, and how far these are."""
+    if samples is None or data is None:
+        return None
+    first = samples[:BESIDE]
+    distances, places = nearest(first, data)
+    uri = None
+    if _is_images(samples):
+        uri = _address(image_grid(torch.cat([first, data[places].to(first)]), len(first)))
+    return {"uri": uri, "count": len(data), "distances": ", ".join(number(float(d)) for d in distances)}
+
+
+def _address(grid: Any) -> str:
+    return "data:image/png;base64," + base64.b64encode(png(grid)).decode()
+
+
+def _drawn(svg: str) -> Markup | None:
+    """A figure that has something to show, as it is: it is ours, and its text is escaped already."""
+    return Markup(svg) if svg else None
