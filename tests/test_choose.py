@@ -413,15 +413,35 @@ def test_labels_condition_the_network_and_the_start():
 
 @pytest.mark.parametrize("label", [1, torch.tensor(1), torch.tensor([1])], ids=repr)
 def test_one_label_for_all_data(label):
-    """A plan for one class: the condition is no list of classes, and the start has none."""
-
-    def denoiser(x, sigma, label):
-        return needs_label(x, sigma, torch.as_tensor(label).expand(len(x)))
-
+    """A plan for one class is that for data which are all of it: the network is told the class of every sample."""
     data = CLASSES[1] + torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
-    plan = fit(denoiser, data, 2, conditions={"label": label}, pilot_samples=16, initialization="mixture")
-    assert plan.initialization.owners is None
-    assert plan.sample(denoiser, 50, label=label).mean(0) == pytest.approx(CLASSES[1], abs=0.6)
+    given = {"pilot_samples": 16, "initialization": "mixture"}
+    plan = fit(needs_label, data, 2, conditions={"label": label}, **given)
+    assert plan.candidates == fit(needs_label, data, 2, labels=torch.ones(200, dtype=torch.long), **given).candidates
+    assert plan.initialization.owners.unique().tolist() == [1]
+    assert plan.profile.label.unique().tolist() == [1]
+    assert plan.sample(needs_label, 50, label=label).mean(0) == pytest.approx(CLASSES[1], abs=0.6)
+
+
+@pytest.mark.parametrize("label", [1, torch.tensor([1])], ids=repr)
+def test_one_label_for_all_samples_of_the_network_itself(label):
+    given = {"shape": (2,), "own": 60, "pilot_samples": 16, "initialization": "gaussian", "schedule": "rho"}
+    plan = fit(needs_label, None, 2, conditions={"label": label}, **given)
+    assert plan.profile.label.unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("length", [60, 20, 24, 10, 7], ids=lambda length: f"{length} rows")
+def test_conditions_that_the_data_share_are_never_cut(length):
+    """300 data, of which 60 are held out, 20 of them with costs; 24 samples are piloted, in batches of 10."""
+
+    def denoiser(x, sigma, table):
+        assert len(table) == length
+        return TARGET(x, sigma)
+
+    given = {"initialization": "gaussian", "schedule": "distilled", "solver": "dpm++2m", "horizon": 2.0}
+    conditions = {"table": torch.zeros(length)}
+    plan = fit(denoiser, DATA[:300], 2, conditions=conditions, pilot_samples=24, batch_size=10, **given)
+    assert plan.nfe == 2
 
 
 def test_conditions_go_with_the_data():
@@ -519,6 +539,19 @@ def test_a_profile_of_other_data_cannot_be_planned_on(data, profile):
         fit(TARGET, data, 3, profile=profile)
 
 
+def test_labels_that_leave_nothing_to_hold_out_are_named():
+    labels = torch.arange(1000)
+    labels[500] = labels[501]
+    with pytest.raises(DataError, match=r"of 1000 samples could be held out, .* by these labels"):
+        fit(lambda x, sigma, label: TARGET(x, sigma), DATA, 3, labels=labels, **FAST)
+
+
+def test_the_labels_of_a_dataset_count_only_if_they_are_given(profile):
+    """A network that takes none is not told any."""
+    labelled = fit(TARGET, Dataset(DATA, torch.arange(1000) % 2), 3, profile=profile, **FAST)
+    assert labelled.candidates == fit(TARGET, DATA, 3, profile=profile, **FAST).candidates
+
+
 def test_ten_samples_are_enough():
     plan = fit(TARGET, DATA[:10], 2, pilot_samples=16)
     assert torch.isfinite(plan.sample(TARGET, 5)).all()
@@ -575,6 +608,19 @@ def test_without_data_a_plan_is_fitted_on_samples_of_the_network():
     assert abs(float(x.std()) / float(DATA.std()) - 1) < 0.1
 
 
+@pytest.mark.parametrize(("sigma_max", "first"), [(None, 80.0), (400.0, 80.0), (math.inf, 80.0), (50.0, 50.0)])
+def test_own_samples_begin_at_80_or_where_the_network_ends(sigma_max, first):
+    """However far a network is known to work, its own samples are those of EDM's sampler."""
+    asked = []
+
+    def network(x, sigma):
+        asked.append(float(sigma[0]))
+        return TARGET(x, sigma)
+
+    fit(network, None, 2, shape=(2,), own=40, sigma_max=sigma_max, schedule="rho", **FAST)
+    assert asked[0] == pytest.approx(first)
+
+
 def test_own_samples_are_those_of_the_network():
     """Of an exact denoiser, with the solver's small error: as far from real sets as these are from each other."""
     x = own_samples(TARGET, (2,), 1000)
@@ -592,6 +638,12 @@ def test_own_samples_are_those_of_the_network():
 def test_own_samples_check_their_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         own_samples(TARGET, (2,), **{"n": 20, **arguments})
+
+
+@pytest.mark.parametrize("labels", [torch.tensor(1), torch.zeros(7), torch.zeros(40, 2)], ids=lambda x: str(x.shape))
+def test_labels_of_the_networks_own_samples_are_one_for_each(labels):
+    with pytest.raises(InputError, match=r"expected \(40,\), one for each sample to draw"):
+        fit(TARGET, None, 2, shape=(2,), own=40, labels=labels)
 
 
 def test_without_data_the_shape_must_be_said():
@@ -651,6 +703,24 @@ def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile, clock):
     assert plan.nfe == 3
     assert 1.5 < plan.start_cost < 2.5
     assert "drawing a start costs" in plan.explain()
+
+
+@pytest.mark.parametrize(("solver", "nfe"), [("dpm++2m", 3), ("heun", 4)])
+def test_nats_do_not_choose_a_start_that_leaves_a_single_step(solver, nfe, profile, clock):
+    """A start of two evaluations leaves one, or two of which Heun's method makes one step: a step to 0 has no nats."""
+    arguments = {"profile": profile, "solver": solver, "criterion": "nats", "pilot_samples": 16}
+    with pytest.raises(InputError, match="which is all that one evaluation does: use a pilot"):
+        fit(clock.network, DATA, nfe, initialization=Slow(clock), **arguments)
+    plan = fit(clock.network, DATA, nfe, initialization=[Slow(clock), "isotropic"], **arguments)
+    assert plan.initialization.name == "isotropic"
+    assert plan.schedule.steps > 1
+
+
+@pytest.mark.parametrize(("scale", "highest"), [(0.01, 80.0), (100.0, 200.0 * 100.0)])
+def test_teleportation_begins_beyond_data_of_any_scale(scale, highest):
+    data = scale * torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    (start,) = fit_starts(data, "teleportation")
+    assert start.sigma_max == pytest.approx(highest, rel=0.05)
 
 
 def test_starts_know_the_horizons_that_they_are_screened_at(profile):

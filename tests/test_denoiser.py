@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,9 +24,12 @@ from headstart.denoiser import (
     VarianceExploding,
     VariancePreserving,
     adapt,
+    called_in,
     denoise,
     expand,
     guide,
+    labelled,
+    split_conditions,
 )
 from headstart.errors import DenoiserError, InputError
 from headstart.targets import GaussianMixture, gmm25
@@ -267,7 +271,7 @@ def test_noise_above_what_a_network_knows_is_named(process: Process, sigma_max: 
 
 
 def test_without_a_bound_any_noise_is_known() -> None:
-    for denoiser in (adapt(Recorder(), "x0"), adapt(Recorder(), "flow"), Counted(labelled)):
+    for denoiser in (adapt(Recorder(), "x0"), adapt(Recorder(), "flow"), Counted(conditional)):
         assert denoiser.sigma_max == math.inf
 
 
@@ -346,7 +350,7 @@ def test_bad_tables_are_named(table: Any) -> None:
 # Guidance, fixed conditions, counting.
 
 
-def labelled(x: Tensor, sigma: Any, /, label: float | None = None, shift: float = 0.0, **_: Any) -> Tensor:
+def conditional(x: Tensor, sigma: Any, /, label: float | None = None, shift: float = 0.0, **_: Any) -> Tensor:
     """A denoiser whose answer says what it was called with."""
     return x / (1 + expand(sigma, x) ** 2) + (0.0 if label is None else label) + shift
 
@@ -354,9 +358,9 @@ def labelled(x: Tensor, sigma: Any, /, label: float | None = None, shift: float 
 @settings(deadline=None, max_examples=30)
 @given(scale=st.floats(-5, 20).filter(lambda s: s != 1))
 def test_guidance_is_its_formula_at_two_evaluations(scale: float) -> None:
-    counted = Counted(labelled)
+    counted = Counted(conditional)
     guided, x = guide(counted, scale), torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).double()
-    with_label, without = labelled(x, 0.5, 3.0, shift=0.25), labelled(x, 0.5, None, shift=0.25)
+    with_label, without = conditional(x, 0.5, 3.0, shift=0.25), conditional(x, 0.5, None, shift=0.25)
     out = guided(x, 0.5, label=3.0, shift=0.25)
     torch.testing.assert_close(out, without + scale * (with_label - without), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(out, scale * with_label - (scale - 1) * without, rtol=1e-10, atol=1e-10)
@@ -364,23 +368,23 @@ def test_guidance_is_its_formula_at_two_evaluations(scale: float) -> None:
 
 
 def test_a_scale_of_one_is_no_guidance() -> None:
-    counted = Counted(labelled)
+    counted = Counted(conditional)
     assert guide(counted, 1) is counted
     assert guide(counted, 1.0) is counted
     x = torch.ones(3, 2)
-    assert torch.equal(guide(counted, 1.0)(x, 0.5, label=2.0), labelled(x, 0.5, 2.0))
+    assert torch.equal(guide(counted, 1.0)(x, 0.5, label=2.0), conditional(x, 0.5, 2.0))
     assert counted.calls == 1
 
 
 def test_a_scale_of_zero_is_the_unconditional_denoiser() -> None:
     x = torch.ones(3, 2)
-    assert torch.equal(guide(labelled, 0.0)(x, 0.5, label=2.0), labelled(x, 0.5))
+    assert torch.equal(guide(conditional, 0.0)(x, 0.5, label=2.0), conditional(x, 0.5))
 
 
 def test_guidance_away_from_other_conditions() -> None:
     x = torch.ones(3, 2, dtype=torch.float64)
-    guided = guide(labelled, 2.0, {"label": -1.0, "shift": 0.5})
-    expected = 2 * labelled(x, 0.5, 4.0, 0.25) - labelled(x, 0.5, -1.0, 0.5)
+    guided = guide(conditional, 2.0, {"label": -1.0, "shift": 0.5})
+    expected = 2 * conditional(x, 0.5, 4.0, 0.25) - conditional(x, 0.5, -1.0, 0.5)
     torch.testing.assert_close(guided(x, 0.5, label=4.0, shift=0.25), expected)
 
 
@@ -402,14 +406,55 @@ def test_guidance_is_the_score_of_the_tilted_law() -> None:
 @pytest.mark.parametrize("scale", [math.nan, math.inf, -math.inf])
 def test_a_scale_that_is_not_finite_is_named(scale: float) -> None:
     with pytest.raises(InputError, match="guidance scale"):
-        guide(labelled, scale)
+        guide(conditional, scale)
+
+
+@pytest.mark.parametrize(
+    "label", [2, np.int64(2), torch.tensor(2), torch.tensor([2]), [2] * 5, np.full(5, 2)], ids=repr
+)
+def test_one_label_stands_for_all(label: Any) -> None:
+    found = labelled({"label": label, "scale": 3}, 5)
+    assert found["label"].tolist() == [2] * 5
+    assert found["scale"] == 3
+
+
+@pytest.mark.parametrize("conditions", [{}, {"label": None, "scale": 3}])
+def test_where_there_is_no_label_none_is_made(conditions: dict[str, Any]) -> None:
+    assert labelled(conditions, 5) == conditions
+
+
+@pytest.mark.parametrize("label", ["cat", torch.zeros(4), torch.zeros(5, 2), torch.zeros(0), {}], ids=repr)
+def test_a_label_that_is_no_class_is_named(label: Any) -> None:
+    with pytest.raises(InputError, match=r"label .*expected"):
+        labelled({"label": label}, 5)
+
+
+def test_conditions_of_the_samples_are_told_from_those_they_share() -> None:
+    own, shared = split_conditions(
+        {"a": torch.zeros(5, 2), "b": torch.zeros(4), "c": torch.tensor(5.0), "d": [0] * 5}, 5
+    )
+    assert set(own) == {"a"}
+    assert set(shared) == {"b", "c", "d"}
+
+
+def test_a_denoiser_called_in_a_type_is_handed_that_type() -> None:
+    seen = []
+
+    def network(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        seen.append((x.dtype, sigma.dtype, conditions))
+        return x.double() / 3
+
+    x = torch.ones(2, 3)
+    out = denoise(called_in(network, torch.bfloat16), x, 0.1, scale=2)
+    assert seen == [(torch.bfloat16, torch.float32, {"scale": 2})]
+    assert torch.equal(out, x / 3)
 
 
 def test_calls_and_samples_are_counted() -> None:
-    counted = Counted(labelled)
+    counted = Counted(conditional)
     for n in (1, 5, 3):
         x = torch.ones(n, 2)
-        assert torch.equal(counted(x, 0.5, label=1.0), labelled(x, 0.5, 1.0))
+        assert torch.equal(counted(x, 0.5, label=1.0), conditional(x, 0.5, 1.0))
     assert (counted.calls, counted.samples) == (3, 9)
     assert repr(counted) == "Counted(3 calls, 9 samples)"
 

@@ -9,7 +9,7 @@ import torch
 from headstart import distill as module
 from headstart.denoiser import expand
 from headstart.distill import distill, energy
-from headstart.errors import DataError, InputError
+from headstart.errors import DataError, DenoiserError, InputError
 from headstart.initialization import Diagonal, Mixture
 from headstart.noise import Noise
 from headstart.schedule import Schedule, log_linear, rho_grid
@@ -223,6 +223,65 @@ def test_conditions_go_with_their_samples():
     assert all(c.distances["whole"] < 0.2 for c in found.candidates)
 
 
+@pytest.mark.parametrize("label", [1, torch.tensor(1), torch.tensor([1])], ids=repr)
+def test_one_label_stands_for_all(label):
+    def denoiser(x, sigma, label):
+        assert label.tolist() == [1] * len(x)
+        return TARGET(x, sigma)
+
+    distill(denoiser, START, BAD, Euler(), DATA, conditions={"label": label}, **{**FAST, "iterations": 2})
+
+
+def test_data_that_are_constant_in_places_can_be_judged_by():
+    """The exact denoiser makes what is constant exactly: a distance of 0 there, of every candidate."""
+    data = torch.full((120, 1, 32, 32), -1.0)
+    data[..., :4, :4] += Noise(range(120)).normal((1, 4, 4))
+    start = Diagonal.fit(data)
+    variance = start.variances.reshape(data.shape[1:]).float()
+    mean = start.mean.reshape(data.shape[1:]).float()
+
+    def denoiser(x, sigma):
+        s2 = expand(sigma, x) ** 2
+        return mean + variance / (variance + s2) * (x - mean)
+
+    settings = {"iterations": 2, "batch_size": 16, "pairs": 16, "judged": 32}
+    found = distill(denoiser, start, Schedule([2.0, 0.5, 0.0]), Euler(), data, **settings)
+    assert all(np.isfinite(c.gain) and np.isfinite(c.gain_error) for c in found.candidates)
+    assert set(found.candidates[0].distances) == {"whole", "band 1", "band 2", "band 3"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_round_states_and_neither_levels_nor_weights(dtype):
+    """What training samples in a half type is what the solver that comes back samples in it."""
+    seen = []
+
+    def denoiser(x, sigma):
+        seen.append((x.dtype, sigma.dtype, sigma[0].item()))
+        return TARGET(x, sigma)
+
+    grid = log_linear(6, 6.1, 0.0123)
+    sampler = module._Sampler(grid, DPMSolverPP2M(), "both")
+    x = START.sample(Noise(range(200)), grid.horizon).to(dtype)
+    out = sampler(denoiser, x).detach()
+    assert out.dtype == dtype
+    assert {(state, level) for state, level, _ in seen} == {(dtype, torch.float32)}
+    np.testing.assert_allclose([level for *_, level in seen], grid.sigmas[:-1], rtol=1e-6)
+    fine = sampler(TARGET, x.double()).detach()
+    step = torch.finfo(dtype).eps
+    assert float((out.double() - fine).abs().max()) < 8 * step * float(x.abs().max())
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError])
+def test_a_network_that_fails_in_training_is_named(error):
+    def denoiser(x, sigma):
+        if torch.is_grad_enabled() and len(x) > 2:
+            raise error("out of luck")
+        return TARGET(x, sigma)
+
+    with pytest.raises(DenoiserError, match=r"the denoiser failed on an input of shape \(64, 4\) .*out of luck"):
+        distill(denoiser, START, BAD, Euler(), DATA, objectives=("data",), **FAST)
+
+
 def test_held_out_samples_are_not_learned_from():
     held = torch.arange(0, 4000, 2)
     data = DATA.clone()
@@ -260,7 +319,13 @@ def numpy_box(x, sigma):
     return torch.from_numpy(0.5 * x.numpy())
 
 
-@pytest.mark.parametrize("denoiser", [black_box, blind, numpy_box])
+def value_box(x, sigma):
+    if x.requires_grad:
+        raise ValueError("no gradients here")
+    return 0.5 * x
+
+
+@pytest.mark.parametrize("denoiser", [black_box, blind, numpy_box, value_box])
 def test_a_denoiser_without_gradients_is_refused(denoiser):
     with pytest.raises(InputError, match="gradients"):
         distill(denoiser, START, BAD, Euler(), DATA, **FAST)

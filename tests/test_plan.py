@@ -123,6 +123,12 @@ def test_n_is_the_first_n_seeds():
     assert torch.equal(plan.sample(TARGET, 5), plan.sample(TARGET, seeds=iter([0, 1, 2, 3, 4])))
 
 
+@pytest.mark.parametrize("seeds", [np.array([7, 3, 0]), torch.tensor([7, 3, 0]), iter([7, 3, 0])], ids=["a", "t", "i"])
+def test_seeds_come_in_any_row_of_integers(seeds):
+    plan = make()
+    assert torch.equal(plan.sample(TARGET, seeds=seeds), plan.sample(TARGET, seeds=[7, 3, 0]))
+
+
 def test_the_global_generator_does_not_matter_and_is_left_alone():
     plan = make(solver=DDPM())
     torch.manual_seed(1)
@@ -161,7 +167,7 @@ def test_states_have_the_dtype_that_is_asked_for_and_no_gradient():
 def test_one_label_stands_for_all(label):
     plan, listening = make("by class"), Listening()
     out = plan.sample(listening, 5, batch_size=2, label=label)
-    assert {int(conditions["label"]) for _, _, conditions in listening.calls} == {1}
+    assert all(torch.equal(c["label"], torch.ones(len(x), dtype=torch.long)) for x, _, c in listening.calls)
     assert torch.equal(out, plan.sample(TARGET, 5, batch_size=2, label=torch.ones(5, dtype=torch.long)))
 
 
@@ -194,6 +200,10 @@ def test_conditions_go_with_their_samples():
         ({"seeds": []}, "at least one sample"),
         ({"n": 3, "batch_size": 0}, "in batches of 0"),
         ({"seeds": [-1]}, "from 0 to 2"),
+        ({"seeds": torch.tensor([0.5, 1.0])}, "seeds must be integers"),
+        ({"seeds": 5}, "seeds must be integers"),
+        ({"seeds": np.array([], dtype=int)}, "at least one sample"),
+        ({"n": 3, "label": "cat"}, "label is 'cat': expected a class"),
         ({"seeds": [2**64]}, "from 0 to 2"),
         ({"n": 3, "label": torch.tensor([0, 1])}, r"label has shape \(2,\)"),
         ({"n": 3, "label": torch.zeros(3, 2)}, r"label has shape \(3, 2\)"),
@@ -412,6 +422,15 @@ def test_damaged_values_are_named(change, message, tmp_path):
     make().save(tmp_path / "plan")
     damage(tmp_path / "plan", change)
     with pytest.raises(ArtefactError, match=message):
+        Plan.load(tmp_path / "plan")
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("candidates", [["x"], [1], "x", None])
+def test_candidates_that_are_none_are_named_in_every_version(version, candidates, tmp_path):
+    make().save(tmp_path / "plan")
+    damage(tmp_path / "plan", lambda values: values.update(version=version, candidates=candidates))
+    with pytest.raises(ArtefactError, match="is damaged"):
         Plan.load(tmp_path / "plan")
 
 

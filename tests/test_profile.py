@@ -238,13 +238,30 @@ def test_conditions_go_with_their_samples(batch_size):
 
 
 @pytest.mark.parametrize("label", [3, torch.tensor(3), torch.tensor([3])], ids=repr)
-def test_one_condition_for_all(label):
+def test_one_label_stands_for_all(label):
     def denoiser(x, sigma, label):
-        assert int(label) == 3
+        assert label.tolist() == [3] * len(x)
         return shrinking(x, sigma)
 
-    profile = Profile.measure(denoiser, torch.randn(12, 2), samples=10, conditions={"label": label})
-    assert profile.label is None
+    data = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    profile = Profile.measure(denoiser, data, samples=10, conditions={"label": label})
+    each = Profile.measure(denoiser, data, samples=10, conditions={"label": torch.full((12,), 3)})
+    assert profile.label.tolist() == [3] * 10
+    assert profile.digest == each.digest
+    np.testing.assert_array_equal(profile.losses, each.losses)
+
+
+@pytest.mark.parametrize("length", [16, 6, 5, 1])
+def test_what_the_samples_share_is_never_cut(length):
+    """A tensor as long as the samples that are measured, as those whose costs are, as a batch: 20 samples there are."""
+
+    def denoiser(x, sigma, table):
+        assert len(table) == length
+        return shrinking(x, sigma)
+
+    data = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    given = {"conditions": {"table": torch.zeros(length)}, "batch_size": 5}
+    assert Profile.measure(denoiser, data, samples=16, cost_samples=6, **given).trajectories is not None
 
 
 def test_evaluations_are_as_announced():
@@ -284,6 +301,31 @@ def test_states_have_the_dtype_that_is_asked_for():
     x = profile.samples.double() + 0.003 * profile.noise.double()
     corrector = (0.002 * (1 / (1 + 0.003**2) - 1 / (1 + 0.002**2)) * x).square()[:, 0]
     np.testing.assert_allclose(profile.corrector[:, 1], corrector[: len(profile.corrector)], rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_type_rounds_the_networks_input_and_not_the_costs(dtype):
+    """Of a network that computes in float32 on what it is handed, the costs are those in float32; the points at which
+    they are taken are rounded."""
+    target = Gaussian([0.0, 0.0], 1.0)
+    data = target.sample(Noise(range(300)))
+
+    def network(x, sigma):
+        seen.add(x.dtype)
+        return target(x.float(), sigma)
+
+    seen: set[torch.dtype] = set()
+    sigmas = np.geomspace(80.0, 0.02, 64)
+    half, single = (
+        Profile.measure(network, data, sigmas=sigmas, samples=300, cost_samples=300, dtype=t)
+        for t in (dtype, torch.float32)
+    )
+    assert seen == {dtype, torch.float32}
+    np.testing.assert_allclose(half.loss, single.loss, rtol=0.01)
+    np.testing.assert_allclose(half.corrector.mean(axis=0), single.corrector.mean(axis=0), rtol=0.2)
+    np.testing.assert_allclose(half.defect.mean(axis=0), single.defect.mean(axis=0), rtol=0.02)
+    np.testing.assert_allclose(half.trajectories.products.mean(0), single.trajectories.products.mean(0), rtol=0.02)
+    np.testing.assert_allclose(half.trajectories.spread, single.trajectories.spread, rtol=0.05)
 
 
 def test_samples_are_found_again_in_the_data():

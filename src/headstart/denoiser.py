@@ -53,11 +53,15 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "adapt",
+    "answer",
+    "called_in",
     "denoise",
     "expand",
     "guide",
+    "labelled",
     "moved",
     "rows_of",
+    "split_conditions",
 ]
 
 Prediction = Literal["x0", "epsilon", "score", "v", "flow"]
@@ -82,20 +86,64 @@ def moved(conditions: Mapping[str, Any], device: torch.device | str) -> dict[str
 
 def rows_of(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> dict[str, Any]:
     """The conditions of some of ``count`` samples: tensors of that length are indexed, everything else is kept."""
-    return {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == count else v for k, v in conditions.items()}
+    own, shared = split_conditions(conditions, count)
+    return {k: own[k][rows] if k in own else shared[k] for k in conditions}
+
+
+def split_conditions(conditions: Mapping[str, Any], count: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The conditions that go with ``count`` samples, which are tensors of that length, and those that they share.
+
+    To be asked once, for all samples there are: among some of them, a shared tensor may be as long by chance.
+    """
+    own = {k: v for k, v in conditions.items() if isinstance(v, Tensor) and v.ndim and len(v) == count}
+    return own, {k: v for k, v in conditions.items() if k not in own}
+
+
+def labelled(conditions: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The conditions with a class for each of ``count`` samples under ``label``, if there is one: one stands for all.
+
+    Raises:
+        InputError: if the label is neither one class nor one for each sample.
+    """
+    if conditions.get("label") is None:
+        return dict(conditions)
+    try:
+        label = torch.as_tensor(conditions["label"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"label is {conditions['label']!r}: expected a class, or one for each sample") from error
+    if label.shape not in ((), (1,), (count,)):
+        raise InputError(
+            f"label has shape {tuple(label.shape)}: expected one class, or a tensor with one for each sample"
+        )
+    return {**conditions, "label": label.expand(count)}
 
 
 def denoise(denoiser: Denoiser, x: Tensor, sigma: float, **conditions: Any) -> Tensor:
     """Call a denoiser with one noise level for the whole batch, and check what it returns.
 
-    Every call that the library makes goes through here, so that a wrong shape, NaN or Inf stops where it arises.
+    Every call that the library makes goes through here or through :func:`answer`, so that a wrong shape, NaN or Inf
+    stops where it arises.
 
     Raises:
         DenoiserError: if the denoiser fails, or what it returns is not a finite tensor of x's shape.
     """
     level = torch.promote_types(x.dtype, torch.float32)  # a half type would round the noise level
+    out = answer(denoiser, x, torch.full((len(x),), sigma, dtype=level, device=x.device), **conditions)
+    if not torch.isfinite(out).all():
+        raise DenoiserError(f"the denoiser returned NaN or Inf at sigma = {sigma:.6g}")
+    return out
+
+
+def answer(denoiser: Denoiser, x: Tensor, sigma: Tensor, **conditions: Any) -> Tensor:
+    """Call a denoiser with a noise level for each sample, shape (B,), and check the shape of what it returns.
+
+    For training, whose descent ends where numbers are no longer finite.
+
+    Raises:
+        DenoiserError: if the denoiser fails, or what it returns is not a tensor of x's shape.
+    """
     try:
-        out = denoiser(x, torch.full((len(x),), sigma, dtype=level, device=x.device), **conditions)
+        out = denoiser(x, sigma, **conditions)
     except HeadstartError:
         raise
     except Exception as error:
@@ -108,10 +156,19 @@ def denoise(denoiser: Denoiser, x: Tensor, sigma: float, **conditions: Any) -> T
         )
     if out.device != x.device:
         raise DenoiserError(f"the denoiser returned a tensor on {out.device} for an input on {x.device}")
-    out = out.to(x.dtype)
-    if not torch.isfinite(out).all():
-        raise DenoiserError(f"the denoiser returned NaN or Inf at sigma = {sigma:.6g}")
-    return out
+    return out.to(x.dtype)
+
+
+def called_in(denoiser: Denoiser, dtype: torch.dtype) -> Denoiser:
+    """The denoiser called with states of a type, whatever that of those it is handed; what it returns is left as it is.
+
+    For measuring a network in a half type: differences of small numbers are then taken in a type that holds them.
+    """
+
+    def called(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        return denoiser(x.to(dtype), sigma, **conditions)
+
+    return called
 
 
 class Counted:

@@ -55,8 +55,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.denoiser import Denoiser, moved, rows_of
-from headstart.errors import DataError, DenoiserError, InputError
+from headstart.denoiser import Denoiser, answer, labelled, moved, rows_of
+from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
 from headstart.metrics import ViewReference, Views
 from headstart.noise import Noise
@@ -194,8 +194,8 @@ def distill(
             grid down to the last level of the schedule above 0, or a fiftieth of the horizon, and on to 0.
         held_out: indices of the data that only the choice sees, best those that the start was not fitted on; by default
             a fifth at random, at most 3,000.
-        conditions: of the data, handed to the denoiser; tensors of length N go with the samples. ``label`` also
-            conditions the start.
+        conditions: of the data, handed to the denoiser; tensors of length N go with the samples. ``label``, a class for
+            each or one for all, also conditions the start.
         iterations: steps of Adam for each objective.
         batch_size: samples of an iteration, and per call of the network otherwise.
         pairs: fine trajectories that "trajectory" learns from.
@@ -215,7 +215,8 @@ def distill(
         DataError: if the data are not finite, too few, or not of the start's shape.
         InputError: if the solver or the schedule is of another kind, the denoiser cannot be differentiated, or an
             argument is out of its range.
-        DenoiserError: if the denoiser returns NaN, Inf or the wrong shape when a candidate samples.
+        DenoiserError: if the denoiser fails or returns the wrong shape, or NaN or Inf when the sampler that is to be
+            improved, or the teacher, samples.
     """
     began = time.perf_counter()
     _check(schedule, solver, objectives, learn, (iterations, batch_size, pairs), judged, learning_rate, seed)
@@ -290,11 +291,13 @@ class _Sampler:
     def __call__(self, denoiser: Denoiser, x: Tensor, **conditions: Any) -> Tensor:
         """The samples that the starts x (B, \\*S) lead to, of their shape."""
         levels, weights = self.levels(), self.weights()
-        levels, keep, weights = (v.to(x) for v in (levels, levels[1:] / levels[:-1], weights))
+        fine = torch.promote_types(x.dtype, torch.float32)  # a half type would round levels and weights
+        levels, keep, weights = (v.to(x.device, fine) for v in (levels, levels[1:] / levels[:-1], weights))
         estimates: list[Tensor] = []
         for i, level in enumerate(levels[:-1]):
-            estimates.append(denoiser(x, level.expand(len(x)), **conditions).to(x.dtype))
-            x = keep[i] * x + sum(weights[i, j] * estimate for j, estimate in enumerate(estimates))
+            estimates.append(answer(denoiser, x, level.expand(len(x)), **conditions))
+            state = keep[i] * x.to(fine) + sum(weights[i, j] * said.to(fine) for j, said in enumerate(estimates))
+            x = state.to(x.dtype)
         return x
 
     def result(self, objective: str) -> tuple[Schedule, Solver]:
@@ -375,7 +378,7 @@ class _Pool:
         if tuple(data.shape[1:]) != start.shape:
             raise DataError(f"samples have shape {tuple(data.shape[1:])}, and those of the start {start.shape}")
         self.denoiser, self.start, self.horizon = denoiser, start, horizon
-        self.data, self.conditions = data.cpu(), moved(conditions, "cpu")
+        self.data, self.conditions = data.cpu(), labelled(moved(conditions, "cpu"), len(data))
         self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype
         self.generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data), generator=self.generator)
@@ -404,9 +407,7 @@ class _Pool:
 
     def _start(self, seeds: range, index: Tensor) -> Tensor:
         noise = Noise([SEEDS + self.seed * 2**32 + seed for seed in seeds], self.device, self.dtype)
-        label = self.conditions_of(index).get("label")
-        label = None if label is None else torch.as_tensor(label, device=self.device).expand(len(index))
-        return self.start.sample(noise, self.horizon, label)
+        return self.start.sample(noise, self.horizon, self.conditions_of(index).get("label"))
 
     @torch.no_grad()
     def solved(self, x: Tensor, index: Tensor, schedule: Schedule, solver: Solver) -> Tensor:
@@ -419,11 +420,14 @@ class _Pool:
         """Raise :class:`InputError` unless gradients pass through the denoiser."""
         index = self.some(2)
         x = self.starts(0, index).requires_grad_()
-        sigma = x.new_tensor(schedule.sigmas[-2]).requires_grad_()
+        level = torch.promote_types(x.dtype, torch.float32)
+        sigma = torch.tensor(schedule.sigmas[-2], dtype=level, device=x.device, requires_grad=True)
         try:
             out = self.denoiser(x, sigma.expand(len(x)), **self.conditions_of(index))
             slopes = torch.autograd.grad(out.sum(), (x, sigma), allow_unused=True)
-        except (RuntimeError, TypeError, AttributeError) as error:
+        except HeadstartError:
+            raise
+        except Exception as error:
             raise InputError(
                 "the denoiser cannot be differentiated by PyTorch, and distilling goes by gradients through it "
                 f"({type(error).__name__}: {error})"

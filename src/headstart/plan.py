@@ -28,7 +28,7 @@ from torch import Tensor
 
 from headstart.budget import Budget, Estimate
 from headstart.citation import BUDGET, IMAGES, PILOT, bibtex, citations
-from headstart.denoiser import Denoiser, moved, rows_of
+from headstart.denoiser import Denoiser, labelled, moved, rows_of
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization import INITIALIZATIONS, Initialization
 from headstart.metrics import Novelty
@@ -138,7 +138,7 @@ class Plan:
         denoiser: Denoiser,
         n: int | None = None,
         *,
-        seeds: Iterable[int] | None = None,
+        seeds: Iterable[int] | Tensor | None = None,
         batch_size: int = 256,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -150,38 +150,33 @@ class Plan:
         Arguments:
             denoiser: the network, on ``device``.
             n: how many samples; their seeds are then 0 to n - 1.
-            seeds: one seed a sample, instead of n.
+            seeds: one seed a sample, instead of n; a list, an array or a tensor of integers.
             batch_size: samples per call of the network.
             device: where the network works.
             dtype: of the states.
             progress: told of the batches.
-            conditions: handed to the network; tensors of length n go with the samples. ``label`` also conditions a
-                start that was fitted with labels.
+            conditions: handed to the network; tensors of length n go with the samples. ``label`` is a class for each
+                sample, or one for all, and also conditions a start that was fitted with labels.
 
         Returns:
             Samples of shape (n, \\*S), on the CPU.
 
         Raises:
-            InputError: if neither or both of n and seeds are given, they are empty, or the label does not fit.
+            InputError: if neither or both of n and seeds are given, they are empty or no integers, or the label does
+                not fit.
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         """
-        if (n is None) == (seeds is None):
-            raise InputError("say how many samples to draw (n) or give their seeds, and not both")
-        try:
-            every = list(range(operator.index(n))) if n is not None else list(seeds or ())
-        except TypeError as error:
-            raise InputError(f"the number of samples is {n!r}: it must be an integer") from error
+        every = _every_seed(n, seeds)
         if not every or batch_size < 1:
             raise InputError(f"at least one sample is drawn at a time: got {len(every)}, in batches of {batch_size}")
-        if conditions.get("label") is not None:
-            conditions["label"] = torch.as_tensor(conditions["label"])
+        conditions = labelled(conditions, len(every))
         starts = range(0, len(every), batch_size)
         batches = []
         for i in (progress or Progress()).track(starts, "sampling", len(starts)):
             part = slice(i, i + batch_size)
             noise = Noise(every[part], device, dtype)
             given = moved(rows_of(conditions, part, len(every)), device)
-            x = self.initialization.sample(noise, self.horizon, _label(given, len(noise)))
+            x = self.initialization.sample(noise, self.horizon, given.get("label"))
             batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
         return torch.cat(batches)
 
@@ -410,6 +405,8 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
     if version == 1:
         candidates = [
             {**{key: value for key, value in c.items() if key != "b_ode"}, "nats": c.get("b_ode")}
+            if isinstance(c, dict)
+            else c
             for c in values.get("candidates", [])
         ]
         values = {**values, "source": "data", "start_cost": 0.0, "novelty": None, "candidates": candidates}
@@ -514,13 +511,16 @@ class _PlanFile(_Strict):
         return plan
 
 
-def _label(conditions: Mapping[str, Any], count: int) -> Tensor | None:
-    """The classes of a batch, for a start: one label stands for all."""
-    if conditions.get("label") is None:
-        return None
-    label: Tensor = conditions["label"]
-    if label.shape not in ((), (1,), (count,)):
-        raise InputError(
-            f"label has shape {tuple(label.shape)}: expected one class, or a tensor with one for each sample"
-        )
-    return label.expand(count)
+def _every_seed(n: int | None, seeds: Iterable[int] | Tensor | None) -> list[int]:
+    """The seeds of the samples that are asked for."""
+    if (n is None) == (seeds is None):
+        raise InputError("say how many samples to draw (n) or give their seeds, and not both")
+    if seeds is None:
+        try:
+            return list(range(operator.index(n)))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise InputError(f"the number of samples is {n!r}: it must be an integer") from error
+    try:
+        return [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise InputError(f"seeds must be integers, one for each sample: {error}") from error

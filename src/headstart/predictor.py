@@ -60,7 +60,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headstart.denoiser import Denoiser, denoise, moved, rows_of
+from headstart.denoiser import Denoiser, denoise, labelled, moved, rows_of
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
@@ -212,7 +212,7 @@ def measure_predictor(
                 probes=probes,
                 symmetric=symmetric,
                 seed=seed + 1 + i,  # the same probes at every level, others for every batch
-                **moved(rows_of(conditions or {}, part, len(data)), device),
+                **moved(rows_of(labelled(conditions or {}, len(data)), part, len(data)), device),
             ).numpy()
     return PredictorCosts(levels, values, ORDERS[predictor])
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -32,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise, moved, rows_of
+from headstart.denoiser import Denoiser, called_in, denoise, labelled, moved, rows_of, split_conditions
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
@@ -115,10 +116,12 @@ class Profile:
             relative_error: take as many samples as it needs for both costs to be known to this
                 :meth:`relative_error`, or all there are, at most ``samples`` if that is given; costs are then measured
                 on every sample.
-            conditions: handed to the denoiser; tensors of length N go with the data.
+            conditions: handed to the denoiser; tensors of length N go with the data. ``label`` is a class for each
+                sample, or one for all.
             seed: of the choice of samples and of the noise.
             device: where the denoiser works.
-            dtype: of the states that it is called with.
+            dtype: of the states that it is called with. What is measured is computed in float32 at least; but a network
+                that also answers in a half type rounds away what fine steps differ by: let it return float32.
             batch_size: samples per call.
             progress: told of the levels.
 
@@ -154,7 +157,8 @@ class Profile:
             )
 
         bar = progress or Progress()
-        x0, given = _drawn(data, conditions, samples, seed)
+        x0, given, shared = _drawn(data, conditions, samples, seed)
+        denoiser = partial(denoiser, **moved(shared, device))
         found = [np.empty((0, len(sigmas))), *(np.empty((0, len(sigmas) - 1)) for _ in range(2))]
         for count in [len(x0)] if relative_error is None else _doubling(len(x0)):
             done, eps = len(found[0]), _noise_like(x0[:count], seed)
@@ -199,9 +203,9 @@ class Profile:
             sigma_data=sigma_data,
             shape=tuple(data.shape[1:]),
             seed=seed,
-            digest=_digest(x0, _labels(given, len(x0))),
+            digest=_digest(x0, given.get("label")),
             samples=x0,
-            label=_labels(given, len(x0)),
+            label=given.get("label"),
             trajectories=trajectories,
         )
 
@@ -211,13 +215,13 @@ class Profile:
         Raises:
             InputError: if the data are others.
         """
-        x0, given = _drawn(data, conditions, len(self.losses), self.seed)
-        if _digest(x0, _labels(given, len(x0))) != self.digest:
+        x0, given, _ = _drawn(data, conditions, len(self.losses), self.seed)
+        if _digest(x0, given.get("label")) != self.digest:
             raise InputError(
                 "the profile was measured on other data than the share that is held out here: "
                 "measure it on that share (headstart.choose.hold_out tells which), or let fit measure"
             )
-        return replace(self, samples=x0, label=_labels(given, len(x0)))
+        return replace(self, samples=x0, label=given.get("label"))
 
     @property
     def noise(self) -> Tensor:
@@ -346,9 +350,9 @@ def _measure_rows(
         for row, i in zip(rows, starts, strict=True):
             part = slice(i, i + batch_size)
             given = moved(rows_of(conditions, part, len(x0)), device)
-            x, noise = x0[part].to(device, dtype), eps[part].to(device, dtype)
+            x, noise = x0[part].to(device), eps[part].to(device)
             own = min(costed - i, batch_size)
-            loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given)
+            loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given, dtype)
             row[0].append(loss)
             if costs is not None:
                 row[1].append(costs[0])
@@ -369,9 +373,15 @@ def _measure_level(
     sigma_data: float,
     costed: int,
     conditions: Mapping[str, Any],
+    dtype: torch.dtype,
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Loss at level a, and corrector and defect cost of the step to b on the first ``costed`` samples."""
-    x = x0 + a * eps
+    """Loss at level a, and corrector and defect cost of the step to b on the first ``costed`` samples.
+
+    In float32 at least. A half type rounds the points at which the network is asked, and no difference.
+    """
+    fine = torch.promote_types(dtype, torch.float32)
+    denoiser, x0, eps = called_in(denoiser, dtype), x0.to(fine), eps.to(fine)
+    x = (x0 + a * eps).to(dtype).to(fine)
     clean = denoise(denoiser, x, a, **conditions)
     loss = _norm2(x0 - clean)
     if b is None or costed < 1:
@@ -382,20 +392,19 @@ def _measure_level(
     moved = (denoise(denoiser, x, b, **conditions) - clean) / b**2 + (clean - x) * (1 / b**2 - 1 / a**2)
     slope = (x - clean) / a
     euler = x + (b - a) * slope
-    bend = (euler - denoise(denoiser, euler, b, **conditions)) / b - slope
+    # What rounding takes away from Euler's point is passed on as by the isotropic linear estimate: b divides by little.
+    lost = (euler - euler.to(dtype).to(fine)) * sigma_data**2 / (b**2 + sigma_data**2)
+    bend = (euler - denoise(denoiser, euler, b, **conditions) - lost) / b - slope
     return loss, (b**2 * _norm2(moved), (0.5 * (b - a)) ** 2 * _norm2(bend) / (b**2 + sigma_data**2))
 
 
-def _drawn(data: Tensor, conditions: Mapping[str, Any] | None, count: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
-    """The samples that a profile is measured on, and their conditions, on the CPU."""
+def _drawn(
+    data: Tensor, conditions: Mapping[str, Any] | None, count: int, seed: int
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+    """The samples that a profile is measured on, the conditions of each, and those that they share, on the CPU."""
     index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
-    given = moved(conditions or {}, "cpu")
-    return data.cpu()[index].float(), rows_of(given, index, len(data))
-
-
-def _labels(conditions: Mapping[str, Any], count: int) -> Tensor | None:
-    label = conditions.get("label")
-    return label if isinstance(label, Tensor) and label.shape == (count,) else None
+    own, shared = split_conditions(labelled(moved(conditions or {}, "cpu"), len(data)), len(data))
+    return data.cpu()[index].float(), rows_of(own, index, len(data)), shared
 
 
 def _digest(x0: Tensor, label: Tensor | None) -> str:

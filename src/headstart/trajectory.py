@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from scipy.optimize import minimize
 from scipy.special import roots_legendre
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, moved, rows_of
+from headstart.denoiser import Denoiser, called_in, moved, rows_of, split_conditions
 from headstart.errors import InputError
 from headstart.progress import Progress
 from headstart.schedule import Schedule, log_linear
@@ -94,7 +94,7 @@ class Trajectories:
             sigmas: the levels, decreasing and above 0, each within a tenth or two of the next.
             conditions: handed to the denoiser; tensors of length T go with the trajectories.
             device: where the denoiser works.
-            dtype: of the states that it is called with.
+            dtype: of the states that it is called with. The solution itself is followed in float32 at least.
             batch_size: trajectories at a time, or fewer if their estimates would not fit in 256 MB.
             progress: told of the batches.
 
@@ -103,6 +103,8 @@ class Trajectories:
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         """
         levels = np.asarray(sigmas, dtype=np.float64)
+        own, shared = split_conditions(conditions or {}, len(x))
+        denoiser = partial(denoiser, **moved(shared, device))
         fine = Schedule(np.append(levels, 0.0))
         if len(x) < 2:
             raise InputError(f"at least two trajectories are needed: got {len(x)}")
@@ -112,8 +114,8 @@ class Trajectories:
         starts, left = range(0, len(x), size), np.zeros(len(levels))
         for first in (progress or Progress()).track(starts, "following the network", len(starts)):
             rows = slice(first, first + size)
-            given = moved(rows_of(conditions or {}, rows, len(x)), device)
-            estimates, noise = _followed(denoiser, x[rows].to(device, dtype), fine, given)
+            given = moved(rows_of(own, rows, len(x)), device)
+            estimates, noise = _followed(denoiser, x[rows].to(device), fine, given, dtype)
             left += noise
             group = torch.arange(first, first + len(estimates)) % count
             products.index_add_(0, group, estimates @ estimates.mT)
@@ -200,16 +202,19 @@ class Trajectories:
         return np.asarray(np.einsum("nm,nmg->ng", half * MASSES * np.exp(-nodes), self._spline(nodes)))
 
 
-def _followed(denoiser: Denoiser, x: Tensor, fine: Schedule, conditions: Mapping[str, Any]) -> tuple[Tensor, Curve]:
+def _followed(
+    denoiser: Denoiser, x: Tensor, fine: Schedule, conditions: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[Tensor, Curve]:
     """What the network says at each level along the trajectories, in float64 on the CPU, shape (B, G, d); and the sum
     of the squares of what it takes for noise, shape (G,).
     """
     said, noise = list[Tensor](), list[float]()
+    cast = called_in(denoiser, dtype)
 
     def kept(state: Tensor, sigma: Any, /, **own: Any) -> Tensor:
-        said.append(denoiser(state, sigma, **own))
-        noise.append(float((state - said[-1]).cpu().double().square().sum()))
+        said.append(cast(state, sigma, **own).to(state.dtype))
+        noise.append(float((state.to(dtype) - said[-1]).cpu().double().square().sum()))
         return said[-1]
 
-    DPMSolverPP2M().solve(kept, x, fine, **conditions)
+    DPMSolverPP2M().solve(kept, x.to(torch.promote_types(dtype, torch.float32)), fine, **conditions)
     return torch.stack([estimate.flatten(1).cpu().double() for estimate in said], dim=1), np.array(noise)

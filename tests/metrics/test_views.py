@@ -82,6 +82,42 @@ def test_a_view_in_which_the_data_are_constant_is_left_out():
     assert set(reference.distances(blocks[150:])) == {"whole", "band 3"}
 
 
+def cornered(images):
+    """Images that are constant but for a corner of 4 x 4 pixels."""
+    out = torch.full((len(images), 1, 32, 32), -1.0)
+    out[..., :4, :4] = images[..., :4, :4]
+    return out
+
+
+def test_places_at_which_the_data_are_constant_are_not_looked_at():
+    """All patches that are cut out show some of the corner, and every band in which the data vary has its four."""
+    x = cornered(IMAGES)
+    views = Views(x)
+    seen = views(x, views.places(torch.Generator().manual_seed(0)))
+    assert [name for name, _ in seen] == ["whole", *["band 1"] * 4, *["band 2"] * 4, *["band 3"] * 4]
+    assert all(view.var(dim=0).sum() > 0 for _, view in seen)
+
+
+def test_what_does_not_vary_decides_nothing():
+    """One set of samples is nearer, and off by next to nothing in the constant part; the other is exact there alone."""
+    reference = ViewReference.of(cornered(IMAGES[:300]))
+    near = cornered(IMAGES[300:]) + 1e-6 * Noise(range(300)).normal((1, 32, 32))
+    far = cornered(0.5 * IMAGES[300:])
+    assert reference.distance(near) < reference.distance(far)
+
+
+def test_a_distance_is_floored_at_a_thousandth_of_the_spread():
+    reference = ViewReference.of(IMAGES[:300])
+    assert set(reference.distances(IMAGES[:300]).values()) == {1e-3}
+    assert reference.distance(IMAGES[:300]) == pytest.approx(1e-3)
+
+
+def test_the_spread_is_that_of_data_that_are_sorted_too():
+    """Two classes one after the other, each of them in more samples than the spread is taken from."""
+    x = torch.cat([0.1 * torch.ones(3000, 2), -0.1 * torch.ones(3000, 2)]) + 0.01 * Noise(range(6000)).normal((2,))
+    assert Views(x).scales == pytest.approx([float(x.var(dim=0).mean().sqrt())], rel=0.01)
+
+
 @pytest.mark.parametrize("real", [torch.ones(5, 3), torch.full((5, 3), math.nan), torch.randn(1, 3)])
 def test_data_that_tell_nothing_are_refused(real):
     with pytest.raises(DataError):

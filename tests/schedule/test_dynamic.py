@@ -157,3 +157,10 @@ def test_bad_input_is_named(options, message):
 def test_what_was_not_computed_is_refused(steps, horizon):
     with pytest.raises(InputError, match=r"steps|horizon"):
         paths().schedule(steps, horizon, final_zero=False)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("horizon", [1000.0, 0.05, 0.05 * (1 + 1e-10), 0.01, -1.0, math.nan])
+def test_a_horizon_outside_the_dense_grid_is_refused_with_any_number_of_steps(steps, horizon):
+    with pytest.raises(InputError, match=r"the horizon must lie above 0\.05 and at most at 20"):
+        paths().schedule(steps, horizon)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser, moved, rows_of
+from headstart.denoiser import Denoiser, labelled, moved, rows_of
 from headstart.errors import DataError, InputError
 from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
 
-__all__ = ["OWN_SAMPLES", "dataset_of", "hold_out", "own_samples"]
+__all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "hold_out", "own_samples"]
 
 #: Samples of the network itself that are drawn where there are no data.
 OWN_SAMPLES = 2000
@@ -31,7 +31,7 @@ OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
 def hold_out(data: Tensor, seed: int = 0, most: int = 3000, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Indices of what a start is fitted on, and of a fifth of the data (at most ``most``) held out from it.
 
-    With labels (N,), the only samples of a class are all fitted on.
+    With labels (N,), the only samples of a class are all fitted on: where most classes have one, few are held out.
     """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     count = min(most, max(2, len(data) // 5))
@@ -65,7 +65,8 @@ def own_samples(
         shape: the shape S of one sample.
         n: how many.
         sigma_max: where the sampler starts; by default 80, or less if an adapted network says so of itself.
-        conditions: handed to the network; tensors of length n go with the samples.
+        conditions: handed to the network; tensors of length n go with the samples. ``label`` is a class for each, or
+            one for all.
         seed: of the samples, whose own seeds are others than those that a plan samples with by default.
         device: where the network works.
         dtype: of the states.
@@ -88,12 +89,12 @@ def own_samples(
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
     schedule = rho_grid(OWN_STEPS, highest, OWN_SIGMA_MIN)
-    starts, parts = range(0, n, batch_size), []
+    starts, parts, conditions = range(0, n, batch_size), [], labelled(conditions or {}, n)
     with torch.no_grad():
         for i in (progress or Progress()).track(starts, "drawing samples of the network itself", len(starts)):
             rows = slice(i, min(i + batch_size, n))
             noise = Noise([2**62 + seed * 2**32 + j for j in range(rows.start, rows.stop)], device, dtype)
-            given = moved(rows_of(conditions or {}, rows, n), device)
+            given = moved(rows_of(conditions, rows, n), device)
             x = schedule.horizon * noise.normal(tuple(shape))
             parts.append(Heun().solve(denoiser, x, schedule, **given).cpu())
     return torch.cat(parts)

@@ -19,13 +19,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.choose.data import OWN_SAMPLES, dataset_of, hold_out, own_samples
+from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, hold_out, own_samples
 from headstart.choose.learn import learn
 from headstart.choose.levels import DISTILLED, MEASURED, Asked, check_kind, horizon_range, measured_levels
 from headstart.choose.pilot import Pilot, decide, even
@@ -44,8 +45,8 @@ from headstart.choose.screen import (
 )
 from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser, moved, rows_of
-from headstart.errors import InputError
+from headstart.denoiser import Denoiser, labelled, moved, rows_of, split_conditions
+from headstart.errors import DataError, InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
 from headstart.metrics.novelty import BLOCKS
@@ -66,6 +67,9 @@ TESTED = 60_000
 
 #: In more dimensions than this, the unimodality rule looks along as many principal directions.
 PRINCIPAL = 64
+
+#: What is wrong with a single evaluation, also if it is all that a start leaves.
+UNSEEN = "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
 
 
 def fit(
@@ -103,8 +107,11 @@ def fit(
         nfe: network evaluations per sample; 4 by default, or what a given schedule costs. A solver that cannot spend
             exactly so many spends fewer (Heun spends an odd number), and the plan says how many.
         labels: classes of the data, shape (N,): the network is then called with ``label=``, and starts are fitted by
-            class. Without data, the classes of the samples that are drawn, shape (own,).
-        conditions: what else the network is called with; tensors of length N go with the data.
+            class. Without data, the classes of the samples that are drawn, shape (own,). The labels of a
+            :class:`~headstart.data.Dataset` are not used unless they are given here: a network must know what to do
+            with them.
+        conditions: what else the network is called with; tensors of length N go with the data. ``label`` here is the
+            same as ``labels``, and may be one class for all.
         shape: the shape S of one sample, where there are no data.
         own: how many samples of the network itself to draw then, at 35 evaluations each.
         profile: the profile of another plan for the same network, data and seed, or one measured on :func:`hold_out`'s
@@ -123,19 +130,22 @@ def fit(
         sigma_min: the last level above 0.
         exponent: of the length that the levels are cut from, for "defect" and "corrector"; their orders, 4 and 2, by
             default.
-        sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
+        sigma_max: the highest level that the network knows; by default what an adapted network says of itself. Samples
+            of the network itself begin there, or at 80 if that is lower.
         criterion: "pilot" decides by the distance of pilot samples to held-out data
             (:class:`headstart.metrics.ViewReference`), "nats" by the budget.
         pilot_samples: samples of each pilot, and of the novelty test.
         seed: of the held-out share, of fitting, of measuring and of the pilot (whose samples are never those of
             another seed).
         device: where the network works.
-        dtype: of the states that the network is called with.
+        dtype: of the states that the network is called with; see :meth:`headstart.profile.Profile.measure` for half
+            types.
         batch_size: samples per call of the network.
         progress: told of what takes time.
 
     Raises:
-        DataError: if the data are fewer than ten, not finite, or not floating point.
+        DataError: if the data are fewer than ten, not finite, or not floating point, or their labels leave fewer than
+            two to hold out.
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         InputError: if an argument is out of its range, or does not fit another one.
     """
@@ -168,9 +178,7 @@ def fit(
     if criterion not in ("pilot", "nats"):
         raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
     if criterion == "nats" and nfe == 1:
-        raise InputError(
-            "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
-        )
+        raise InputError(UNSEEN)
     if pilot_samples < 2 * GROUPS:
         raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
     names = start_names(initialization)
@@ -185,9 +193,15 @@ def fit(
     x = dataset.samples
     if labels is not None:
         given["label"] = dataset.labels
-    label = given.get("label")
-    classes = label if isinstance(label, Tensor) and label.shape == (len(x),) else None
+    given, shared = split_conditions(labelled(given, len(x)), len(x))
+    network = partial(denoiser, **moved(shared, device))
+    classes = given.get("label")
     fitted_on, held_out = hold_out(x, seed, labels=classes)
+    if len(held_out) < 2:
+        raise DataError(
+            f"{len(held_out)} of {len(x)} samples could be held out, and at least 2 are needed: by these labels nearly "
+            "every class has a single sample, which its start is fitted on; leave them out, or give more of a class"
+        )
     training_data, held_data = x[fitted_on], x[held_out]
     held_conditions = rows_of(given, held_out, len(x))
     by_rule = horizon == "unimodal"
@@ -201,7 +215,7 @@ def fit(
             fixed.append(horizon / 8)
         known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
         profile = Profile.measure(
-            denoiser,
+            network,
             held_data,
             sigmas=measured_levels(x, [level for level in fixed if level], known),
             conditions=held_conditions,
@@ -218,7 +232,7 @@ def fit(
         count = min(TIMED, len(held_out))
         sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
         conditions = moved(rows_of(held_conditions, slice(0, count), len(held_out)), device)
-        return cost_of(start, denoiser, sigma, count, conditions, device, dtype)
+        return cost_of(start, network, sigma, count, conditions, device, dtype)
 
     def screened(families: Starts) -> list[Option]:
         starts = fit_starts(
@@ -240,6 +254,10 @@ def fit(
         nearest = min((o for o in options if o.start.name == "gaussian"), key=lambda o: _distance(o, options))
         if not reaches(tails(nearest)):
             options += screened("student-t")
+    if criterion == "nats":
+        options = [option for option in options if option.schedule.sigmas[1] > 0]
+        if not options:
+            raise InputError(UNSEEN)
 
     own_levels = isinstance(schedule, Schedule)
     settled = {
@@ -249,7 +267,7 @@ def fit(
         "sigma_min": own_levels or sigma_min is not None,
         "solver": solver is not None,
     }
-    pilot = Pilot(denoiser, held_data, held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar)
+    pilot = Pilot(network, held_data, held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar)
     looked_at: list[Option] = []
     if criterion == "nats":
         looked_at = [least(combined(profile, option, asked)) for option in contenders(options, tails)]
@@ -328,15 +346,18 @@ def _own(
     if shape is None:
         raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
     if labels is not None:
-        conditions = {**conditions, "label": torch.as_tensor(labels)}
-        if len(conditions["label"]) != count:
-            raise InputError(f"there are {len(conditions['label'])} labels for {count} samples of the network itself")
+        classes = torch.as_tensor(labels)
+        if classes.shape != (count,):
+            raise InputError(
+                f"labels have shape {tuple(classes.shape)}: expected ({count},), one for each sample to draw"
+            )
+        conditions = {**conditions, "label": classes}
     began = time.perf_counter()
     samples = own_samples(
         denoiser,
         shape,
         count,
-        sigma_max=sigma_max,
+        sigma_max=None if sigma_max is None else min(sigma_max, OWN_SIGMA_MAX),
         conditions=conditions,
         seed=seed,
         device=device,

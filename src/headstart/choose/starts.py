@@ -31,6 +31,7 @@ from headstart.initialization import (
     Training,
 )
 from headstart.noise import Noise
+from headstart.profile import HIGHEST
 from headstart.progress import Progress
 
 __all__ = ["Starts", "cost_of", "fit_starts", "start_names"]
@@ -63,6 +64,7 @@ def fit_starts(
     Arguments:
         data: the samples.
         starts: names of families, fitted starts, or a list of these; "isotropic", "gaussian" and "mixture" by default.
+            "teleportation" begins at EDM's 80, or at 200 times the data's standard deviation if that is higher.
         labels: classes, shape (N,), for the families that know them.
         seed: of fitting.
         progress: told of the families, and of what a training does.
@@ -82,6 +84,11 @@ def fit_starts(
             shared.append(Subspace.fit(data, LEADING))
         return shared[0]
 
+    def farthest() -> float:
+        """EDM's 80, or the highest level of a profile."""
+        space = subspace()
+        return max(80.0, HIGHEST * math.sqrt(float(space.total_variance) / space.dimension))
+
     def trained(family: str) -> dict[str, Any]:
         own = training or Training()
         if own.checkpoint is not None:
@@ -95,7 +102,7 @@ def fit_starts(
         "shifted": lambda: Shifted.fit(data),
         "diagonal": lambda: Diagonal.fit(data),
         "gaussian": lambda: Gaussian(data.shape[1:], subspace()),
-        "teleportation": lambda: Teleportation(data.shape[1:], subspace()),
+        "teleportation": lambda: Teleportation(data.shape[1:], subspace(), farthest()),
         "mixture": lambda: Mixture.fit(data, labels=labels, subspace=subspace(), seed=seed),
         "student-t": lambda: StudentT.fit(data, seed=seed),
         "flow": lambda: Flow.fit(data, subspace=subspace(), **trained("flow")),
@@ -147,7 +154,6 @@ def cost_of(
     Beyond the noise that every sampler draws; the better of two trials of each, so that a first call does not count.
     """
     label = conditions.get("label")
-    label = label if isinstance(label, Tensor) and label.shape == (count,) else None
 
     def seconds(work: Callable[[Noise], Tensor]) -> float:
         times = []

@@ -39,6 +39,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise, expand, moved, rows_of
+from headstart.denoiser import Denoiser, denoise, expand, labelled, moved, rows_of, split_conditions
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule.base import Schedule
@@ -310,14 +311,15 @@ class _Estimate:
         eps, z = (torch.randn(x0.shape, generator=generator) for _ in range(2))
         # 1 - U is never 0, where the density of s, which the estimate divides by, vanishes.
         uniform = 1 - torch.rand(len(x0), generator=generator, dtype=torch.float64)
+        own, shared = split_conditions(labelled(moved(conditions or {}, "cpu"), len(data)), len(data))
         return cls(
-            denoiser=denoiser,
+            denoiser=partial(denoiser, **moved(shared, device)),
             x0=x0,
             eps=eps,
             z=z,
             quantiles=(torch.arange(len(x0)) + uniform) / len(x0),
             sigma_data=scale,
-            conditions=rows_of(moved(conditions or {}, "cpu"), index, len(data)),
+            conditions=rows_of(own, index, len(data)),
             device=device,
             dtype=dtype,
             batch_size=batch_size,

@@ -163,6 +163,7 @@ class ShortestPaths:
         """
         zero = [0.0] if final_zero else []
         above = steps - len(zero)
+        self._check_horizon(horizon)
         if final_zero and above == 0:
             return Schedule([horizon, *zero], self._name)
         _, place = self._first(above, horizon)
@@ -180,9 +181,8 @@ class ShortestPaths:
         """The cost of the best way from the horizon, and where its first step leads."""
         if not 1 <= steps <= self.steps:
             raise InputError(f"the programme was run for 1 to {self.steps} steps above 0: got {steps}")
+        self._check_horizon(horizon)
         low, high = self.sigmas[-1], self.sigmas[0]
-        if not low < horizon <= high * (1 + 1e-9):
-            raise InputError(f"the horizon must lie above {low:.6g} and at most at {high:.6g}: got {horizon:.6g}")
         loss = math.exp(float(_curve(self.sigmas, self.loss)(math.log(min(horizon, high)))))
         below = np.flatnonzero(self.sigmas < horizon * (1 - 1e-9))
         terms = path_terms(horizon, self.sigmas[below], loss, self.dimension, self.variance)
@@ -191,6 +191,11 @@ class ShortestPaths:
         if not math.isfinite(total[best]):
             raise InputError(f"{steps} steps do not fit between {horizon:.6g} and {low:.6g} on the dense grid")
         return float(total[best]), int(below[best])
+
+    def _check_horizon(self, horizon: float) -> None:
+        low, high = self.sigmas[-1], self.sigmas[0]
+        if not low < horizon * (1 - 1e-9) <= high:
+            raise InputError(f"the horizon must lie above {low:.6g} and at most at {high:.6g}: got {horizon:.6g}")
 
     @property
     def _name(self) -> str:
