@@ -11,15 +11,11 @@ are timed in the same rounds.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -28,8 +24,10 @@ from torch import Tensor
 from benchmarks.timing import interval, processor, ratio, rounds, seconds_of
 from experiments.common import Run, command
 from headstart.choose import fit_starts
+from headstart.compare.peers import load
 from headstart.data import fashion_mnist
 from headstart.denoiser import Denoiser
+from headstart.errors import MissingExtraError
 from headstart.initialization import Initialization
 from headstart.models import load_denoiser
 from headstart.noise import Noise
@@ -72,7 +70,9 @@ def overhead(run: Run) -> dict[str, Any]:
     denoiser = load_denoiser("builtin:fashion-mnist", run.device)
     images = fashion_mnist("train", bundled=True).samples
     starts = fit_starts(images[:500] if run.quick else images)
-    profile = Profile.measure(denoiser, images[:2], samples=2, cost_samples=2, sigmas=np.array([2.0, 1.0, 0.5]))
+    profile = Profile.measure(
+        denoiser, images[:2], samples=2, cost_samples=2, sigmas=np.array([2.0, 1.0, 0.5]), device=run.device
+    )
     solvers = ["dpm++2m"] if run.quick else list(STEPS)
     trials = {1: 2} if run.quick else {1: 60, 256: 4}
     cells = [(batch, start, name) for batch in trials for start in starts for name in solvers]
@@ -161,16 +161,18 @@ def _peers(solver: Solver) -> dict[str, Loop]:
     return {peer: loop for peer, loop in made.items() if loop is not None}
 
 
-def _k_diffusion(solver: str) -> Loop | None:
-    package = importlib.util.find_spec("k_diffusion")
-    if solver not in K_DIFFUSION or package is None:
+def _installed(package: str) -> ModuleType | None:
+    try:
+        return load(package)
+    except MissingExtraError:
         return None
-    # The package as a whole imports torchvision, which no sampler uses: a stand-in takes its place.
-    parent = ModuleType("k_diffusion")
-    parent.__path__ = list(package.submodule_search_locations or ())
-    stand_ins = {"k_diffusion": parent, "torchvision": mock.MagicMock(), "torchvision.transforms": mock.MagicMock()}
-    with mock.patch.dict(sys.modules, stand_ins):
-        sample = getattr(importlib.import_module("k_diffusion.sampling"), K_DIFFUSION[solver])
+
+
+def _k_diffusion(solver: str) -> Loop | None:
+    package = _installed("k_diffusion") if solver in K_DIFFUSION else None
+    if package is None:
+        return None
+    sample = getattr(package, K_DIFFUSION[solver])
 
     def loop(denoiser: Denoiser, x: Tensor, schedule: Schedule) -> Tensor:
         levels = torch.tensor(schedule.sigmas, dtype=x.dtype, device=x.device)
@@ -181,9 +183,9 @@ def _k_diffusion(solver: str) -> Loop | None:
 
 
 def _diffusers(solver: str) -> Loop | None:
-    if solver not in DIFFUSERS or importlib.util.find_spec("diffusers") is None:
+    module = _installed("diffusers") if solver in DIFFUSERS else None
+    if module is None:
         return None
-    module = importlib.import_module("diffusers")
     make: Mapping[str, Callable[[Schedule], Scheduler]] = {
         "euler": lambda schedule: _euler_scheduler(module, schedule),
         "dpm++2m": lambda schedule: _dpm_scheduler(module, schedule),

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.timing import power
 from experiments.common import Run, command
 from headstart.choose import fit_starts
 from headstart.data import fashion_mnist
@@ -41,7 +41,10 @@ def starts(run: Run) -> dict[str, Any]:
     run.table("fitting", rows)
     run.table("drawing", drawn)
     powers = {
-        f"{family} against {what}": _power([(row[key], row["seconds"]) for row in own if row["family"] == family])
+        f"{family} against {what}": power(
+            [row[key] for row in own if row["family"] == family],
+            [row["seconds"] for row in own if row["family"] == family],
+        )
         for family in families
         for what, key, own in (
             ("samples", "samples", [row for rows in by_samples for row in rows]),
@@ -102,11 +105,6 @@ def _drawing(run: Run, fitted: list[Initialization], trials: int) -> list[dict[s
         rows.append({"family": start.name, "batch": BATCH, "seconds": median(ours), "network": median(network)})
         rows[-1]["ratio"] = ratio
     return rows
-
-
-def _power(points: list[tuple[float, float]]) -> float:
-    sizes, seconds = np.log(np.array(points)).T
-    return float(np.polyfit(sizes, seconds, 1)[0])
 
 
 if __name__ == "__main__":

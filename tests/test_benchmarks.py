@@ -12,7 +12,7 @@ import torch
 from benchmarks import costs as costs_module
 from benchmarks.costs import _schedules, costs
 from benchmarks.overhead import BARS, Timed, _calls, _peers, overhead
-from benchmarks.starts import _natural, _power, starts
+from benchmarks.starts import _natural, starts
 from benchmarks.throughput import throughput
 from benchmarks.timing import cost, interval, power, ratio, rounds
 from experiments.common import Run
@@ -35,15 +35,11 @@ def test_the_benchmark_of_starts_runs(tmp_path: Path) -> None:
     json.dumps(found, allow_nan=False)
 
 
-def test_the_power_is_that_of_the_times() -> None:
-    assert _power([(n, 3.0 * n**1.5) for n in (10.0, 20.0, 50.0)]) == pytest.approx(1.5)
-
-
 def test_synthetic_images_have_the_spectrum_of_natural_ones() -> None:
     """The variances fall as 1 / j, after the few directions of the clusters."""
     x = _natural(16, 4000)[:, 0].flatten(1).double()
     variances = torch.linalg.eigvalsh(torch.cov(x.T)).flip(0)
-    assert -1.25 < _power([(float(j), float(variances[j])) for j in range(20, 100)]) < -0.75
+    assert -1.25 < power(range(20, 100), variances[20:100].tolist()) < -0.75
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +75,21 @@ def test_the_benchmark_of_costs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [(row["levels"], row["samples"]) for row in found["measuring"]] == [(26, 4)]
     assert {row["schedule"] for row in found["schedules"]} == set(costs_module.SCHEDULES)
     json.dumps(found, allow_nan=False)
+
+
+def test_the_profile_of_overhead_is_measured_where_the_network_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SeenError(Exception):
+        pass
+
+    def measured(*_: object, device: str = "cpu", **__: object) -> None:
+        raise SeenError(device)
+
+    monkeypatch.setattr(Profile, "measure", measured)
+    monkeypatch.setattr("benchmarks.overhead.load_denoiser", lambda *_: gmm25())
+    with pytest.raises(SeenError, match="elsewhere"):
+        overhead(Run(tmp_path, True, 1, "elsewhere", Progress()))
 
 
 def test_every_kind_of_schedule_is_timed(tmp_path: Path, profile: Profile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from dataclasses import replace
@@ -130,6 +131,28 @@ def test_schedules_made_by_hand_or_from_trajectories_are_known_by_their_names() 
         gits.schedule(2).name: ("chen2024trajectory",),
     }
     assert {name: citations("", name, "") for name in expected} == expected
+
+
+def named_in_the_source() -> set[str]:
+    """The names that the code writes down for schedules; what it fills in is an x."""
+    names = set()
+    for path in sorted((ROOT / "src" / "headstart").rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        for call in calls:
+            makes = getattr(call.func, "id", "") == "Schedule"
+            given = [k.value for k in call.keywords if k.arg == "name" and (makes or path.parent.name == "schedule")]
+            for value in (*given, *(call.args[1:2] if makes else ())):
+                if isinstance(value, ast.Constant):
+                    names.add(str(value.value))
+                if isinstance(value, ast.JoinedStr):
+                    names.add("".join(str(v.value) if isinstance(v, ast.Constant) else "x" for v in value.values))
+    return names
+
+
+def test_every_name_that_the_source_gives_a_schedule_has_a_reference() -> None:
+    names = named_in_the_source()
+    assert {"LD3", "rho x", "linear VP", "align your steps", "GITS x", "least error", "distilled from x"} <= names
+    assert [name for name in sorted(names) if not citations("", name, "")] == []
 
 
 def test_a_kind_is_a_whole_word() -> None:

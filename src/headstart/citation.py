@@ -57,6 +57,7 @@ SCHEDULES: Mapping[str, tuple[str, ...]] = {
     "dynamic": ("watson2021learning", "sabour2024align"),
     "dynamic opt": ("watson2021learning", "sabour2024align", "bao2022analytic"),
     "constant rate": ("okada2026constant",),
+    "LD3": ("tong2025learning",),
     "distilled": ("tong2025learning",),
     "distilled from data": ("tong2025learning", "szekely2013energy", "bellemare2017cramer"),
 }

@@ -42,6 +42,8 @@ def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place
     assert done.code == 0, done.err
     assert "| saved plan plan | " in done.out
     assert done.out.endswith(f"The page is {out / 'index.html'}\n")
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert {row["kind"] for row in rows if row["arm"] == "saved-plan"} == {"saved"}, "of data that are not bundled"
     names = {path.name for path in out.iterdir()}
     assert names >= {"index.html", "summary.md", "results.json", "results.csv", "quality-nfe.svg", "cells.jsonl"}
     before = (out / "cells.jsonl").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from headstart.compare import ARMS, QUICK, Setting, saved
-from headstart.compare.arms import draw
+from headstart.compare import ARMS, QUICK, Setting, Sizes, saved
+from headstart.compare.arms import draw, scored
 from headstart.compare.peers import azula, diffusers, k_diffusion, load, packages
 from headstart.denoiser import expand
+from headstart.distill import distill
 from headstart.errors import DenoiserError, MissingExtraError
+from headstart.metrics import Reference
 from headstart.noise import Noise
 from headstart.plan import Plan
 from headstart.schedule import Schedule, log_linear, rho_grid
@@ -155,8 +158,26 @@ def test_a_plan_is_fitted_once_for_a_number_of_evaluations_and_a_seed(
     assert (second.how, second.prepare_seconds) == (first.how, first.prepare_seconds)
 
     plan = saved(folder)
-    assert (plan.only, plan.kind) == (3, "ours")
+    assert (plan.only, plan.kind) == (3, "saved")
+    assert saved(folder, unseen=True).kind == "ours"
     assert torch.equal(draw(plan.prepare(again, 3), LAW, SEEDS, 6, "cpu").samples, a)
+
+
+def test_what_others_learn_from_is_no_less_than_what_we_do() -> None:
+    """LD3 as much as our own distilled plans, and GITS as much as its release."""
+    sizes, own = Sizes(), inspect.signature(distill).parameters
+    assert sizes.batch >= own["batch_size"].default
+    assert sizes.pairs >= own["pairs"].default
+    assert sizes.trajectories >= 256
+
+
+def test_scores_are_numbers_or_an_error() -> None:
+    reference = Reference.of(DATA, lambda x: x)
+    assert scored(DATA[:20], reference).swd >= 0
+    with pytest.raises(DenoiserError, match="swd, max_swd of the samples is not finite: their largest value is 3e"):
+        scored(torch.full((4, 2), 3e38), Reference.of(DATA))
+    with pytest.raises(DenoiserError, match="1 of 20 samples are not finite"):
+        scored(torch.where(torch.arange(20)[:, None] == 3, torch.nan, DATA[:20]), reference)
 
 
 def test_the_oracle_writes_no_training_data_down(setting: Setting) -> None:

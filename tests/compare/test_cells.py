@@ -40,6 +40,21 @@ def test_a_line_that_was_cut_off_is_made_again_and_a_broken_one_is_said(tmp_path
         Cells(path, {})
 
 
+def test_a_row_that_failed_stands_for_one_run_alone(tmp_path: Path) -> None:
+    path, made = tmp_path / "cells.jsonl", []
+
+    def make() -> dict[str, object]:
+        made.append(1)
+        return {"value": None, "failed": "out of memory"} if len(made) == 1 else {"value": 1.0, "failed": None}
+
+    cells = Cells(path, {})
+    assert cells({"i": 0}, make)["failed"] == cells({"i": 0}, make)["failed"] == "out of memory"
+    assert len(made) == 1
+    assert Cells(path, {})({"i": 0}, make)["value"] == 1.0
+    assert Cells(path, {})({"i": 0}, make)["value"] == 1.0
+    assert len(made) == 2
+
+
 def test_cells_of_another_run_and_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
     cells = Cells(tmp_path / "cells.jsonl", {"samples": 10})
     with pytest.raises(ValueError, match="not JSON compliant"):

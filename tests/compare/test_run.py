@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from headstart.compare import run as module
 from headstart.compare.arms import odd
 from headstart.compare.summary import ratios, summarised, verdict
 from headstart.denoiser import Denoiser
-from headstart.errors import DenoiserError, InputError, MissingExtraError
+from headstart.errors import ArtefactError, DenoiserError, InputError, MissingExtraError
 from headstart.metrics import Reference
 from headstart.noise import Noise
 from headstart.report.comparison import comparison_table
@@ -64,7 +65,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
     def run(*arms: Arm, **options: Any) -> dict[str, Any]:
         monkeypatch.setattr(module, "ARMS", {arm.name: arm for arm in arms})
         options = {"nfe": (3, 4), "samples": 20, "seeds": 2, "sizes": QUICK, "batch_size": 8, **options}
-        return compare(normal, DATA, REFERENCE, tmp_path / "out", **options)
+        data, reference = options.pop("data", DATA), options.pop("reference", REFERENCE)
+        return compare(normal, data, reference, tmp_path / "out", **options)
 
     return run
 
@@ -80,6 +82,98 @@ def test_what_is_finished_is_not_made_again_and_more_can_be_added(run: Any, tmp_
     assert made[4:] == [("good", 5, 0), ("bad", 3, 0), ("bad", 5, 0)]
     with pytest.raises(InputError, match="another run"):
         run(stub("good"), samples=30)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": DATA + 0.5},
+        {"reference": Reference.of(DATA, REFERENCE.features)},
+        {"reference": Reference.of(Noise(range(1000, 1100)).normal((1, 4, 4)))},
+        {"version": "0.0"},
+    ],
+    ids=["data", "reference", "features", "version"],
+)
+def test_cells_of_other_data_or_another_version_are_refused(
+    run: Any, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(stub("good"), seeds=1)
+    if "version" in change:
+        monkeypatch.setattr(module, "environment", lambda *_: {"headstart": "0.0"})
+    with pytest.raises(InputError, match="another run"):
+        run(stub("good"), seeds=1, **{key: value for key, value in change.items() if key != "version"})
+
+
+def test_plans_are_not_taken_from_a_run_that_they_do_not_fit(run: Any, tmp_path: Path) -> None:
+    places: list[Path] = []
+
+    def prepare(setting: Setting, nfe: int) -> Sampler:
+        places.append(setting.folder)
+        return Sampler(lambda _, noise: noise.normal((1, 4, 4)), "noise")
+
+    def folder(**options: Any) -> Path:
+        (tmp_path / "out" / "cells.jsonl").unlink(missing_ok=True)
+        run(Arm("one", "One", "ours", "ours", prepare), seeds=1, nfe=(3,), **options)
+        return places[-1]
+
+    first = folder(description={"model": "a"})
+    assert first.parent == tmp_path / "out" / "plans"
+    assert folder(description={"model": "a"}, samples=30, batch_size=4) == first
+    others = [
+        folder(description={"model": "b"}),
+        folder(description={"model": "a"}, data=DATA + 0.5),
+        folder(description={"model": "a"}, sizes=replace(QUICK, pilot=20)),
+        folder(description={"model": "a"}, sigma_max=40.0),
+    ]
+    assert len({first, *others}) == 5
+
+
+def test_a_failure_that_passes_is_made_up_for(run: Any, tmp_path: Path) -> None:
+    """As memory that was short, or a package that failed once."""
+    first = run(stub("good", float("nan")), seeds=1)
+    assert first["summary"][0]["failed"]
+    again = run(stub("good"), seeds=1)
+    assert again["summary"][0]["failed"] is None
+    assert again["summary"][0]["scores"]["frechet"]["mean"] > 0
+
+
+def test_a_folder_that_cannot_be_used_is_not_a_failure_of_an_arm(run: Any) -> None:
+    def damaged(*_: Any) -> Sampler:
+        raise ArtefactError("the plan is damaged")
+
+    with pytest.raises(ArtefactError, match="the plan is damaged"):
+        run(Arm("broken", "Broken", "ours", "ours", damaged), stub("good"))
+
+
+def test_scores_that_are_no_numbers_are_a_failed_cell(run: Any) -> None:
+    found = run(stub("far", 3e38), stub("good"), seeds=1)
+    assert "is not finite: their largest value is 3e+38" in found["summary"][0]["failed"]
+
+
+def test_a_saved_plan_is_shown_and_counts_for_nobody(run: Any, tmp_path: Path) -> None:
+    kept = replace(stub("kept", -0.01, "saved"), family="saved", only=3)
+    found = run(stub("good", 0.5, "ours"), stub("near", 0.6), plans=[kept], arms=["good", "near"], nfe=(3,))
+    assert {row["ours"] for row in found["ratios"]} == {"GOOD"}
+    assert {row["others"] for row in found["ratios"]} == {"NEAR"}
+    lines = comparison_table(found).splitlines()
+    assert [line.split("|")[1].strip() for line in lines if "**" in line] == ["GOOD"]
+    assert any(line.startswith("A saved plan may have been fitted on what it is scored against") for line in lines)
+    assert "A saved plan may have been" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_floor_of_fewer_samples_says_so(run: Any, tmp_path: Path) -> None:
+    said = "The floor is of 100 samples, all that are held out: it is higher than that of 101."
+    found = run(stub("good"), samples=101, seeds=1)
+    assert found["floor_n"] == 100
+    assert said in comparison_table(found)
+    assert said in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_the_reduction_of_align_your_steps_is_said(run: Any, tmp_path: Path) -> None:
+    found = run(stub("align-your-steps"), stub("good"), seeds=1, sizes=replace(QUICK, aligned=7))
+    assert "its bound is estimated on 7 samples, the paper's on 8,192" in comparison_table(found)
+    assert "Align Your Steps is reduced" in (tmp_path / "out" / "index.html").read_text()
+    assert "Align Your Steps" not in comparison_table(run(stub("good"), seeds=1, sizes=replace(QUICK, aligned=7)))
 
 
 def test_an_arm_that_cannot_spend_all_is_drawn_once_and_counted(run: Any) -> None:
@@ -181,7 +275,8 @@ def test_the_files_of_a_run(run: Any, tmp_path: Path) -> None:
 
 def test_the_table_is_honest(run: Any) -> None:
     """The best is bold, an oracle never; the ratio is to the best of the others, whoever is ahead."""
-    found = run(stub("good", 0.5, "ours"), stub("near", 0.0), stub("far", 1.0), stub("known", 0.0, "oracle"))
+    arms = (stub("good", 2.0, "ours"), stub("near", 0.0), stub("far", 3.0), stub("known", 0.0, "oracle"))
+    found = run(*arms, seeds=3)
     lines = comparison_table(found).splitlines()
     bold = [line.split("|")[1].strip() for line in lines if "**" in line]
     assert bold == ["NEAR"]
@@ -189,8 +284,8 @@ def test_the_table_is_honest(run: Any) -> None:
     assert all(row["ratio"] > 2 and row["ahead"] == "others" for row in found["ratios"])
     assert "behind it at 3 and 4 evaluations" in found["verdict"]
     assert found["verdict"].startswith("A trial of 20 samples, too few to judge by.")
-    assert any(line.startswith("| *MARK* |") for line in lines)
-    assert any(line.startswith("| *real samples* |") for line in lines)
+    assert any(line.startswith("* MARK: ") for line in lines)
+    assert any(line.startswith("* real samples: ") for line in lines)
 
 
 def row(arm: str, kind: str, seed: int, value: float | None, seconds: float = 2.0) -> dict[str, Any]:
@@ -221,18 +316,47 @@ def test_means_errors_and_medians_are_those_of_the_seeds() -> None:
     assert (broken["scores"], broken["failed"]) == (None, "1 of 2 seeds: lost")
 
 
-@pytest.mark.parametrize(("ours", "ahead"), [(1.0, "ours"), (1.99, "level"), (3.0, "others")])
-def test_who_is_ahead_is_told_by_two_standard_errors(ours: float, ahead: str) -> None:
-    rows = [row("p", "ours", i, ours + d) for i, d in enumerate((-0.02, 0.02))]
-    rows += [row("q", "peer", i, 2 + d) for i, d in enumerate((-0.02, 0.02))]
-    rows += [row("o", "oracle", i, 0.1) for i in range(2)]
-    (best,) = ratios(summarised(rows), [3], "frechet")
-    assert best["ahead"] == ahead
-    assert best["ratio"] == pytest.approx(ours / 2)
-    assert "1 other" in verdict(summarised(rows), [best], "frechet")
+@pytest.mark.parametrize(
+    ("differences", "ahead"),
+    [
+        ((-1.0, -1.1, -0.9), "ours"),
+        ((1.0, 1.1, 0.9), "others"),
+        ((-1.0, -1.2, -0.2), "level"),  # -0.8 ± 0.31: 2.6 standard errors, of the 4.3 that three seeds take
+        ((-1.0, -0.6), "level"),  # -0.8 ± 0.2: 4 standard errors, of the 12.7 that two seeds take
+        ((-1.0, -0.9), "ours"),  # -0.95 ± 0.05: 19
+    ],
+)
+def test_who_is_ahead_is_told_by_the_paired_differences(differences: tuple[float, ...], ahead: str) -> None:
+    """However far apart the seeds themselves are."""
+    theirs = [2.0, 8.0, 5.0][: len(differences)]
+    rows = [row("p", "ours", i, b + d) for i, (b, d) in enumerate(zip(theirs, differences, strict=True))]
+    rows += [row("q", "peer", i, b) for i, b in enumerate(theirs)]
+    rows += [row(kind, kind, i, 0.1) for i in range(len(theirs)) for kind in ("oracle", "saved")]
+    means = summarised(rows)
+    (best,) = ratios(rows, means, [3], "frechet")
+    assert (best["ahead"], best["seeds"]) == (ahead, len(theirs))
+    assert best["ratio"] == pytest.approx(1 + sum(differences) / sum(theirs))
+    said = verdict(means, [best], "frechet")
+    assert "1 other" in said
+    assert {"ours": "ahead of it", "others": "behind it", "level": "level with it"}[ahead] in said
+
+
+def test_one_seed_puts_nobody_ahead() -> None:
+    rows = [
+        {**row(arm, kind, 0, x), "nfe": nfe}
+        for arm, kind, x in (("p", "ours", 1.0), ("q", "peer", 4.0))
+        for nfe in (3, 4)
+    ]
+    means = summarised(rows)
+    best = ratios(rows, means, [3, 4], "frechet")
+    assert [row["ahead"] for row in best] == [None, None]
+    said = verdict(means, best, "frechet")
+    assert "has 0.25 times its distance at 3 evaluations and 0.25 times at 4. One seed tells no error" in said
+    assert "ahead of" not in said
 
 
 def test_there_is_no_verdict_without_two_sides() -> None:
-    means = summarised([row("q", "peer", 0, 1.0)])
-    assert ratios(means, [3], "frechet") == []
+    rows = [row("q", "peer", 0, 1.0)]
+    means = summarised(rows)
+    assert ratios(rows, means, [3], "frechet") == []
     assert verdict(means, [], "frechet").startswith("No verdict")

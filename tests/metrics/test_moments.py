@@ -116,6 +116,32 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         GaussianStatistics.load(tmp_path / "complex.npz")
 
 
+@pytest.mark.parametrize("n", [math.nan, math.inf, 2.5, 1, -3, [4, 5]])
+def test_a_file_with_a_count_that_is_none_is_refused(n: object, tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", mu=np.zeros(2), sigma=np.eye(2), n=np.array(n))
+    with pytest.raises(DataError, match="expected a whole number of at least 2, or no n"):
+        GaussianStatistics.load(tmp_path / "s.npz")
+
+
+def test_a_count_may_be_written_as_a_float(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", mu=np.zeros(2), sigma=np.eye(2), n=np.array([50_000.0]))
+    assert GaussianStatistics.load(tmp_path / "s.npz").n == 50_000
+
+
+def test_a_file_without_a_covariance_is_refused_but_for_rounding(tmp_path: Path) -> None:
+    few = cloud(10, 40, 0).float()
+    single = np.cov(few.numpy().T, dtype=np.float32)
+    assert np.linalg.eigvalsh(single.astype(np.float64)).min() < 0, "singular, and rounded in single precision"
+    np.savez(tmp_path / "single.npz", mu=np.zeros(40), sigma=(single + single.T) / 2)
+    assert GaussianStatistics.load(tmp_path / "single.npz").distance(GaussianStatistics.of(few)) < 100
+    np.savez(tmp_path / "none.npz", mu=np.zeros(2), sigma=np.array([[1.0, 2.0], [2.0, 1.0]]))
+    with pytest.raises(DataError, match=r"none\.npz holds no covariance: sigma has the eigenvalue -1, below 0"):
+        GaussianStatistics.load(tmp_path / "none.npz")
+    np.savez(tmp_path / "empty.npz", mu=np.zeros(0), sigma=np.zeros((0, 0)))
+    with pytest.raises(DataError, match="expected"):
+        GaussianStatistics.load(tmp_path / "empty.npz")
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

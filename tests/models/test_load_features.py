@@ -41,6 +41,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "headstart_test_features.py").write_text(
         "def pixels():\n    return lambda x: x[:, 0, 0]\ndef row():\n    return lambda x: x.sum()\n"
         "def number():\n    return 3\n"
+        "def raising(error):\n    def extract(x):\n        raise error\n    return extract\n"
+        "def silent():\n    return raising(RuntimeError())\n"
+        "def lost():\n    return raising(KeyError('a table'))\n"
+        "def lines():\n    return raising(ValueError('first\\nlast'))\n"
+        "def ours():\n    from headstart.models.extract import as_bytes\n    return lambda x: as_bytes(x[0])\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "headstart_test_features", raising=False)
@@ -88,6 +93,36 @@ def test_a_factory_in_the_current_directory(files: Path) -> None:
     assert torch.equal(load_features("python:headstart_test_features:pixels")(images()), images()[:, 0, 0])
     with pytest.raises(DenoiserError, match=r"returned \(\) for 4 samples"):
         load_features("python:headstart_test_features:row")(images())
+
+
+def test_a_torchscript_file_without_forward_is_no_network(files: Path) -> None:
+    class Table(nn.Module):
+        @torch.jit.export
+        def look(self, x: Tensor) -> Tensor:
+            return x
+
+    torch.jit.script(Table()).save(str(files / "table.pt"))
+    with pytest.raises(DenoiserError, match=r"table\.pt has no method forward"):
+        load_features(f"torchscript:{files / 'table.pt'}")
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("silent", r"fails on samples of shape \(4, 3, 8, 8\) and type torch.float32: RuntimeError$"),
+        ("lost", "KeyError: 'a table'"),
+        ("lines", "ValueError: last"),
+    ],
+)
+def test_whatever_a_network_raises_is_an_error_of_the_network(factory: str, message: str, files: Path) -> None:
+    extract = load_features(f"python:headstart_test_features:{factory}")
+    with pytest.raises(DenoiserError, match=message):
+        extract(images())
+
+
+def test_our_own_errors_keep_their_kind(files: Path) -> None:
+    with pytest.raises(InputError, match="these features are of images"):
+        load_features("python:headstart_test_features:ours")(images())
 
 
 @pytest.mark.parametrize(

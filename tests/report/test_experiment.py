@@ -26,7 +26,8 @@ RESULTS: dict[str, Any] = {
     "n": 64,
     "seeds": 2,
     "n_reference": 1000,
-    "floor": {"swd": 0.01},
+    "floor": {"swd": 0.01, "frechet": 0.5},
+    "floor_n": 40,
     "found": ["rho is first"],
     "seconds": 130.0,
     "tables": {
@@ -54,14 +55,21 @@ def test_it_says_what_the_paper_reports_what_was_measured_and_why_they_differ(pa
     assert "Schedules &amp; points" in page
     assert "Other &lt;data&gt;." in page
     assert "made in 2 min 10 s" in page
-    assert "Real samples against real ones: Sliced distance 0.01." in page
+    assert "Real samples against real ones: Sliced distance 0.01. The floor is of 40 samples" in page
+    assert "against 1000 real ones, 2 sets of seeds" in page
     assert "rho is first" in page
 
 
 def test_the_least_of_each_column_is_set_off_and_gaps_stay_gaps(page: str) -> None:
     assert re.findall(r"<strong>(.*?)</strong>", page) == ["0.500 ± 0.013"]  # a column with one value has no least
+    assert re.findall(r'<th scope="row" data-value="(.*?)">', page) == ["rho", "rho", "corrector"]
     cells = re.findall(r'<td class="number" data-value="(.*?)">', page)
     assert cells == ["2.5", "0.5", "", "0.75", "0.25"]
+
+
+def test_what_scrolls_can_be_reached_and_has_a_name(page: str) -> None:
+    named = re.findall(r'<div class="scroll" tabindex="0" role="region" aria-label="(.*?)">', page)
+    assert named == ["Table 1", "Sliced distance"]
 
 
 def test_it_loads_nothing(page: str) -> None:

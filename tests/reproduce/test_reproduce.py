@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from headstart.errors import InputError
+from headstart.errors import DenoiserError, InputError
 from headstart.metrics import Reference
 from headstart.noise import Noise
 from headstart.plan import Plan
@@ -71,9 +71,64 @@ def test_a_run_goes_on_where_it_was_cut_off(
     assert again["tables"] == results["tables"]
 
 
+def test_what_is_finished_is_not_measured_again(done: Any, subject: Subject) -> None:
+    experiment, out, results = done
+
+    def never(_: Subject) -> Any:
+        pytest.fail("measured again")
+
+    again = reproduce(replace(experiment, arms=never), subject, out)
+    assert again["rows"] == results["rows"]
+    assert again["floor"] == results["floor"]
+
+
 def test_a_folder_of_another_run_is_refused(done: Any, subject: Subject) -> None:
+    real = gmm25().sample(Noise(range(600))).float()
+    others = (
+        {"n": 65},
+        {"fitting": real[:200]},
+        {"fitting": real[:300] + 1},
+        {"reference": Reference.of(real[300:500])},
+        {"reference": Reference.of(real[300:] + 1)},
+        {"reference": Reference.of(real[300:], lambda x: x)},
+        {"reference": Reference.of(real[300:], lambda x: x), "features": "raw"},
+    )
+    for change in others:
+        with pytest.raises(InputError, match="another run"):
+            reproduce(done[0], replace(subject, **change), done[1])
+
+
+def test_cells_of_other_features_are_not_mixed_in(subject: Subject, tmp_path: Path) -> None:
+    real = gmm25().sample(Noise(range(600))).float()
+    small = replace(subject, seeds=1, features="raw", reference=Reference.of(real[300:], lambda x: x))
+    found = reproduce(EXPERIMENTS["starts"], small, tmp_path)
+    assert (found["features"], set(found["tables"])) == ("raw", {"frechet", "swd"})
     with pytest.raises(InputError, match="another run"):
-        reproduce(done[0], replace(subject, n=65), done[1])
+        reproduce(EXPERIMENTS["starts"], replace(small, features="others"), tmp_path)
+
+
+def test_the_floor_of_fewer_samples_is_told(subject: Subject, tmp_path: Path) -> None:
+    found = reproduce(EXPERIMENTS["starts"], replace(subject, seeds=1, held_out=subject.held_out[:50]), tmp_path)
+    assert found["floor_n"] == 50
+    assert "The floor is of 50 samples, all that are held out" in (tmp_path / "index.html").read_text()
+
+
+def test_samples_that_are_not_finite_are_named_and_what_is_done_is_kept(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample: Callable[..., torch.Tensor] = Plan.sample
+    drawn: list[int] = []
+
+    def far(self: Plan, *args: Any, **options: Any) -> torch.Tensor:
+        drawn.append(1)
+        return sample(self, *args, **options) * (1.0 if len(drawn) < 3 else 3e38)
+
+    monkeypatch.setattr(Plan, "sample", far)
+    with pytest.raises(
+        DenoiserError, match=r"N\(0, σ_T²\), .*, seeds 0: .*not finite.*What was done before is kept in"
+    ):
+        reproduce(EXPERIMENTS["starts"], subject, tmp_path)
+    assert (tmp_path / "cells.jsonl").read_text().count('{"key": {"row": ') == 2
 
 
 @pytest.mark.parametrize("change", [{"n": 1}, {"seeds": 0}])

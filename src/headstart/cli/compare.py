@@ -46,7 +46,7 @@ def compare(
         ),
     ] = None,
     plan: Annotated[
-        list[Path] | None, typer.Option("--plan", metavar="PLAN", help="A saved plan to compare too; may be repeated.")
+        list[Path] | None, typer.Option("--plan", metavar="PLAN", help="A saved plan to show too; may be repeated.")
     ] = None,
     samples: Annotated[
         int, typer.Option(metavar="N", help="Samples of each arm for each number of evaluations and seed.")
@@ -94,7 +94,7 @@ def compare(
         out,
         nfe=counts or comparison.NFE,
         arms=names,
-        plans=[comparison.saved(path) for path in plan or ()],
+        plans=[comparison.saved(path, unseen=data.startswith("builtin:")) for path in plan or ()],
         samples=samples,
         seeds=seeds,
         seed=seed,

@@ -100,8 +100,8 @@ def evaluate(
     text = f"{_table({'samples': result, 'noise floor': floor})}\nagainst {len(real)} real samples of {data}"
     if not data.startswith("builtin:"):
         text += ", drawn without regard to what a plan was fitted on"
-    if count < len(found):
-        text += f"\nThe floor is of {count} samples, all that are held out: it is higher than that of {len(found)}"
+    if note := metrics.floor_note(count, len(found)):
+        text += f"\n{note}"
     if published is not None:
         text += f"\nThe Fréchet distances are to the statistics in {stats}"
     if result.converged is False:

@@ -83,6 +83,7 @@ def reproduce(
         n=samples,
         seeds=seeds,
         quick=quick,
+        features=features,
         device=device,
         batch_size=batch_size,
         progress=progress,

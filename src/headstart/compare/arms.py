@@ -6,6 +6,7 @@ sampler really spends is counted where the network is called, and never taken fr
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,16 +20,18 @@ from headstart.compare.setting import Setting
 from headstart.denoiser import Counted, Denoiser, denoise
 from headstart.errors import DenoiserError
 from headstart.initialization import Initialization
+from headstart.metrics import Reference, Scores, evaluate
 from headstart.noise import Noise
 from headstart.plan import Plan
 from headstart.progress import Progress
 from headstart.schedule import Schedule
 from headstart.solver import Solver
 
-__all__ = ["Arm", "Drawn", "Kind", "Sampler", "draw", "even", "from_noise", "odd", "of_plan", "solving"]
+__all__ = ["Arm", "Drawn", "Kind", "Sampler", "draw", "even", "from_noise", "odd", "of_plan", "scored", "solving"]
 
-#: What an arm is: what this project makes, what it is held against, what knows the training data, and fixed marks.
-Kind = Literal["ours", "peer", "oracle", "reference"]
+#: What an arm is: what this project makes, what it is held against, what knows the training data, a plan that may have
+#: been fitted on what it is scored against, and fixed marks. The best of "ours" is held against the best of "peer".
+Kind = Literal["ours", "peer", "oracle", "saved", "reference"]
 
 #: From a denoiser and the samples' random streams to samples of shape (B, *S).
 Draw = Callable[[Denoiser, Noise], Tensor]
@@ -60,7 +63,7 @@ class Arm:
     Attributes:
         name: what it is asked for by.
         label: for people.
-        kind: "ours", "peer", "oracle" or "reference".
+        kind: "ours", "peer", "oracle", "saved" or "reference".
         family: the arms that it is shown with.
         prepare: its sampler, for the evaluations that it can spend.
         package: the module that it needs and that may be missing, or None.
@@ -118,9 +121,31 @@ def draw(
         parts.append(sampler.draw(counted, Noise(seeds[i : i + batch_size], device)).cpu())
     seconds = time.perf_counter() - began
     samples = torch.cat(parts).float()
+    _check_finite(samples)
+    return Drawn(samples, seconds, counted.samples / len(samples))
+
+
+def scored(samples: Tensor, reference: Reference, progress: Progress | None = None) -> Scores:
+    """The scores of samples (n, \\*S), every one a number.
+
+    Raises:
+        DenoiserError: if the samples are not finite, or so far out that a score of them is not.
+        DataError: as :func:`headstart.metrics.evaluate`.
+    """
+    _check_finite(samples)
+    try:
+        scores = evaluate(samples, reference, progress)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise DenoiserError(f"the scores of the samples cannot be computed: {error}") from error
+    if lost := [name for name, value, _ in scores.items() if not math.isfinite(value)]:
+        largest = float(samples.abs().max())
+        raise DenoiserError(f"{', '.join(lost)} of the samples is not finite: their largest value is {largest:.3g}")
+    return scores
+
+
+def _check_finite(samples: Tensor) -> None:
     if bad := int((~torch.isfinite(samples)).flatten(1).any(1).sum()):
         raise DenoiserError(f"{bad} of {len(samples)} samples are not finite")
-    return Drawn(samples, seconds, counted.samples / len(samples))
 
 
 def solving(start: Initialization, schedule: Schedule, solver: Solver) -> Draw:

@@ -1,7 +1,8 @@
 """Finished cells on disk, so that a run that is cut off goes on where it stopped.
 
-A cell is known by its key, plain values that say what was done. Its row is appended to the file as soon as it is
-there. A rerun in the same folder reads the file and does what is missing; a last line that was cut off is dropped.
+A cell is known by its key, plain values that say what was done. Its row is appended to the file as soon as it is there.
+A rerun in the same folder reads the file and does what is missing; a last line that was cut off is dropped. A row that
+says under "failed" why it could not be made is not kept: the next run tries again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Cells:
     def __call__(self, key: Row, make: Callable[[], Row]) -> dict[str, Any]:
         """The row of a cell, its key first: as it was found on disk, or made and put there.
 
-        The row has gone through JSON either way, so that a rerun sees the same values.
+        The row has gone through JSON either way, so that a rerun sees the same values. One that holds something under
+        "failed" is not put there, and stands for this run alone.
 
         Raises:
             ValueError: if the row holds NaN or Inf.
@@ -56,9 +58,10 @@ class Cells:
         name = _name(key)
         if name not in self.rows:
             line = json.dumps({"key": key, "row": make()}, allow_nan=False)
-            with self.path.open("a") as file:
-                file.write(line + "\n")
             self.rows[name] = json.loads(line)["row"]
+            if not self.rows[name].get("failed"):
+                with self.path.open("a") as file:
+                    file.write(line + "\n")
         return {**key, **self.rows[name]}
 
     def __contains__(self, key: Row) -> bool:

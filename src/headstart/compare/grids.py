@@ -1,8 +1,23 @@
 """EDM's Heun sampler, and grids of others that are measured or learned, with DPM-Solver++(2M) from noise.
 
-The grids end at 0.05 standard deviations of the data and a step to 0, as ours do: with few evaluations they are better
-for it. What each of them takes beyond that is what was published, as far as :mod:`headstart.schedule` and
-:mod:`headstart.distill` follow it.
+The measured and learned grids end at 0.05 standard deviations of the data and a step to 0, as ours do: with few
+evaluations they are better for it. How much goes into them is a :class:`~headstart.compare.setting.Sizes`. By default:
+
+* **GITS** follows as many trajectories as its release, 256, by DPM-Solver++(2M) in place of iPNDM.
+* **LD3** moves levels alone, by 100 steps of Adam over 512 pairs in batches of 128. Our own distilled plans take as
+  many pairs, in such batches, and 50 steps for each of two objectives.
+* **Align Your Steps** is reduced. The paper estimates its bound on 8,192 samples, we on 32; its first grid has 10 steps
+  that are halved twice, ours 5 that are halved three times; and it stops early by an image metric, we at the bound's
+  minimum. It is measured once for all numbers of evaluations, as 40 steps that are interpolated.
+
+Where the methods themselves differ from what was published, :mod:`headstart.schedule` and :mod:`headstart.distill` say.
+
+References:
+    Chen et al., *On the Trajectory Regularity of ODE-based Diffusion Sampling* (GITS), ICML 2024, arXiv 2405.11326.
+
+    Tong et al., *Learning to Discretize Denoising Diffusion ODEs* (LD3), ICLR 2025, arXiv 2405.15506.
+
+    Sabour, Fidler and Kreis, *Align Your Steps*, ICML 2024, arXiv 2404.14507.
 """
 
 from __future__ import annotations

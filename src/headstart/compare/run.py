@@ -1,13 +1,16 @@
 """The comparison: arms, numbers of evaluations and seeds, each scored once, and what they come to.
 
 Every arm draws from the same seeds; those from noise begin with the same states. What is fitted or learned sees the
-training samples alone, and is fitted anew for every seed. The cells, an arm's samples for a number of evaluations and
-a seed, are kept on disk as soon as they are scored, and a run in the same folder makes those that are missing.
+training samples alone, and is fitted anew for every seed. The cells, an arm's samples for a number of evaluations and a
+seed, are kept on disk as soon as they are scored, and a run in the same folder makes those that are missing. Cells that
+failed are shown and not kept: what they failed for may have passed. Plans are kept in a folder whose name stands for
+what they depend on, so that none is taken from another run.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import time
@@ -20,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.compare.arms import Arm, Sampler, draw
+from headstart.compare.arms import Arm, Sampler, draw, scored
 from headstart.compare.cells import Cells
 from headstart.compare.grids import GRIDS, HEUN, HEUN_35
 from headstart.compare.ours import OURS
@@ -31,7 +34,8 @@ from headstart.compare.summary import ratios, summarised, verdict
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
-from headstart.metrics import Reference, evaluate, floor
+from headstart.metrics import Reference, floor
+from headstart.metrics.checks import digest
 from headstart.progress import Progress
 from headstart.report.comparison import comparison_table, write_comparison
 from headstart.report.images import image_grid, save_png, write_whole
@@ -45,6 +49,9 @@ ARMS: dict[str, Arm] = {
 
 #: The numbers of evaluations that are looked at by default.
 NFE = (3, 4, 5, 6, 8, 10)
+
+#: The settings that plans depend on.
+PLANNED = ("model", "headstart", "data_digest", "sigma_max", "sigma_min", "sizes")
 
 #: Samples shown of every arm, in rows of so many.
 SHOWN, COLUMNS = 36, 6
@@ -92,19 +99,21 @@ def compare(
         sizes: how much goes into what is measured and learned.
         device: where the network works.
         batch_size: samples per call of the network.
-        description: what else tells this run from others, such as the names of model and data: plain values. Cells of
-            a run with another description, or another number of samples and the like, are not mixed in.
+        description: what else tells this run from others, such as the names of model, data and features: plain values.
+            Cells of a run with another description, other data, or another number of samples and the like, are not
+            mixed in; and plans of another "model" are not taken for those of this one, so that a network that has
+            changed needs another name.
         progress: told of what takes time.
 
     Returns:
-        What ``results.json`` holds. A cell whose samples are not finite, or that cannot be made, holds no scores and
-        the reason.
+        What ``results.json`` holds. A cell whose samples or scores are not finite, or that cannot be made, holds no
+        scores and the reason; it is tried again by the next run.
 
     Raises:
         InputError: if an arm is unknown, a number is out of its range, or the folder holds another run.
         MissingExtraError: if the package of an arm that was asked for by name is missing.
         DenoiserError: if not one cell could be made.
-        ArtefactError: if a file cannot be written.
+        ArtefactError: if a file cannot be written, or a plan that was kept is damaged.
     """
     began, bar, sizes = time.perf_counter(), progress or Progress(), sizes or Sizes()
     counts = sorted(set(nfe) | {arm.only for arm in plans if arm.only is not None})
@@ -120,7 +129,11 @@ def compare(
         raise InputError(f"every arm has a name of its own: got {', '.join(names)}")
     highest = min(float(getattr(denoiser, "sigma_max", SIGMA_MAX)), SIGMA_MAX) if sigma_max is None else sigma_max
     settings = {
+        "features": "none" if reference.features is None else "unnamed",
         **(description or {}),
+        "headstart": environment(device)["headstart"],
+        "data_digest": digest(data),
+        "reference_digest": reference.digest,
         "samples": samples,
         "sigma_max": highest,
         "sigma_min": sigma_min,
@@ -134,13 +147,13 @@ def compare(
         raise ArtefactError(f"{out} cannot be made: {error.strerror}") from error
     run = _Run(denoiser, data, reference, out, Cells(out / "cells.jsonl", settings), samples, seed, counts, bar)
 
+    plans_in = out / "plans" / _name_of({name: settings.get(name) for name in PLANNED})
+
     rows: list[dict[str, Any]] = []
     floors: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
     for number in bar.track(range(seed, seed + seeds), "seeds", seeds):
-        setting = Setting(
-            denoiser, data, number, out / "plans", highest, sigma_min, sizes, device, batch_size, progress=bar
-        )
+        setting = Setting(denoiser, data, number, plans_in, highest, sigma_min, sizes, device, batch_size, progress=bar)
         floors.append(run.floor(number))
         for arm in bar.track(chosen, "arms", len(chosen)):
             rows += run.rows(arm, setting)
@@ -157,6 +170,11 @@ def compare(
     if all(row["scores"] is None for row in rows):
         raise DenoiserError(f"not one of {len(rows)} cells could be made. The first: {rows[0]['failed']}")
     return results
+
+
+def _name_of(settings: Mapping[str, Any]) -> str:
+    """A short name that other settings do not have."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Arm], list[dict[str, str]]]:
@@ -221,6 +239,8 @@ class _Run:
         try:
             sampler = arm.prepare(setting, nfe)
             return row | self._scored(arm, sampler, setting, nfe)
+        except ArtefactError:  # of the folder and not of the arm
+            raise
         except HeadstartError as error:
             return row | {"failed": str(error)}
         except Exception as error:
@@ -234,7 +254,7 @@ class _Run:
         drawn = draw(sampler, self.denoiser, seeds, setting.batch_size, setting.device, self.progress)
         if setting.seed == self.first:
             self._show(drawn.samples, self._grid(arm, nfe))
-        scores = evaluate(drawn.samples.to(self.reference.directions.device), self.reference, self.progress)
+        scores = scored(drawn.samples, self.reference, self.progress)
         return {
             "evaluations": drawn.evaluations,
             "seconds": drawn.seconds,
@@ -248,8 +268,7 @@ class _Run:
         n = min(self.samples, len(self.data))
 
         def make() -> dict[str, Any]:
-            device = self.reference.directions.device
-            return {"scores": asdict(floor(self.reference, self.data.to(device), n, seed, self.progress))}
+            return {"scores": asdict(floor(self.reference, self.data, n, seed, self.progress))}
 
         return self.cells({"arm": "real", "seed": seed}, make)
 
@@ -286,9 +305,10 @@ def _found(
     """What the rows come to."""
     metric = _metric(floors)
     means = summarised(rows)
-    best = ratios(means, counts, metric)
+    best = ratios(rows, means, counts, metric)
     (real,) = summarised([{**row, "nfe": 0, "label": "real samples"} for row in floors])
-    return {"summary": means, "floor": real["scores"], "ratios": best, "verdict": verdict(means, best, metric)}
+    said = verdict(means, best, metric)
+    return {"summary": means, "floor": real["scores"], "floor_n": real["n"], "ratios": best, "verdict": said}
 
 
 def _metric(floors: Iterable[Mapping[str, Any]]) -> str:

@@ -1,7 +1,7 @@
 """What all arms of a seed share: the split of the data, the measurements, the fitted starts; each made once.
 
 Plans, and what they rest on, are kept in the folder of the run as plans are saved, and read from there by a run that
-goes on: nothing is measured or fitted twice.
+goes on. The trajectories of GITS are not kept, and followed anew when it is to have a grid that is missing.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Sizes:
     Attributes:
         profile: samples that the network is measured on; the usual number by default.
         pilot: samples of each pilot of a fit.
-        trajectories: that GITS learns from; its release takes 256.
+        trajectories: that GITS learns from; its release takes 256 too.
         teacher: levels of these.
-        aligned: samples that Align Your Steps estimates its bound on.
+        aligned: samples that Align Your Steps estimates its bound on; the paper takes 8,192.
         coarse: steps of its first grid.
         halvings: how often these are halved.
         sweeps: of its descent at most, before and after each halving.
@@ -57,15 +57,15 @@ class Sizes:
 
     profile: int | None = None
     pilot: int = 256
-    trajectories: int = 128
+    trajectories: int = 256
     teacher: int = 61
     aligned: int = 32
     coarse: int = 5
     halvings: int = 3
     sweeps: int = 100
     iterations: int = 100
-    batch: int = 64
-    pairs: int = 256
+    batch: int = 128
+    pairs: int = 512
     judged: int = 512
     slow: bool = True
 

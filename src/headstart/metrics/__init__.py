@@ -6,7 +6,7 @@ from headstart.metrics.kernel import KernelDistance, kernel_distance
 from headstart.metrics.manifold import Manifold, manifold
 from headstart.metrics.max_sliced import MaxSliced, max_sliced
 from headstart.metrics.novelty import Novelty, nearest, novelty
-from headstart.metrics.scores import SCORES, Features, Reference, Scores, evaluate, floor
+from headstart.metrics.scores import SCORES, Features, Reference, Scores, evaluate, floor, floor_note
 from headstart.metrics.tails import Quantile, TailGap, TailLevel, quantile_table, tail_gap
 from headstart.metrics.views import ViewReference, Views
 from headstart.metrics.wasserstein import (
@@ -40,6 +40,7 @@ __all__ = [
     "by_class",
     "evaluate",
     "floor",
+    "floor_note",
     "frechet_distance",
     "kernel_distance",
     "manifold",

@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.errors import DataError
@@ -68,7 +69,7 @@ class GaussianStatistics:
 
     def __post_init__(self) -> None:
         mean, covariance = self.mean.cpu().double(), self.covariance.cpu().double()
-        if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
             shapes = f"{tuple(mean.shape)} and {tuple(covariance.shape)}"
             raise DataError(f"mean and covariance have shapes {shapes}: expected (F,) and (F, F)")
         if not torch.isfinite(mean).all() or not torch.isfinite(covariance).all():
@@ -92,7 +93,9 @@ class GaussianStatistics:
         The number of samples is read from ``n`` if it is there. Nothing is unpickled.
 
         Raises:
-            DataError: if the file cannot be read, or does not hold a mean and a covariance.
+            DataError: if the file cannot be read, or does not hold a mean and a covariance: of finite real numbers, the
+                covariance symmetric and without negative eigenvalues but for rounding in single precision; or if its n
+                is no whole number of at least 2.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
@@ -103,8 +106,13 @@ class GaussianStatistics:
             raise DataError(f"{path} holds no {' and no '.join(sorted(missing))}: expected the arrays mu and sigma")
         if any(array.dtype.kind not in "fiu" for array in arrays.values()):
             raise DataError(f"{path} holds something else than real numbers")
-        n = int(arrays["n"]) if "n" in arrays and arrays["n"].size == 1 else None
-        return cls(torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"]), n)
+        n = _count(arrays["n"], path) if "n" in arrays else None
+        found = cls(torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"]), n)
+        values = torch.linalg.eigvalsh(found.covariance)
+        rounding = values.abs().max() * len(values) * torch.finfo(torch.float32).eps
+        if values.min() < -rounding:
+            raise DataError(f"{path} holds no covariance: sigma has the eigenvalue {float(values.min()):.3g}, below 0")
+        return found
 
     def save(self, path: Path | str) -> None:
         """Write the arrays ``mu``, ``sigma`` and, if it is known, ``n`` to the ``.npz`` file ``path``.
@@ -246,6 +254,14 @@ def _merged(parts: Iterable[GaussianMoments]) -> GaussianMoments:
     for part in parts:
         total.merge(part)
     return total
+
+
+def _count(n: NDArray[Any], path: Path | str) -> int:
+    """The number of samples in a file of statistics."""
+    if n.size != 1 or not np.isfinite(n).all() or n.item() != int(n.item()) or n.item() < 2:
+        said = n.item() if n.size == 1 else f"an array of shape {n.shape}"
+        raise DataError(f"{path} says that it is of n = {said} samples: expected a whole number of at least 2, or no n")
+    return int(n.item())
 
 
 def _line(error: Exception) -> str:

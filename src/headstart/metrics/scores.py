@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
-from headstart.metrics.checks import check_same_shape, check_samples
+from headstart.metrics.checks import check_same_shape, check_samples, digest
 from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_error
 from headstart.metrics.jackknife import groups_of, jackknife, others
 from headstart.metrics.kernel import kernel_distance
@@ -47,7 +47,7 @@ from headstart.metrics.max_sliced import max_sliced
 from headstart.metrics.wasserstein import compare, directions_of, project, sorted_projections
 from headstart.progress import Progress
 
-__all__ = ["SCORES", "Features", "Reference", "Scores", "evaluate", "floor"]
+__all__ = ["SCORES", "Features", "Reference", "Scores", "evaluate", "floor", "floor_note"]
 
 #: Maps samples (B, *S) to features (B, F).
 Features = Callable[[Tensor], Tensor]
@@ -124,6 +124,7 @@ class Reference:
         seed: of the directions.
         rows: the features of the real data, shape (N, F), if they are kept.
         samples: the real data, if they are kept.
+        digest: tells the real data from others.
     """
 
     shape: tuple[int, ...]
@@ -134,6 +135,7 @@ class Reference:
     seed: int
     rows: Tensor | None = None
     samples: Tensor | None = None
+    digest: str = ""
 
     @classmethod
     def of(
@@ -172,7 +174,8 @@ class Reference:
         if statistics is None and features is not None:
             statistics = _moments(_batches(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
         kept = real if keep else None
-        return cls(tuple(real.shape[1:]), u, project(real, u), features, statistics, seed, rows, kept)
+        projections = project(real, u)
+        return cls(tuple(real.shape[1:]), u, projections, features, statistics, seed, rows, kept, digest(real))
 
     def __len__(self) -> int:
         return self.projections.shape[1]
@@ -276,6 +279,13 @@ def floor(
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))
     drawn = held_out[order[:n].to(held_out.device)]
     return evaluate(drawn, reference, progress, scores=scores, errors=errors)
+
+
+def floor_note(n_floor: int, n: int) -> str:
+    """What is to be said of a noise floor of ``n_floor`` real samples beside n samples; nothing if it is of as many."""
+    if n_floor >= n:
+        return ""
+    return f"The floor is of {n_floor} samples, all that are held out: it is higher than that of {n}"
 
 
 def _check_scores(scores: Collection[str], reference: Reference) -> None:

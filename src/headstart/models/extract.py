@@ -31,7 +31,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from headstart.errors import DenoiserError, InputError
+from headstart.errors import DenoiserError, HeadstartError, InputError
 from headstart.models import bundled
 from headstart.models.load import build, place, split_path
 
@@ -100,6 +100,8 @@ def _torchscript(path: str, device: torch.device | str, images_as_bytes: bool | 
     except (RuntimeError, ValueError, OSError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DenoiserError(f"cannot load the TorchScript file {path} on {device}: {reason}") from error
+    if not hasattr(network, "forward"):
+        raise DenoiserError(f"the TorchScript file {path} has no method forward: expected a network")
     features = any(argument.name == "return_features" for argument in network.forward.schema.arguments)
     of_bytes = features if images_as_bytes is None else images_as_bytes
     options = {"return_features": True} if features else {}
@@ -115,8 +117,10 @@ def _called(network: Features, x: Tensor, name: str) -> Tensor:
     """The network's features, (B, F); more than two axes are flattened."""
     try:
         found = network(x)
-    except (RuntimeError, torch.jit.Error) as error:
-        reason = str(error).strip().splitlines()[-1]
+    except HeadstartError:
+        raise
+    except Exception as error:  # a network of others may raise anything
+        reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
         raise DenoiserError(
             f"{name} fails on samples of shape {tuple(x.shape)} and type {x.dtype}: {reason}"
         ) from error

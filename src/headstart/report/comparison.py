@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from headstart.report import figures
+from headstart.metrics import floor_note
 from headstart.report.figures import (
     LEGEND,
     LIGHT,
@@ -30,16 +29,18 @@ from headstart.report.figures import (
     number,
 )
 from headstart.report.images import write_whole
+from headstart.report.page import render
 
-__all__ = ["comparison_table", "quality", "write_comparison"]
+__all__ = ["NAMES", "comparison_table", "quality", "write_comparison"]
 
 Row = Mapping[str, Any]
 
 #: The colour and the marker of every family of arms.
 FAMILIES = {
     "ours": ("plan", "o"),
+    "saved": ("plan", "*"),
     "other starts": ("gaussian", "v"),
-    "learned grids": ("noise", "^"),
+    "learned grids": ("noise", "p"),
     "diffusers": ("dpm", "s"),
     "k-diffusion": ("other", "P"),
     "azula": ("ink", "X"),
@@ -47,9 +48,13 @@ FAMILIES = {
     "oracle": ("floor", "."),
 }
 
-#: No figure shows more than so many times its smallest distance: what lies above is in the tables.
+#: No figure shows more than so many times its smallest distance: what lies above is marked, and in the tables.
 SPAN = 300.0
 
+#: The dashes of the lines that all samplers are held against.
+REFERENCE, REAL = (0, (6, 3)), (0, (1.5, 2))
+
+#: What the distances are called.
 NAMES = {"frechet": "Fréchet distance", "swd": "sliced Wasserstein distance", "max_swd": "max-sliced Wasserstein"}
 
 #: The page's table: a key of a row of the summary, its heading, whether it holds numbers. Scores come in between.
@@ -60,7 +65,8 @@ AFTER = (("seconds_per_1000", "s per 1,000", True), ("prepare_seconds", "prepare
 def comparison_table(results: Row) -> str:
     """The comparison in Markdown: arms down, evaluations across, the best of each column bold, and who is ahead.
 
-    The oracle knows the training data, and marks are no competitors: neither is ever bold. A cell that failed says so.
+    The oracle knows the training data, saved plans may have seen what they are scored against, and marks are no
+    competitors: none of them is ever bold. A cell that failed says so.
 
     Arguments:
         results: the object of ``results.json``.
@@ -69,6 +75,9 @@ def comparison_table(results: Row) -> str:
     title = f"{NAMES[metric]} at so many evaluations (lower is better; ± one standard error over the seeds)"
     lines = [results["verdict"], "", title, ""]
     lines += _lines(("sampler", *(str(nfe) for nfe in counts)), _distances(results, metric, counts))
+    lines += ["", "Beside these:", "", *(f"* {label}: {text}" for label, text, *_ in _marks(results, metric))]
+    for note in _notes(results):
+        lines += ["", f"{note}."]
     lines += ["", "Seconds for 1,000 samples, drawing the start included; to prepare, the longest of them", ""]
     lines += _lines(("sampler", *(str(nfe) for nfe in counts), "to prepare"), _times(results, counts))
     failures = [row for row in results["summary"] if row["failed"]]
@@ -90,14 +99,11 @@ def _lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[str]]:
-    """The rows of arms, of who is ahead, and of what they are held against."""
-    arms, marks = _by_arm(results)
+    """The rows of arms, and of what the best of ours has of the best of the others."""
+    arms = _by_arm(results)[0]
+    rivals = [own for own in arms.values() if next(iter(own.values()))["kind"] in ("ours", "peer")]
     least = {
-        nfe: min(
-            (_value(own[nfe], metric) for own in arms.values() if own.get(nfe) and own[nfe]["kind"] != "oracle"),
-            default=float("inf"),
-        )
-        for nfe in counts
+        nfe: min((_value(own[nfe], metric) for own in rivals if nfe in own), default=float("inf")) for nfe in counts
     }
     rows = []
     for label, own in arms.items():
@@ -108,12 +114,39 @@ def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[st
         for nfe in counts
     ]
     rows.append(["*the best of ours to that of the others*", *said])
-    for label, own in marks.items():
-        (row,) = own.values()
-        rows.append([f"*{label}*", _cell(row, metric, 0.0), *[""] * (len(counts) - 1)])
-    real = results["floor"].get(metric)
-    rows.append(["*real samples*", "-" if real is None else _estimate(real), *[""] * (len(counts) - 1)])
     return rows
+
+
+def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:
+    """What all samplers are held against, at no number of evaluations: a label, what is said of it, value, colour."""
+    found = []
+    for label, own in _by_arm(results)[1].items():
+        (row,) = own.values()
+        speed = row["seconds_per_1000"]
+        text = _cell(row, metric, 0.0) + (f", {number(speed)} s for 1,000 samples" if speed else "")
+        found.append((label, text, _value(row, metric), FAMILIES["EDM"][0]))
+    real = results["floor"].get(metric)
+    if real is not None:
+        found.append(("real samples", _estimate(real), float(real["mean"]), "floor"))
+    return found
+
+
+def _notes(results: Row) -> list[str]:
+    """What has to be known to read the numbers of this run."""
+    settings, arms = results["settings"], {row["arm"]: row["kind"] for row in results["summary"]}
+    notes = [floor_note(results["floor_n"], settings["samples"])]
+    if "saved" in arms.values():
+        notes.append(
+            "A saved plan may have been fitted on what it is scored against here: it is shown, and counts neither for "
+            "us nor for the others"
+        )
+    if "align-your-steps" in arms:
+        sizes = settings["sizes"]
+        notes.append(
+            f"Align Your Steps is reduced: its bound is estimated on {sizes['aligned']} samples, the paper's on 8,192; "
+            f"its first grid has {sizes['coarse']} steps, the paper's 10"
+        )
+    return [note for note in notes if note]
 
 
 def _by_arm(results: Row) -> tuple[dict[str, dict[int, Row]], dict[str, dict[int, Row]]]:
@@ -147,22 +180,19 @@ def _estimate(score: Row, bold: bool = False) -> str:
 
 
 def _times(results: Row, counts: Sequence[int]) -> list[list[str]]:
-    arms, marks = _by_arm(results)
     rows = []
-    for label, own in arms.items():
+    for label, own in _by_arm(results)[0].items():
         prepared = max((row["prepare_seconds"] or 0.0 for row in own.values()), default=0.0)
         cells = [number(own[nfe]["seconds_per_1000"]) if nfe in own else "" for nfe in counts]
         rows.append([label, *cells, number(prepared) if prepared else "-"])
-    for label, own in marks.items():
-        (row,) = own.values()
-        rows.append([f"*{label}*", number(row["seconds_per_1000"]), *[""] * (len(counts) - 1), "-"])
     return rows
 
 
 def quality(results: Row, against: str) -> str:
     """The distance against evaluations or seconds, one line an arm, with two standard errors either way, as one SVG.
 
-    Our plans are drawn over the others. A family has one colour; which of its lines is which, the table says.
+    Our plans are drawn over the others. A family has one colour; which of its lines is which, the table says. A
+    triangle at the upper edge stands for a point beyond it, or for a cell that failed.
 
     Arguments:
         results: the object of ``results.json``.
@@ -175,24 +205,32 @@ def quality(results: Row, against: str) -> str:
     if not arms:
         return ""
     label = "network evaluations for a sample" if against == "nfe" else "seconds for 1,000 samples"
-    levels = {row["label"]: (_value(row, metric), "heun") for row in points if row["kind"] == "reference"}
-    real = results["floor"].get(metric)
-    if real is not None and real["mean"] > 0:
-        levels["real samples"] = (real["mean"], "floor")
+    marks = [mark for mark in _marks(results, metric) if 0 < mark[2] < float("inf")]
     with matplotlib.rc_context(STYLE):
         shown = [name for name in FAMILIES if any(row["family"] == name for row in arms)]
         legend = 16 * math.ceil(len(shown) / 4)
         figure, (ax,) = _figure(330 + legend, [1], left=42, bottom=56 + legend, top=24)
-        ys = [_value(row, metric) for row in points] + [level for level, _ in levels.values()]
-        xs = [float(row[place]) for row in arms]
-        high = min(max(ys) * 1.6, min(ys) * SPAN)
+        ys = [_value(row, metric) for row in arms] + [value for _, _, value, _ in marks]
+        high = 1.6 * max(y for y in ys if y <= min(ys) * SPAN)
+        competing = [row for row in results["summary"] if row["kind"] != "reference" and row[place]]
+        lost = [row for row in competing if not _value(row, metric) <= high]
+        xs = [float(row[place]) for row in (*arms, *lost)]
         ax.set(xscale="log", yscale="log", xlim=_widen(xs, 1.18), ylim=(min(ys) / 1.5, high))
         _axis_ticks(ax, "x", sorted(set(xs)) if against == "nfe" else _ticks(min(xs), max(xs)))
         _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
         _titles(ax, f"{NAMES[metric]}, log scale (lower is better)", label)
-        for name, (level, colour) in levels.items():
-            ax.axhline(level, color=LIGHT[colour], linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
-            _note(ax, (0, level), name, LIGHT[colour], (4, 2), size=9.5, across=True)
+        lowest = min((level for _, _, level, _ in marks), default=0.0)
+        for name, _, level, colour in [mark for mark in marks if mark[2] <= high]:
+            real = colour == "floor"
+            ax.axhline(level, color=LIGHT[colour], linewidth=1.1, linestyle=REAL if real else REFERENCE, zorder=1)
+            # The levels can be close: a name at either end, the lower level's below its line.
+            end, inwards, align = (1.0, -2, "right") if real else (0.0, 4, "left")
+            above = 2 if level > lowest or len(marks) == 1 else -12
+            _note(ax, (end, level), name, LIGHT[colour], (inwards, above), size=9.5, align=align, across=True)
+        for row in lost:
+            colour = LIGHT[FAMILIES.get(row["family"], ("other", ""))[0]]
+            edge: Any = ax.get_xaxis_transform()
+            ax.plot([row[place]], [1.0], "^", color=colour, markersize=7, transform=edge, clip_on=False)
         for arm in dict.fromkeys(row["arm"] for row in arms):
             own = sorted((row for row in arms if row["arm"] == arm), key=lambda row: float(row[place]))
             colour, marker = FAMILIES.get(own[0]["family"], ("other", "X"))
@@ -244,26 +282,20 @@ def write_comparison(results: Row, grids: Mapping[str, bytes], folder: Path) -> 
 
 
 def _page(results: Row, grids: Mapping[str, bytes], quality: Sequence[Markup]) -> str:
-    templates = Environment(
-        loader=PackageLoader("headstart.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     settings, metric = results["settings"], results["metric"]
     scores = list(dict.fromkeys(name for row in results["summary"] for name in row["scores"] or ()))
     scores = [metric, *(name for name in scores if name != metric)]
     columns = [*BEFORE, *((name, NAMES.get(name, name.replace("_", " ")), True) for name in scores), *AFTER]
     seeds = len(settings["seeds"])
-    return templates.get_template("comparison.html").render(
-        light=figures.LIGHT,
-        dark=figures.DARK,
+    return render(
+        "comparison.html",
         title=" on ".join(str(settings[key]) for key in ("model", "data") if key in settings) or "samplers",
         verdict=results["verdict"],
         details=f"{settings['samples']:,} samples of each sampler for each of {seeds} seed{'s' * (seeds != 1)}.",
         quality=quality,
         matrix=_matrix(results, metric),
+        marks=[(label, text, _sortable(value), colour) for label, text, value, colour in _marks(results, metric)],
+        notes=_notes(results),
         counts=_counts(results),
         name=NAMES[metric],
         columns=columns,
@@ -278,10 +310,10 @@ def _page(results: Row, grids: Mapping[str, bytes], quality: Sequence[Markup]) -
 def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
     """The distances with arms down and evaluations across, each with what it sorts by."""
     counts = _counts(results)
-    arms, marks = _by_arm(results)
+    arms = _by_arm(results)[0]
     texts = _distances(results, metric, counts)
     rows = []
-    for (label, *cells), own in zip(texts, [*arms.values(), None, *marks.values(), None], strict=True):
+    for (label, *cells), own in zip(texts, [*arms.values(), None], strict=True):
         values = [_value(own[nfe], metric) if own and nfe in own else float("inf") for nfe in counts]
         first = next(iter(own.values())) if own else None
         rows.append(
@@ -293,13 +325,18 @@ def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
                     {
                         "text": text.replace("**", "").partition(" × ")[0],
                         "best": text.startswith("**"),
-                        "value": "" if value == float("inf") else value,
+                        "value": _sortable(value),
                     }
                     for text, value in zip(cells, values, strict=True)
                 ],
             }
         )
     return rows
+
+
+def _sortable(value: float) -> float | str:
+    """What a cell sorts by; nothing if it holds no number."""
+    return "" if value == float("inf") else value
 
 
 def _table_row(row: Row, columns: Sequence[tuple[str, str, bool]]) -> dict[str, Any]:

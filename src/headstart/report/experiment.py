@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from headstart.metrics import floor_note
 from headstart.report.figures import number
 from headstart.report.images import write_whole
 from headstart.report.page import duration, render
@@ -22,18 +23,24 @@ def write_experiment_page(experiment: Values, results: Values, path: str | Path)
         experiment: what is known beforehand: "name", "title", "paper", "set_up", "ours", "differences", and
             "published", tables of a "title", a "corner", "columns", and "rows", a value or None a column under each
             name; where the least of each column is to be set off, "best" is true.
-        results: the object of ``results.json``: "model", "data", "n", "seeds", "n_reference", "floor", "found",
-            "seconds", "environment" if there is one, and "tables", by metric, which have "errors" too.
+        results: the object of ``results.json``: "model", "data", "n", "seeds", "n_reference", "floor", "floor_n" (how
+            many samples that is of), "found", "seconds", "environment" if there is one, and "tables", by metric, which
+            have "errors" too.
         path: the file.
 
     Raises:
         ArtefactError: if the file cannot be written; nothing is left behind then.
     """
-    floors = ", ".join(f"{results['tables'][metric]['title']} {number(v)}" for metric, v in results["floor"].items())
+    tables, known = results["tables"], results["floor"]
+    floors = ", ".join(
+        f"{table['title']} {number(known[metric])}" for metric, table in tables.items() if metric in known
+    )
+    sets = f"{results['seeds']} set{'s' * (results['seeds'] != 1)} of seeds"
+    note = floor_note(results["floor_n"], results["n"])
     conditions = (
         f"Network {results['model']}, data {results['data']}: {results['n']} samples of each arm against "
-        f"{results['n_reference']} real ones, {results['seeds']} sets of seeds; standard errors are over the sets. "
-        f"Real samples against real ones: {floors}."
+        f"{results['n_reference']} real ones, {sets}; standard errors are over the sets. "
+        f"Real samples against real ones: {floors}." + (f" {note}." if note else "")
     )
     page = render(
         "experiment.html",

@@ -2,7 +2,8 @@
 
 An :class:`Experiment` names what the paper reports and builds the plans of its table; :func:`reproduce` draws from each
 of them, scores the samples, and sets the two side by side. A cell, one plan with one set of seeds, is on disk as soon
-as it is there, and a run that was cut off goes on where it stopped.
+as it is there, and a run that was cut off goes on where it stopped. The plans, which take measuring and fitting, are
+made when a cell is missing.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from headstart.compare.arms import scored
 from headstart.compare.cells import Cells
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
-from headstart.errors import ArtefactError, InputError
-from headstart.metrics import Reference, evaluate, floor
+from headstart.errors import ArtefactError, DenoiserError, InputError
+from headstart.metrics import Reference, floor
+from headstart.metrics.checks import digest
 from headstart.plan import Plan
 from headstart.progress import Progress
 from headstart.report import write_experiment_page
@@ -72,6 +76,7 @@ class Subject:
         n: samples of each arm.
         seeds: sets of seeds, each of n.
         quick: only to see that it works.
+        features: the name of what the reference's features are made with.
         device: where the network works.
         batch_size: samples per call of the network.
         progress: told of what takes time.
@@ -86,6 +91,7 @@ class Subject:
     n: int
     seeds: int
     quick: bool = False
+    features: str = "unnamed"
     device: torch.device | str = "cpu"
     batch_size: int = 256
     progress: Progress = Progress()  # noqa: RUF009 (it holds nothing)
@@ -135,12 +141,14 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
     Arguments:
         experiment: which.
         subject: where.
-        out: a folder, made if it is missing. Finished cells of a run with the same settings are taken from it.
+        out: a folder, made if it is missing. Finished cells of a run with the same settings are taken from it: the same
+            names, numbers of samples, data and version of headstart. A network that has changed needs another name.
 
     Raises:
         InputError: if a number is out of its range, or the folder holds the cells of another run.
         ArtefactError: if the folder cannot be written to.
-        DenoiserError, DataError: as fitting and sampling.
+        DenoiserError: as fitting and sampling, or if samples or their scores are not finite; what is done is kept.
+        DataError: as fitting.
     """
     if subject.n < 2 or subject.seeds < 1:
         raise InputError(f"an arm needs two samples or more and a set of seeds: got {subject.n} and {subject.seeds}")
@@ -149,22 +157,41 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtefactError(f"cannot make {out}: {error.strerror or error}") from error
-    settings = {"experiment": experiment.name, "model": subject.model, "data": subject.data, "n": subject.n}
-    cells = Cells(out / "cells.jsonl", settings | {"quick": subject.quick})
-    arms = list(experiment.arms(subject))
+    settings = {
+        "experiment": experiment.name,
+        "model": subject.model,
+        "data": subject.data,
+        "features": "none" if subject.reference.features is None else subject.features,
+        "n": subject.n,
+        "n_reference": len(subject.reference),
+        "n_fitting": len(subject.fitting),
+        "fitting_digest": digest(subject.fitting),
+        "reference_digest": subject.reference.digest,
+        "headstart": environment(subject.device)["headstart"],
+        "quick": subject.quick,
+    }
+    cells = Cells(out / "cells.jsonl", settings)
+    arms = cache(lambda: {(arm.row, arm.column): arm.plan for arm in experiment.arms(subject)})
+    order = cells({"cell": "arms"}, lambda: {"places": list(arms())})["places"]
+    real = [cells({"cell": "floor", "seed": k}, lambda k=k: _real(subject, k)) for k in range(subject.seeds)]  # type: ignore[misc]
     rows = []
-    places = [(arm, seed) for arm in arms for seed in range(subject.seeds)]
-    for arm, seed in subject.progress.track(places, experiment.name, len(places)):
-        key = {"row": arm.row, "column": arm.column, "seed": seed}
-        rows.append(cells(key, lambda arm=arm, seed=seed: _scored(subject, arm.plan, seed)))  # type: ignore[misc]
+    places = [(row, column, seed) for row, column in order for seed in range(subject.seeds)]
+    for row, column, seed in subject.progress.track(places, experiment.name, len(places)):
+
+        def make(row: str = row, column: str = column, seed: int = seed) -> dict[str, Any]:
+            try:
+                return _scored(subject, arms()[row, column], seed)
+            except DenoiserError as error:
+                where = f"{row}, {column}, seeds {seed}"
+                raise DenoiserError(f"{where}: {error}. What was done before is kept in {out}") from error
+
+        rows.append(cells({"row": row, "column": column, "seed": seed}, make))
     tables = {metric: _table(experiment, metric, rows) for metric in METRICS if _values(rows, metric)}
-    real = [_real(subject, seed) for seed in range(subject.seeds)]
     results = {
         **settings,
-        "quick": subject.quick,
         "seeds": subject.seeds,
-        "n_reference": len(subject.reference),
         "floor": {metric: _mean(values) for metric in METRICS if (values := _values(real, metric))},
+        "floor_n": real[0]["n"],
         "rows": rows,
         "tables": {metric: vars(table) for metric, table in tables.items()},
         "found": list(experiment.found(tables)),
@@ -193,15 +220,15 @@ def _scored(subject: Subject, plan: Plan, seed: int) -> dict[str, Any]:
 
 
 def _scores(subject: Subject, samples: Tensor) -> dict[str, float | None]:
-    scores = evaluate(samples, subject.reference, subject.progress)
+    scores = scored(samples, subject.reference, subject.progress)
     return {metric: getattr(scores, metric) for metric in METRICS}
 
 
 def _real(subject: Subject, seed: int) -> dict[str, float | None]:
-    """The noise floor: as many real samples, or all that there are."""
+    """The noise floor: of as many real samples, or of all that there are."""
     n = min(subject.n, len(subject.held_out))
     scores = floor(subject.reference, subject.held_out, n, seed, subject.progress)
-    return {metric: getattr(scores, metric) for metric in METRICS}
+    return {metric: getattr(scores, metric) for metric in METRICS} | {"n": n}
 
 
 def _values(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:

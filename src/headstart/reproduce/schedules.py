@@ -145,9 +145,9 @@ SCHEDULES = Experiment(
     ),
     corner="schedule",
     ours="The same sampler on the same grids, with 18 points for Table 1: 2 T - 1 evaluations of the network at T "
-    "points. Costs are measured with the network on held-out data: the corrector cost from the score at both levels, "
-    "the predictor cost of Euler's step without bias. All arms share their seeds. Sliced Wasserstein distances, of the "
-    "samples as they are, stand where the paper has sFID.",
+    "points. Costs are measured with the network on data that the reference does not hold: the corrector cost from the "
+    "score at both levels, the predictor cost of Euler's step without bias. All arms share their seeds. Sliced "
+    "Wasserstein distances, of the samples as they are, stand where the paper has sFID.",
     differences=(
         "Other data, another network and other features: levels do not compare, only order and ratios. Give the "
         "network, the data and the Inception features of the paper to compare levels.",
