@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         grid=_grid(samples),
         neighbours=_neighbours(samples, data),
         columns=COLUMNS_OF,
-        candidates=[_candidate(candidate) for candidate in plan.candidates],
+        candidates=[_candidate(candidate) for candidate in sorted(plan.candidates, key=_rank)],
         environment=environment("cpu") | {"plan's seed": plan.profile.seed},
         citation=plan.citation(),
     )
@@ -137,6 +138,11 @@ def verdict(plan: Plan) -> str:
     return f"{sentence}; {more} errs by {number(high, 2)} nats, {less} by {number(low, 2)}.".replace(
         "the steps errs", "the steps err"
     )
+
+
+def _rank(candidate: Candidate) -> tuple[float, float]:
+    """Those that were piloted first, the best of them before all."""
+    return (math.inf if candidate.pilot is None else candidate.pilot, candidate.nats)
 
 
 def _candidate(candidate: Candidate) -> list[dict[str, Any]]:
