@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -69,8 +70,9 @@ def test_a_plan_beats_the_usual_sampler(nfe):
         if (c.horizon, c.sigma_min, c.solver) == (plan.horizon, plan.schedule.sigma_min, plan.solver.name)
     ]
     assert plan.initialization.name in {c.initialization for c in chosen}
-    assert {c.schedule for c in piloted} == {"defect", *RIVALS}
-    assert {c.solver for c in piloted} == {"dpm++2m", *SOLVERS}
+    pairs = set(product(("defect", *RIVALS), ("dpm++2m", *SOLVERS)))
+    places = {(c.horizon, c.sigma_min) for c in piloted}
+    assert any(pairs == {(c.schedule, c.solver) for c in piloted if (c.horizon, c.sigma_min) == p} for p in places)
 
 
 # What is asked for

@@ -28,6 +28,7 @@ from headstart.denoiser import (
     denoise,
     expand,
     guide,
+    is_finite,
     labelled,
     split_conditions,
 )
@@ -497,6 +498,13 @@ def test_a_denoiser_gets_one_level_per_sample_and_its_answer_the_states_dtype(dt
 def test_a_bad_answer_is_named(answer: Any, message: str) -> None:
     with pytest.raises(DenoiserError, match=message):
         denoise(answer, torch.ones(3, 2), 0.5)
+
+
+def test_an_answer_whose_sum_overflows_is_finite() -> None:
+    x = torch.full((2, 3), 6e4, dtype=torch.float16)
+    assert torch.isinf(x.sum())
+    assert is_finite(x)
+    assert torch.equal(denoise(lambda x, sigma, /, **_: x, x, 0.5), x)
 
 
 def test_an_answer_that_overflows_the_states_dtype_does_not_pass() -> None:

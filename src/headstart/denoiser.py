@@ -58,6 +58,7 @@ __all__ = [
     "denoise",
     "expand",
     "guide",
+    "is_finite",
     "labelled",
     "moved",
     "rows_of",
@@ -129,9 +130,14 @@ def denoise(denoiser: Denoiser, x: Tensor, sigma: float, **conditions: Any) -> T
     """
     level = torch.promote_types(x.dtype, torch.float32)  # a half type would round the noise level
     out = answer(denoiser, x, torch.full((len(x),), sigma, dtype=level, device=x.device), **conditions)
-    if not torch.isfinite(out).all():
+    if not is_finite(out):
         raise DenoiserError(f"the denoiser returned NaN or Inf at sigma = {sigma:.6g}")
     return out
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether x holds neither NaN nor Inf. Either would make the sum one, so that a finite sum is a quick proof."""
+    return math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())
 
 
 def answer(denoiser: Denoiser, x: Tensor, sigma: Tensor, **conditions: Any) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headstart.report.comparison import SPAN, comparison_table, quality, write_comparison
+from headstart.report.comparison import SPAN, comparison_headline, comparison_table, quality, write_comparison
 
 
 def row(label: str, kind: str, family: str, nfe: int, value: float | None) -> dict[str, Any]:
@@ -100,6 +100,27 @@ def test_what_all_are_held_against_is_in_no_column(tmp_path: Path) -> None:
     lines = comparison_table(results(4.0)).splitlines()
     assert "* EDM Heun, 35: 1.05, 35 s for 1,000 samples" in lines
     assert not [line for line in lines if line.startswith("|") and "Heun" in line]
+
+
+def test_the_headline_has_the_best_of_every_family() -> None:
+    found = results(4.0, None)
+    others = [
+        ("Other", "peer", "diffusers", 3, 3.0),
+        ("Lone", "peer", "azula", 4, 5.0),
+        ("Oracle", "oracle", "o", 3, 0.1),
+    ]
+    found["summary"] += [row(*other) for other in others]
+    found["ratios"] = [{"nfe": 3, "ratio": 2 / 3, "others": "Other"}, {"nfe": 4, "ratio": None, "others": "Lone"}]
+    assert comparison_headline(found).splitlines() == [
+        "| sampler | 3 | 4 | 5 |",
+        "| --- | --- | --- | --- |",
+        "| Ours | **2.00** |  |  |",
+        "| the best of 2 of diffusers | 3.00 | failed |  |",
+        "| Lone |  | 5.00 |  |",
+        "| *the best of ours to that of the others* | 0.67 × Other |  |  |",
+        "| EDM Heun, 35 | 1.05, 35 s for 1,000 samples |  |  |",
+        "| real samples | 1.00 |  |  |",
+    ]
 
 
 def test_a_mark_that_failed_says_so_and_sorts_last(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from headstart.choose.levels import SIGMA_MINS, Asked
-from headstart.choose.screen import Option, Score, Tails, contenders, varied
+from headstart.choose.screen import Option, Score, Tails, combined, contenders, varied
 from headstart.denoiser import Denoiser, rows_of
 from headstart.metrics import ViewReference
 from headstart.plan import Plan
@@ -112,7 +112,8 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
     """The best combination and all that were piloted.
 
     First the horizon, with each of a few solvers and grids that differ most: what is the best of them depends on it.
-    Then the horizons next to it, the other solvers, kinds of schedule and last levels, and the horizons again.
+    Then the horizons next to it, every solver on every kind of schedule (one at a time can get stuck: what suits one
+    solver does not suit the next), the last levels and all of these again with the one that won.
     """
     profile = pilot.profile
     free = asked.sigma_min is None and not isinstance(asked.schedule, Schedule)
@@ -132,9 +133,6 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
         piloted.extend(new)
         return winner([best, *new])
 
-    def changed(best: Option, changes: Iterable[dict[str, Any]]) -> Option:
-        return against(best, (varied(profile, best, asked, **change) for change in changes))
-
     def nearby(best: Option) -> list[Option]:
         """The same at the horizons next to it."""
         place = min(range(len(by_horizon)), key=lambda i: abs(by_horizon[i].schedule.horizon - best.schedule.horizon))
@@ -145,11 +143,11 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
         return [varied(profile, o, asked, **alike) for o in near if o.schedule.horizon > 2 * last]
 
     best = against(best, nearby(best))
-    if best.schedule.steps > 2:
-        best = changed(best, ({"solver": solver} for solver in asked.solvers()))
-        best = changed(best, ({"kind": kind} for kind in asked.kinds(best.solver, profile)))
+    best = against(best, combined(profile, best, asked))
     if best.schedule.steps > 1:
-        best = changed(best, ({"sigma_min": last} for last in lasts if last < best.schedule.horizon / 2))
+        below = [last for last in lasts if last < best.schedule.horizon / 2]
+        best = against(best, [varied(profile, best, asked, sigma_min=last) for last in below])
+        best = against(best, combined(profile, best, asked))
         best = against(best, nearby(best))
     return best, piloted
 

@@ -146,8 +146,8 @@ class Mixture(Initialization):
         coordinates = (self.subspace.variances + sigma**2).sqrt().to(normal) * z
         m = self.means.shape[1]
         q, scales = self.eigenvectors[pick].to(normal), (self.eigenvalues[pick] + sigma**2).sqrt().to(normal)
-        turned = torch.einsum("bij,bj->bi", q, scales * torch.einsum("bij,bi->bj", q, z[:, :m]))
-        coordinates[:, :m] = self.means[pick].to(normal) + turned
+        turned = q @ (scales[..., None] * (q.mT @ z[:, :m, None]))
+        coordinates[:, :m] = self.means[pick].to(normal) + turned.squeeze(-1)
         return self.subspace.compose(normal, z, coordinates, sigma).reshape(-1, *self.shape)
 
     def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:

@@ -31,7 +31,7 @@ from headstart.report.figures import (
 from headstart.report.images import write_whole
 from headstart.report.page import render
 
-__all__ = ["NAMES", "comparison_table", "quality", "write_comparison"]
+__all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write_comparison"]
 
 Row = Mapping[str, Any]
 
@@ -90,6 +90,34 @@ def comparison_table(results: Row) -> str:
     return "\n".join(lines)
 
 
+def comparison_headline(results: Row) -> str:
+    """The comparison in short: our plans, of every other family the best sampler of each column, and what all of them
+    are held against.
+
+    The oracle and saved plans, which are no competitors, are left out.
+
+    Arguments:
+        results: the object of ``results.json``.
+    """
+    metric, counts = results["metric"], _counts(results)
+    families: dict[str, dict[str, dict[int, Row]]] = {}
+    for label, own in _by_arm(results)[0].items():
+        first = next(iter(own.values()))
+        if first["kind"] in ("ours", "peer"):
+            families.setdefault(label if first["kind"] == "ours" else first["family"], {})[label] = own
+    rows = []
+    for family, arms in families.items():
+        best = [
+            min((own[nfe] for own in arms.values() if nfe in own), key=lambda row: _value(row, metric), default=None)
+            for nfe in counts
+        ]
+        name = next(iter(arms)) if len(arms) == 1 else f"the best of {len(arms)} of {family}"
+        rows.append([name, *(_cell(row, metric, math.inf if family in arms else 0.0) for row in best)])
+    rows.append(_best_row(results))
+    rows += [[label, text, *[""] * (len(counts) - 1)] for label, text, *_ in _marks(results, metric)]
+    return "\n".join(_lines(("sampler", *map(str, counts)), rows))
+
+
 def _counts(results: Row) -> list[int]:
     return list(results["settings"]["nfe"])
 
@@ -108,13 +136,18 @@ def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[st
     rows = []
     for label, own in arms.items():
         rows.append([label, *(_cell(own.get(nfe), metric, least[nfe]) for nfe in counts)])
+    rows.append(_best_row(results))
+    return rows
+
+
+def _best_row(results: Row) -> list[str]:
+    """What the best of ours has of the best of the others, for every number of evaluations."""
     best = {row["nfe"]: row for row in results["ratios"]}
     said = [
         f"{best[nfe]['ratio']:.2f} × {best[nfe]['others']}" if nfe in best and best[nfe]["ratio"] is not None else ""
-        for nfe in counts
+        for nfe in _counts(results)
     ]
-    rows.append(["*the best of ours to that of the others*", *said])
-    return rows
+    return ["*the best of ours to that of the others*", *said]
 
 
 def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:

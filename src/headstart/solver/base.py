@@ -20,10 +20,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, is_finite
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.schedule import Schedule
@@ -82,7 +81,7 @@ class Solver(ABC):
             InputError: if the states are not finite floating-point numbers, or if a stochastic solver is not given one
                 stream a sample.
         """
-        if not (x.is_floating_point() and torch.isfinite(x).all()):
+        if not (x.is_floating_point() and is_finite(x)):
             raise InputError(f"the states to start from must be finite floating-point numbers, got {x.dtype}")
         if self.stochastic and (noise is None or len(noise) != len(x)):
             raise InputError(

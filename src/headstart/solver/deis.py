@@ -66,11 +66,11 @@ class DEIS(Solver):
     def walk(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
-        levels: list[float] = []  # of the last estimates, the newest first
+        levels: tuple[float, ...] = ()  # of the last estimates, the newest first
         noises: list[Tensor] = []
         past = self.points - 1
         for a, b in schedule.pairs():
             denoised = D(x, a)
-            levels, noises = [a, *levels[:past]], [(x - denoised) / a, *noises[:past]]
+            levels, noises = (a, *levels[:past]), [(x - denoised) / a, *noises[:past]]
             x = denoised if b == 0 else x + combine(noise_weights(levels, a, b, self.power), noises)
             yield x

@@ -43,9 +43,9 @@ class DPMSolverPP3M(Solver):
     def walk(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
-        levels: list[float] = []  # of the last estimates, the newest first
+        levels: tuple[float, ...] = ()  # of the last estimates, the newest first
         denoised: list[Tensor] = []
         for a, b in schedule.pairs():
-            levels, denoised = [a, *levels[:2]], [D(x, a), *denoised[:2]]
+            levels, denoised = (a, *levels[:2]), [D(x, a), *denoised[:2]]
             x = denoised[0] if b == 0 else (b / a) * x + combine(data_weights(levels, a, b), denoised)
             yield x

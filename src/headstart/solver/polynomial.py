@@ -6,7 +6,7 @@ With the polynomial through estimates :math:`y_j` at places :math:`t_j`, and a w
     \ell_j(t) = \prod_{k \ne j} \frac{t - t_k}{t_j - t_k}, \qquad w_j = \int g(t)\, \ell_j(t)\, dt.
 
 The integrals over a step are Gauss-Legendre sums with 32 nodes. On steps of any length they are exact to rounding,
-where closed forms cancel on short ones.
+where closed forms cancel on short ones. They are remembered: every batch goes down the same levels.
 
 References:
     Lagrange's polynomials and the methods of Adams and Bashforth: Hairer, Norsett and Wanner, *Solving Ordinary
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,12 @@ __all__ = ["checked_points", "combine", "data_weights", "noise_weights"]
 #: Nodes and weights of the rule on [0, 1].
 NODES, MASSES = (1 + roots_legendre(32)[0]) / 2, roots_legendre(32)[1] / 2
 
+#: Steps whose weights are remembered.
+CACHED = 1024
 
-def data_weights(levels: Sequence[float], a: float, b: float) -> list[float]:
+
+@lru_cache(CACHED)
+def data_weights(levels: tuple[float, ...], a: float, b: float) -> tuple[float, ...]:
     r"""w such that :math:`\frac ba x_a + \sum_j w_j D_j` solves the ODE for estimates D polynomial in ln sigma.
 
     .. math:: w_j = b \int_{-\ln a}^{-\ln b} e^\lambda\, \ell_j(\lambda)\, d\lambda
@@ -46,7 +51,8 @@ def data_weights(levels: Sequence[float], a: float, b: float) -> list[float]:
     return _weights(places, NODES, MASSES * h * np.exp(-h * (1 - NODES)))
 
 
-def noise_weights(levels: Sequence[float], a: float, b: float, power: float) -> list[float]:
+@lru_cache(CACHED)
+def noise_weights(levels: tuple[float, ...], a: float, b: float, power: float) -> tuple[float, ...]:
     r"""w such that :math:`x_a + \sum_j w_j \varepsilon_j` solves the ODE for noise polynomial in :math:`\sigma^p`.
 
     .. math:: w_j = \int_a^b \ell_j(\sigma^p)\, d\sigma, \qquad \ell_j(\ln \sigma) \text{ for } p = 0
@@ -67,7 +73,7 @@ def noise_weights(levels: Sequence[float], a: float, b: float, power: float) -> 
     return _weights(places, place(NODES), MASSES * -a * h * np.exp(-h * NODES))
 
 
-def _weights(places: Sequence[float], nodes: NDArray[np.float64], masses: NDArray[np.float64]) -> list[float]:
+def _weights(places: Sequence[float], nodes: NDArray[np.float64], masses: NDArray[np.float64]) -> tuple[float, ...]:
     """The sum over the nodes of masses times each Lagrange polynomial of the places."""
     weights = []
     for place in places:
@@ -76,7 +82,7 @@ def _weights(places: Sequence[float], nodes: NDArray[np.float64], masses: NDArra
             if other != place:
                 terms = terms * ((nodes - other) / (place - other))
         weights.append(float(terms.sum()))
-    return weights
+    return tuple(weights)
 
 
 def combine(weights: Sequence[float], states: Sequence[Tensor]) -> Tensor:

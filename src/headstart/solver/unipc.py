@@ -74,7 +74,7 @@ class UniPC(Solver):
     def walk(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
-        levels: list[float] = []  # of the last estimates, the newest first
+        levels: tuple[float, ...] = ()  # of the last estimates, the newest first
         denoised: list[Tensor] = []
         before, past = x, self.points - 1  # the state at levels[0]
         for a, b in schedule.pairs():
@@ -82,11 +82,11 @@ class UniPC(Solver):
             if levels:
                 x = (a / levels[0]) * before + combine(self.corrector(levels, a), [new, *denoised])
                 yield x
-            levels, denoised, before = [a, *levels[:past]], [new, *denoised[:past]], x
+            levels, denoised, before = (a, *levels[:past]), [new, *denoised[:past]], x
             x = new if b == 0 else (b / a) * x + combine(self.predictor(levels, b), denoised)
         yield x
 
-    def predictor(self, levels: Sequence[float], b: float) -> list[float]:
+    def predictor(self, levels: tuple[float, ...], b: float) -> Sequence[float]:
         """The weights of the estimates at ``levels``, the newest first, in a step from the newest to b."""
         a = levels[0]
         if len(levels) != 2:
@@ -94,11 +94,11 @@ class UniPC(Solver):
         slope = self.function(a, b) / 2 * math.log(a / b) / math.log(levels[1] / a)
         return [1 - b / a + slope, -slope]
 
-    def corrector(self, levels: Sequence[float], b: float) -> list[float]:
+    def corrector(self, levels: tuple[float, ...], b: float) -> Sequence[float]:
         """The weights of the estimate at b, and of those at ``levels``, in the step from the newest of these to b."""
         a = levels[0]
         if len(levels) > 1:
-            return data_weights([b, *levels], a, b)
+            return data_weights((b, *levels), a, b)
         slope = self.function(a, b) / 2
         return [slope, 1 - b / a - slope]
 
