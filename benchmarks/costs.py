@@ -8,7 +8,7 @@ schedule is cut from that profile. :mod:`benchmarks.starts` has fitting at the s
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 from typing import Any
@@ -32,6 +32,19 @@ PROFILE_BAR, SCHEDULE_BAR = 60.0, 0.1
 
 CLOSED = ("shifted", "diagonal", "gaussian", "teleportation", "mixture", "student-t")
 TRAINED = ("flow", "autoregressive")
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """What was found, in a sentence: measuring the network, and the dearest start and schedule."""
+    measured = results["measuring"][-1]
+    start = max(results["fitting"], key=lambda row: row["seconds"])
+    grid = max(results["schedules"], key=lambda row: row["milliseconds"])
+    return (
+        f"Measuring the network on {measured['levels']} levels takes {measured['seconds']:.0f} s; the dearest start, "
+        f"{start['family']} on {start['samples']:,} samples of {start['dimensions']:,} dimensions, "
+        f"{start['seconds']:.0f} s; the dearest schedule, {grid['schedule']} of {grid['steps']} steps, "
+        f"{grid['milliseconds'] / 1000:.2g} s."
+    )
 
 
 def costs(run: Run) -> dict[str, Any]:
@@ -122,4 +135,4 @@ def _schedules(run: Run, profile: Profile) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    command("costs", costs, package="benchmarks")
+    command("costs", costs, verdict, package="benchmarks")

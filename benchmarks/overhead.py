@@ -50,6 +50,17 @@ Loop = Callable[[Denoiser, Tensor, Schedule], Tensor]
 Scheduler = tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]
 
 
+def verdict(results: Mapping[str, Any]) -> str:
+    """What was found, in a sentence: the largest overheads."""
+    noise, worst = results["worst_from_noise"], results["worst"]
+    said = [
+        f"at batch {batch} at most {noise[batch]:.1%} from noise and {worst[batch]:.1%} from any start, where "
+        f"{bar:.0%} was asked"
+        for batch, bar in results["bars"].items()
+    ]
+    return f"Sampling takes, beyond its network, {'; '.join(said)}."
+
+
 class Timed:
     """A denoiser that adds up the time inside it."""
 
@@ -227,4 +238,4 @@ PEERS: Mapping[str, Callable[[str], Loop | None]] = {"k_diffusion": _k_diffusion
 
 
 if __name__ == "__main__":
-    command("overhead", overhead, package="benchmarks")
+    command("overhead", overhead, verdict, package="benchmarks")

@@ -1,13 +1,13 @@
 """``python -m benchmarks.throughput``: how many samples a second the distances compare, and in how much memory.
 
-On two synthetic sets of one size with the spectrum of photographs: the Fréchet distance of as many features as
-Inception has and of the bundled classifier's 64, and the sliced Wasserstein distance of whole images. Samples are those
-of one set; the features themselves are not computed here.
+On two synthetic sets of one size with the spectrum of photographs: the Fréchet and the kernel distance, and precision,
+recall, density and coverage, of as many features as Inception has and of the bundled classifier's 64; and the sliced
+Wasserstein distance of whole images. Samples are those of one set; the features themselves are not computed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 from typing import Any
@@ -17,15 +17,34 @@ from torch import Tensor
 
 from benchmarks.timing import cost, power, processor
 from experiments.common import Run, command
-from headstart.metrics import frechet_distance, sliced
+from headstart.metrics import frechet_distance, kernel_distance, manifold, sliced
 
 Distance = Callable[[Tensor, Tensor], object]
 
 #: The distances, each with the dimensions that it is for.
 DISTANCES: dict[str, tuple[Distance, tuple[int, ...]]] = {
     "frechet": (frechet_distance, (64, 2048)),
+    "kernel": (kernel_distance, (64, 2048)),
+    "manifold": (manifold, (64, 2048)),
     "sliced": (partial(sliced, directions=512), (64, 784, 3072)),
 }
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """What was found, in a sentence: the slowest distance, and the one that takes most memory."""
+    slow = min(results["throughput"], key=lambda row: row["per_second"])
+    said = (
+        f"The slowest distance, {slow['distance']} in {slow['dimensions']:,} dimensions, takes "
+        f"{slow['per_second']:,.0f} samples a second"
+    )
+    known = [row for row in results["throughput"] if row["memory_mib"] is not None]
+    if not known:
+        return f"{said}."
+    large = max(known, key=lambda row: row["memory_mib"])
+    return (
+        f"{said}; the largest peak of memory, {large['memory_mib']:,.0f} MiB beyond the data's "
+        f"{large['data_mib']:,.0f}, is that of {large['distance']} in {large['dimensions']:,} dimensions."
+    )
 
 
 def throughput(run: Run) -> dict[str, Any]:
@@ -62,4 +81,4 @@ def _sets(n: int, dimensions: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 if __name__ == "__main__":
-    command("throughput", throughput, package="benchmarks")
+    command("throughput", throughput, verdict, package="benchmarks")

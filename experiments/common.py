@@ -1,7 +1,8 @@
 r"""What the experiments share: their command line, the files that they write, many samples, and a distance.
 
-Every experiment is a function of a :class:`Run` that returns what ``results.json`` holds. Its folder gets that file,
-the tables as Markdown and CSV, and the figures as SVG.
+Every experiment is a function of a :class:`Run` that returns what ``results.json`` holds, and another one of these
+results that says what was found in a sentence. Its folder gets that file, the tables as Markdown and CSV, the figures
+as SVG, and a page with all of it.
 
 The distances of :func:`max_sliced` and :func:`trimmed` are those of :mod:`headstart.metrics`, of sets of one size.
 """
@@ -14,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,9 +33,10 @@ from headstart.environment import environment
 from headstart.errors import HeadstartError, InputError
 from headstart.noise import Noise
 from headstart.progress import Progress
+from headstart.report import write_folder_page
 from headstart.report.images import write_whole
 
-__all__ = ["Blocks", "Run", "command", "drawn", "estimate", "max_sliced", "trimmed"]
+__all__ = ["Blocks", "Run", "command", "drawn", "estimate", "max_sliced", "record", "trimmed"]
 
 Row = Mapping[str, Any]
 
@@ -49,6 +51,7 @@ class Run:
         seeds: how many seeds, 0 and on.
         device: where networks work.
         progress: told of what takes time.
+        files: the tables and figures that were written, in their order.
     """
 
     out: Path
@@ -56,6 +59,13 @@ class Run:
     seeds: int
     device: str
     progress: Progress
+    files: dict[str, None] = field(default_factory=dict)
+
+    def command(self, module: str) -> str:
+        """What does it again."""
+        seeds = "" if self.quick else f" --seeds {self.seeds}"
+        device = "" if self.device == "cpu" else f" --device {self.device}"
+        return f"python -m {module}{' --quick' if self.quick else ''}{seeds}{device}"
 
     def table(self, name: str, rows: Sequence[Row]) -> None:
         """Write rows as ``name.md`` and ``name.csv``; what a row does not have is left blank."""
@@ -71,24 +81,74 @@ class Run:
             "| " + " | ".join(cells) + " |" for cells in [columns, *([_cell(r.get(c)) for c in columns] for r in rows)]
         ]
         lines.insert(1, "|" + "---|" * len(columns))
-        write_whole("\n".join([*lines, ""]).encode(), self.out / f"{name}.md")
+        self.text(name, "\n".join([*lines, ""]))
+
+    def text(self, name: str, text: str) -> None:
+        """Write ``name.md``: headings, paragraphs, lists and tables in Markdown."""
+        self._write(f"{name}.md", text)
 
     def figure(self, name: str, figure: Figure) -> None:
         """Write a figure as ``name.svg``, the same bytes for the same figure."""
         with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata={"Date": None}, bbox_inches="tight")
-        write_whole(text.getvalue().encode(), self.out / f"{name}.svg")
+        self._write(f"{name}.svg", text.getvalue())
+
+    def _write(self, name: str, text: str) -> None:
+        write_whole(text.encode(), self.out / name)
+        self.files[name] = None
 
     def results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``; NaN and Inf are refused."""
         write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), self.out / "results.json")
 
 
-def command(
-    name: str, experiment: Callable[[Run], Mapping[str, Any]], seeds: int = 1, package: str = "experiments"
+def record(
+    run: Run,
+    name: str,
+    experiment: Callable[[Run], Mapping[str, Any]],
+    verdict: Callable[[Mapping[str, Any]], str],
+    package: str = "experiments",
 ) -> None:
-    """Run an experiment from the command line, as ``python -m <package>.<name>``."""
+    """Do an experiment, and write ``results.json`` and ``index.html`` into its folder.
+
+    Arguments:
+        run: where and how.
+        name: of its module.
+        experiment: does it.
+        verdict: from what it found to a sentence.
+        package: where the module is.
+    """
+    began = time.perf_counter()
+    found = {
+        "experiment": name,
+        "quick": run.quick,
+        "seeds": run.seeds,
+        "about": _about(experiment),
+        "command": run.command(f"{package}.{name}"),
+        **experiment(run),
+        "files": list(run.files),
+        "environment": environment(run.device),
+        "seconds": time.perf_counter() - began,
+    }
+    run.results(found)  # at once: what is said of it may fail
+    run.results(found | {"verdict": verdict(found)})
+    write_folder_page(run.out)
+
+
+def _about(experiment: Callable[..., Any]) -> str:
+    """The first paragraph of its docstring, on one line."""
+    return " ".join((experiment.__doc__ or "").split("\n\n")[0].split())
+
+
+def command(
+    name: str,
+    experiment: Callable[[Run], Mapping[str, Any]],
+    verdict: Callable[[Mapping[str, Any]], str],
+    seeds: int = 1,
+    package: str = "experiments",
+) -> None:
+    """Run an experiment from the command line, as ``python -m <package>.<name>``; see :func:`record`."""
 
     def main(
         out: Annotated[Path | None, typer.Option(help="The folder that gets tables, figures and results.json.")] = None,
@@ -99,30 +159,20 @@ def command(
         device: Annotated[str, typer.Option(help="Where networks work.")] = "cpu",
     ) -> None:
         folder = out or Path("runs") / name
-        began = time.perf_counter()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             run = Run(folder, quick, 1 if quick else count, device, RichProgress())
-            found = experiment(run)
-            run.results(
-                {
-                    "experiment": name,
-                    "quick": quick,
-                    **found,
-                    "environment": environment(device),
-                    "seconds": time.perf_counter() - began,
-                }
-            )
+            record(run, name, experiment, verdict, package)
         except HeadstartError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
         except OSError as error:
             typer.echo(f"error: {error.filename or folder}: {error.strerror or error}", err=True)
             raise typer.Exit(5) from error
-        typer.echo(f"{name}: {folder / 'results.json'}")
+        typer.echo(f"{name}: {folder / 'index.html'}")
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(help=(experiment.__doc__ or "").split("\n\n")[0])(main)
+    app.command(help=_about(experiment))(main)
     app(prog_name=f"python -m {package}.{name}")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from headstart.budget import Budget, Estimate
 from headstart.choose.levels import DISTILLED, SCHEDULES, build_schedule
-from headstart.citation import BUDGET, IMAGES, PILOT, SOLVERS, STARTS, bibtex, citations, references
+from headstart.citation import BUDGET, IMAGES, PACKAGES, PILOT, SOLVERS, STARTS, bibtex, citations, references
 from headstart.citation import SCHEDULES as KINDS
 from headstart.initialization import INITIALIZATIONS, Gaussian, Isotropic
 from headstart.noise import Noise
@@ -72,7 +72,7 @@ def keys_of(text: str) -> list[str]:
 def test_an_entry_has_what_a_bibliography_needs(key: str) -> None:
     found = fields(references()[key])
     assert found["key"] == key
-    venue = {"inproceedings": "booktitle", "article": "journal", "misc": "eprint"}[found["type"]]
+    venue = {"inproceedings": "booktitle", "article": "journal", "misc": "eprint", "software": "url"}[found["type"]]
     assert all(found[name] for name in ("title", "author", venue))
     assert 1950 < int(found["year"]) <= 2026
     first = found["author"].split(",")[0]
@@ -91,9 +91,14 @@ def test_each_reference_is_written_down_once_and_used() -> None:
     assert keys_of(text) == list(references())
     eprints = [fields(entry)["eprint"] for entry in references().values() if "eprint" in fields(entry)]
     assert len(eprints) == len(set(eprints))
-    tables = (STARTS, KINDS, SOLVERS)
+    tables = (STARTS, KINDS, SOLVERS, PACKAGES)
     used = {key for table in tables for keys in table.values() for key in keys} | {*BUDGET, *PILOT, *IMAGES}
     assert used == set(references())
+
+
+@pytest.mark.parametrize("kind", [*SCHEDULES, "gits", "ld3", "align_your_steps", "constant_rate"])
+def test_kinds_of_schedule_are_known_by_the_names_that_they_are_asked_for_by(kind: str) -> None:
+    assert citations("", kind, "")
 
 
 def test_every_start_and_every_solver_has_a_reference() -> None:

@@ -1,6 +1,6 @@
 """``python -m experiments.bimodal``: see :mod:`experiments.bimodal.run`."""
 
-from experiments.bimodal.run import bimodal
+from experiments.bimodal.run import bimodal, verdict
 from experiments.common import command
 
-command("bimodal", bimodal, seeds=3)
+command("bimodal", bimodal, verdict, seeds=3)

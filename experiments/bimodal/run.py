@@ -50,7 +50,17 @@ from headstart.errors import DenoiserError
 from headstart.schedule import OnlineSchedule, Schedule, fixed_point, log_linear, rho_grid
 from training.online import LAW, Perceptron, bound_terms, errors, noised, step_costs, train
 
-__all__ = ["bimodal", "deviation", "differences", "distances", "entropy", "equal_costs", "samples_law", "score_error"]
+__all__ = [
+    "bimodal",
+    "deviation",
+    "differences",
+    "distances",
+    "entropy",
+    "equal_costs",
+    "samples_law",
+    "score_error",
+    "verdict",
+]
 
 #: What samples are for: training.
 TRAIN = 1
@@ -86,6 +96,21 @@ class Sizes:
 
 
 QUICK = Sizes(grid_steps=8, data=1000, steps=150, batch=256, levels=20, points=401)
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """What was found, in a sentence: what levels that are learned during training come to."""
+    own = {row["less"]: row for row in results["differences"] if row["arm"] == "online from linear"}
+    first, best = own["linear"], own["rho 7"]
+    return (
+        f"Levels learned during training, from linear ones, leave the sampler with {_nats(first)} nats against those "
+        f"it began with, and with {_nats(best)} against rho 7."
+    )
+
+
+def _nats(row: Mapping[str, Any]) -> str:
+    """A difference of divergences with its standard error."""
+    return f"{row['kl']:+.3f}" + ("" if row["kl_error"] is None else f" ± {row['kl_error']:.3f}")
 
 
 def bimodal(run: Run) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """``python -m experiments.cantor``: see :mod:`experiments.cantor.run`."""
 
-from experiments.cantor.run import cantor
+from experiments.cantor.run import cantor, verdict
 from experiments.common import command
 
-command("cantor", cantor, seeds=3)
+command("cantor", cantor, verdict, seeds=3)

@@ -53,7 +53,7 @@ from headstart.solver import DDPM, DPMSolverPP2M, Euler, Heun, Solver
 from headstart.targets import GaussianMixture
 from headstart.targets import cantor as cantor_law
 
-__all__ = ["Costs", "Langevin", "cantor", "distance", "recovered", "separated"]
+__all__ = ["Costs", "Langevin", "cantor", "distance", "recovered", "separated", "verdict"]
 
 HORIZON = 20.0
 
@@ -267,6 +267,14 @@ def distance(samples: Tensor, exact: Tensor) -> float:
 
 
 # The experiment.
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """What was found, in a sentence: whether the claim of the paper holds here."""
+    never, always = (results["summary"][key] for key in ("linear_always_fails", "corrector_always_recovers"))
+    linear = "never recovers all modes" if never else "recovers all modes with some solver"
+    corrector = "recovers them with every solver" if always else "does not recover them with every solver"
+    return f"The linear schedule {linear}; that of equal corrector cost {corrector}, given enough evaluations."
 
 
 def cantor(run: Run) -> dict[str, Any]:

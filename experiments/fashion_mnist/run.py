@@ -40,7 +40,7 @@ from headstart.profile import Profile
 from headstart.schedule import rho_grid
 from headstart.solver import DPMSolverPP2M, Heun
 
-__all__ = ["fashion_mnist", "headline"]
+__all__ = ["fashion_mnist", "headline", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -311,6 +311,21 @@ def _write(
     axes[0].set_ylabel("Fréchet distance")
     axes[0].legend(frameon=False)
     run.figure("sweep", figure)
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """What was found, in a sentence: what plans have of the distance of EDM's Heun sampler."""
+    heun = next(row for row in results["summary"] if row["arm"] == "edm-heun")
+    said = []
+    for arm in ("plan", "plan, distilled"):
+        own = sorted((row for row in results["summary"] if row["arm"] == arm), key=lambda row: row["nfe"])
+        if own:
+            ratios = ", ".join(f"{row['frechet'] / heun['frechet']:.2f} at {row['nfe']}" for row in own)
+            said.append(f"{arm}: {ratios}")
+    return (
+        f"Fréchet distances as parts of the {heun['frechet']:.2f} that EDM's Heun sampler has after {heun['nfe']} "
+        f"evaluations from noise. {'; '.join(said).capitalize()} evaluations."
+    )
 
 
 def headline(results: Mapping[str, Any]) -> str:

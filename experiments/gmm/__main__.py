@@ -1,6 +1,6 @@
 """``python -m experiments.gmm``: see :mod:`experiments.gmm.run`."""
 
 from experiments.common import command
-from experiments.gmm.run import gmm
+from experiments.gmm.run import gmm, verdict
 
-command("gmm", gmm, seeds=3)
+command("gmm", gmm, verdict, seeds=3)

@@ -1,6 +1,6 @@
 """``python -m experiments.heavy_tails``: see :mod:`experiments.heavy_tails.run`."""
 
 from experiments.common import command
-from experiments.heavy_tails.run import heavy_tails
+from experiments.heavy_tails.run import heavy_tails, verdict
 
-command("heavy_tails", heavy_tails, seeds=2)
+command("heavy_tails", heavy_tails, verdict, seeds=2)

@@ -52,7 +52,7 @@ from headstart.schedule import Schedule
 from headstart.solver import DPMSolverPP2M, Heun, Solver
 from headstart.targets import ProductT, Target, t_mix2, t_mix10, t_prod
 
-__all__ = ["Tabulated", "divergences", "heavy_tails", "marginals"]
+__all__ = ["Tabulated", "divergences", "heavy_tails", "marginals", "verdict"]
 
 NU = 3.0
 
@@ -194,6 +194,27 @@ def divergences(law: ProductT, starts: Mapping[str, Initialization], sigma: floa
             continue
         found[name] = cross - d * entropy
     return found
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """What was found, in a sentence: which starts miss the tails at the shortest horizon of each law."""
+    laws: dict[str, list[Mapping[str, Any]]] = {}
+    for row in results["summary"]:
+        if row["horizon"] is not None:
+            laws.setdefault(row["law"], []).append(row)
+    shortest = [row for own in laws.values() for row in own if row["horizon"] == min(r["horizon"] for r in own)]
+    starts = dict.fromkeys(row["start"] for row in shortest)
+    missing = {row["start"] for row in shortest if 2 * row["misses_tail"] > row["seeds"]}
+    return (
+        f"From the shortest horizon of each of {len(laws)} law{'s' * (len(laws) != 1)}, the starts that miss the far "
+        f"quantiles are {_listed([start for start in starts if start in missing])}; those that reach them are "
+        f"{_listed([start for start in starts if start not in missing])}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def heavy_tails(run: Run) -> dict[str, Any]:

@@ -17,7 +17,18 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 
-__all__ = ["BUDGET", "IMAGES", "PILOT", "SCHEDULES", "SOLVERS", "STARTS", "bibtex", "citations", "references"]
+__all__ = [
+    "BUDGET",
+    "IMAGES",
+    "PACKAGES",
+    "PILOT",
+    "SCHEDULES",
+    "SOLVERS",
+    "STARTS",
+    "bibtex",
+    "citations",
+    "references",
+]
 
 #: The starts, by name.
 STARTS: Mapping[str, tuple[str, ...]] = {
@@ -77,6 +88,13 @@ SOLVERS: Mapping[str, tuple[str, ...]] = {
     "distilled": ("frankel2025s4s",),
 }
 
+#: The packages whose samplers plans are compared with, by what is imported.
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "diffusers": ("vonplaten2022diffusers",),
+    "k_diffusion": ("crowson2022kdiffusion",),
+    "azula": ("theprobabilists2024azula",),
+}
+
 #: The error budget of a plan, the distance of its pilot, and what is added to that distance for images.
 BUDGET = ("fassina2026initialization",)
 PILOT = ("bonneel2015sliced",)
@@ -88,7 +106,7 @@ def citations(initialization: str, schedule: str, solver: str) -> tuple[str, ...
 
     Arguments:
         initialization: name of the family of starts.
-        schedule: name of the schedule, its parameters included.
+        schedule: name of the schedule, its parameters included, or of its kind.
         solver: name of the solver.
     """
     keys = (*STARTS.get(initialization, ()), *SCHEDULES.get(_kind(schedule), ()), *SOLVERS.get(solver, ()))
@@ -97,7 +115,13 @@ def citations(initialization: str, schedule: str, solver: str) -> tuple[str, ...
 
 def _kind(schedule: str) -> str:
     """The longest kind that the name begins with, word by word; nothing if there is none."""
-    return max((kind for kind in SCHEDULES if f"{schedule} ".startswith(f"{kind} ")), key=len, default="")
+    name = f"{_plain(schedule)} "
+    return max((kind for kind in SCHEDULES if name.startswith(f"{_plain(kind)} ")), key=len, default="")
+
+
+def _plain(name: str) -> str:
+    """The name as it is said: a kind that is asked for as "log_linear" makes a schedule called "log-linear"."""
+    return re.sub("[-_]", " ", name).casefold()
 
 
 def bibtex(keys: Iterable[str]) -> str:

@@ -187,11 +187,16 @@ class Plan:
 
     def citation(self) -> str:
         """What to cite for this plan, in BibTeX: its start, schedule and solver, and what they were chosen by."""
+        return bibtex(self.cited)
+
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """The keys of :meth:`citation`, as in :func:`headstart.citation.references`, each once."""
         keys = [*citations(self.initialization.name, self.schedule.name, self.solver.name)]
         keys += BUDGET if self.budget is not None else ()
         if any(candidate.pilot is not None for candidate in self.candidates):
             keys += (*PILOT, *IMAGES) if len(self.profile.shape) == 3 else PILOT
-        return bibtex(keys)
+        return tuple(dict.fromkeys(keys))
 
     def _choice_lines(self) -> list[str]:
         flat = ""

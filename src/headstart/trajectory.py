@@ -147,8 +147,8 @@ class Trajectories:
     ) -> Schedule:
         r"""The grid with the smallest :math:`\sum_i \sqrt{K_i}` of this solver, by descent from the log-linear one.
 
-        It takes a tenth of a second to a second. The sum of the roots is what a step of each adds to the root of the
-        divergence (:class:`headstart.budget.Budget`).
+        It takes a tenth of a second to a second, once: the grid is remembered. The sum of the roots is what a step of
+        each adds to the root of the divergence (:class:`headstart.budget.Budget`).
 
         Arguments:
             solver: of the ODE, with one evaluation a step.
@@ -160,6 +160,16 @@ class Trajectories:
         Raises:
             InputError: as :meth:`local_errors` and :func:`~headstart.schedule.log_linear`.
         """
+        key = (solver, steps, horizon, sigma_min, final_zero)
+        if key not in self._least:
+            self._least[key] = self._least_error(*key)
+        return self._least[key]
+
+    @cached_property
+    def _least(self) -> dict[tuple[Solver, int, float, float, bool], Schedule]:
+        return {}
+
+    def _least_error(self, solver: Solver, steps: int, horizon: float, sigma_min: float, final_zero: bool) -> Schedule:
         first = log_linear(steps, horizon, sigma_min, final_zero)
         inner = steps - final_zero
         if inner < 2:

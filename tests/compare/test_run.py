@@ -23,6 +23,7 @@ from headstart.errors import ArtefactError, DenoiserError, InputError, MissingEx
 from headstart.metrics import Reference
 from headstart.noise import Noise
 from headstart.report.comparison import comparison_table
+from headstart.report.figures import number
 
 DATA = Noise(range(100)).normal((1, 4, 4))
 REFERENCE = Reference.of(Noise(range(1000, 1100)).normal((1, 4, 4)), lambda x: x.flatten(1)[:, :4])
@@ -264,10 +265,15 @@ def test_the_files_of_a_run(run: Any, tmp_path: Path) -> None:
     for name in ("quality-nfe.svg", "quality-seconds.svg"):
         assert (out / name).read_text().startswith("<svg")
     grids = {path.name for path in (out / "grids").iterdir()}
-    assert grids == {"real.png", "mark-7.png"} | {f"{arm.name}-{nfe}.png" for arm in arms for nfe in (3, 4)}
+    shown = {f"{arm.name}-{nfe}.png" for arm in arms for nfe in (3, 4)}
+    beside = {f"{name}-{nfe}-nearest-seed0.png" for name in ("good", "known") for nfe in (3, 4)}
+    assert grids == {"real.png", "mark-7.png"} | shown | beside
     page = (out / "index.html").read_text()
     assert "a &lt;model&gt;" in page
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 6 + 2
+    own = next(row for row in found["rows"] if row["arm"] == "good" and row["nfe"] == 3)
+    assert len(own["nearest"]) == 8
+    assert f"GOOD, 3: at {number(own['nearest'][0])}, " in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "prefers-color-scheme: dark" in page
     assert "width=device-width" in page

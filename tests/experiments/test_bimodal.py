@@ -24,8 +24,9 @@ from experiments.bimodal.run import (
     path_divergence,
     samples_law,
     score_error,
+    verdict,
 )
-from experiments.common import Blocks, Run, drawn
+from experiments.common import Blocks, Run, drawn, record
 from headstart import budget
 from headstart.denoiser import expand
 from headstart.errors import DenoiserError
@@ -186,7 +187,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a quick run, with what it found written as the command writes it: NaN and Inf would be refused."""
     out = tmp_path_factory.mktemp("bimodal")
     run = Run(out, quick=True, seeds=1, device="cpu", progress=Progress())
-    run.results(bimodal(run))
+    record(run, "bimodal", bimodal, verdict)
     return out
 
 

@@ -33,8 +33,9 @@ from experiments.cantor.run import (
     reference_error,
     separated,
     summary,
+    verdict,
 )
-from experiments.common import Run, drawn
+from experiments.common import Run, drawn, record
 from headstart.noise import Noise
 from headstart.predictor import measure_predictor
 from headstart.profile import Profile
@@ -50,7 +51,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """What a quick run finds, written as the command writes it and read again: NaN and Inf would be refused."""
     folder = tmp_path_factory.mktemp("cantor")
     run = Run(folder, quick=True, seeds=1, device="cpu", progress=Progress())
-    run.results(cantor(run))
+    record(run, "cantor", cantor, verdict)
     return folder, json.loads((folder / "results.json").read_text())
 
 

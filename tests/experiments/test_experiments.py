@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from experiments.common import Blocks, Run, drawn, estimate, max_sliced, trimmed
-from experiments.fashion_mnist.run import fashion_mnist
-from experiments.gmm.run import gmm, picks, quadrature, tiled
-from experiments.heavy_tails.run import Tabulated, divergences, heavy_tails, marginals, noise_misses
+from experiments.common import Blocks, Run, drawn, estimate, max_sliced, record, trimmed
+from experiments.gmm.run import picks, quadrature, tiled
+from experiments.heavy_tails.run import Tabulated, divergences, marginals, noise_misses
 from headstart.budget import gaussian_divergence
 from headstart.errors import InputError
 from headstart.initialization import Gaussian, Isotropic, StudentT
@@ -31,22 +31,17 @@ Double = torch.float64
 Results = Mapping[str, Any]
 
 
-def done(experiment: Callable[[Run], Results], folder: Path) -> Results:
+def done(name: str, folder: Path) -> Results:
     """What a quick run finds, written as the command writes it and read again: NaN and Inf would be refused."""
+    module = import_module(f"experiments.{name}.run")
     run = Run(folder, quick=True, seeds=1, device="cpu", progress=Progress())
-    run.results(experiment(run))
+    record(run, name, getattr(module, name), module.verdict)
     found: Results = json.loads((folder / "results.json").read_text())
     return found
 
 
 class Quick(dict[str, Results]):
     """What quick runs of the experiments find, each run where it is first asked for."""
-
-    EXPERIMENTS: Mapping[str, Callable[[Run], Results]] = {
-        "fashion_mnist": fashion_mnist,
-        "gmm": gmm,
-        "heavy_tails": heavy_tails,
-    }
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -55,7 +50,7 @@ class Quick(dict[str, Results]):
     def __missing__(self, name: str) -> Results:
         folder = self.folder / name
         folder.mkdir()
-        self[name] = done(self.EXPERIMENTS[name], folder)
+        self[name] = done(name, folder)
         return self[name]
 
 

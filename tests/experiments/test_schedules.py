@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.common import Run
+from experiments.common import Run, record
 from experiments.schedules.cells import Cells, best
 from experiments.schedules.gaussians import (
     corrector_cost,
@@ -25,7 +25,7 @@ from experiments.schedules.gaussians import (
 from experiments.schedules.grids import SOLVERS, aligned_length, class_of, fits, teacher_of
 from experiments.schedules.images import QUICK, Sizes, bars, evaluations, swept
 from experiments.schedules.modes import LAW, SIGMA_MIN, divergences, modes, points
-from experiments.schedules.run import schedules
+from experiments.schedules.run import schedules, verdict
 from headstart.budget import euler_divergence
 from headstart.errors import InputError
 from headstart.initialization import Isotropic
@@ -225,7 +225,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     """What a quick run finds, written as the command writes it and read again: NaN and Inf would be refused."""
     folder = tmp_path_factory.mktemp("schedules")
     run = run_in(folder)
-    run.results(schedules(run))
+    record(run, "schedules", schedules, verdict)
     return folder, json.loads((folder / "results.json").read_text())
 
 

@@ -30,6 +30,7 @@ RESULTS: dict[str, Any] = {
     "floor_n": 40,
     "found": ["rho is first"],
     "seconds": 130.0,
+    "rows": [{"cited": ["song2021score", "karras2022elucidating"]}, {"cited": ["song2021score"]}, {}],
     "tables": {
         "swd": {
             "title": "Sliced distance",
@@ -51,7 +52,8 @@ def page(tmp_path: Path) -> str:
 
 def test_it_says_what_the_paper_reports_what_was_measured_and_why_they_differ(page: str) -> None:
     heads = re.findall(r"<h2>(.*?)</h2>", page)
-    assert heads == ["What the paper reports", "What we measured", "Why they differ"]
+    assert heads == ["What the paper reports", "What we measured", "Why they differ", "References"]
+    assert re.findall(r"@\w+\{(\w+),", page) == ["song2021score", "karras2022elucidating"]
     assert "Schedules &amp; points" in page
     assert "Other &lt;data&gt;." in page
     assert "made in 2 min 10 s" in page

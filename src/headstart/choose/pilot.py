@@ -25,7 +25,7 @@ from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.schedule import Schedule
-from headstart.solver import Solver, get_solver
+from headstart.solver import get_solver
 
 __all__ = ["Pilot", "decide", "even", "winner"]
 
@@ -75,7 +75,6 @@ class Pilot:
         self.conditions = rows_of(conditions, index, len(held_out))
         self.seeds = [2**63 + seed * 2**32 + i for i in range(count)]
         self.progress = progress
-        self.drawn: dict[tuple[int, Schedule, Solver], Tensor] = {}
 
     def __call__(self, options: Iterable[Option]) -> list[Option]:
         """The options with their scores."""
@@ -89,8 +88,6 @@ class Pilot:
 
     def samples(self, option: Option) -> Tensor:
         """The pilot samples of a combination, of shape (count, \\*S)."""
-        if (found := self.drawn.get((id(option.start), option.schedule, option.solver))) is not None:
-            return found
         plan = Plan(option.start, option.schedule, option.solver, option.budget, self.profile)
         return plan.sample(
             self.denoiser,
@@ -103,7 +100,6 @@ class Pilot:
 
     def _scored(self, option: Option) -> Option:
         samples = self.samples(option)
-        self.drawn[id(option.start), option.schedule, option.solver] = samples
         score = Score.of(len(samples), lambda kept: self.reference.distance(samples[torch.from_numpy(kept)]))
         return replace(option, pilot=score)
 
@@ -113,7 +109,7 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
 
     First the horizon, with each of a few solvers and grids that differ most: what is the best of them depends on it.
     Then the horizons next to it, every solver on every kind of schedule (one at a time can get stuck: what suits one
-    solver does not suit the next), the last levels and all of these again with the one that won.
+    solver does not suit the next), the last levels, if another one wins all pairs with it, and the horizons again.
     """
     profile = pilot.profile
     free = asked.sigma_min is None and not isinstance(asked.schedule, Schedule)
@@ -146,8 +142,9 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
     best = against(best, combined(profile, best, asked))
     if best.schedule.steps > 1:
         below = [last for last in lasts if last < best.schedule.horizon / 2]
-        best = against(best, [varied(profile, best, asked, sigma_min=last) for last in below])
-        best = against(best, combined(profile, best, asked))
+        other = against(best, [varied(profile, best, asked, sigma_min=last) for last in below])
+        if other is not best:
+            best = against(other, combined(profile, other, asked))
         best = against(best, nearby(best))
     return best, piloted
 

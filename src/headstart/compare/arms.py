@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from headstart.citation import citations
 from headstart.compare.setting import Setting
 from headstart.denoiser import Counted, Denoiser, denoise
 from headstart.errors import DenoiserError
@@ -49,11 +50,13 @@ class Sampler:
         draw: from a denoiser and the samples' random streams to samples, shape (B, \\*S).
         how: its start, levels and solver, in a sentence.
         prepare_seconds: what it took to prepare: measuring, fitting and learning.
+        cited: what it stands on, by the keys of :mod:`headstart.citation`.
     """
 
     draw: Draw
     how: str
     prepare_seconds: float = 0.0
+    cited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -161,16 +164,25 @@ def of_plan(plan: Plan) -> Sampler:
     """The sampler of a plan; what it took to prepare is what the plan took to fit."""
     levels = " > ".join(f"{sigma:.3g}" for sigma in plan.schedule.sigmas)
     how = f"{plan.initialization.name} start, {plan.schedule.name} levels {levels}, {plan.solver.name}"
-    return Sampler(solving(plan.initialization, plan.schedule, plan.solver), how, plan.fit_seconds)
+    return Sampler(solving(plan.initialization, plan.schedule, plan.solver), how, plan.fit_seconds, plan.cited)
 
 
-def from_noise(setting: Setting, walk: Walk, how: str) -> Sampler:
-    """A sampler of another package, from the noise that all arms from noise share: sigma_max times each seed's own."""
+def from_noise(setting: Setting, walk: Walk, how: str, schedule: str, solver: str) -> Sampler:
+    """A sampler of another package, from the noise that all arms from noise share: sigma_max times each seed's own.
+
+    Arguments:
+        setting: what the arms share.
+        walk: samples.
+        how: its levels and solver, in words.
+        schedule: the name of the one that its levels are, for what to cite.
+        solver: the name of the one of this library that it is, or nothing.
+    """
 
     def drawn(denoiser: Denoiser, noise: Noise) -> Tensor:
         return walk(partial(denoise, denoiser), setting.sigma_max * noise.normal(setting.shape))
 
-    return Sampler(drawn, f"N(0, {setting.sigma_max:g}^2) start, {how}")
+    cited = citations("isotropic", schedule, solver)
+    return Sampler(drawn, f"N(0, {setting.sigma_max:g}^2) start, {how}", cited=cited)
 
 
 def odd(nfe: int) -> int:

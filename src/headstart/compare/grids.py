@@ -26,6 +26,7 @@ import math
 import time
 from dataclasses import replace
 
+from headstart.citation import citations
 from headstart.compare.arms import Arm, Sampler, odd, of_plan, solving
 from headstart.compare.setting import Setting
 from headstart.distill import distill
@@ -43,7 +44,8 @@ ALIGNED = 40
 def _heun(setting: Setting, nfe: int) -> Sampler:
     schedule = setting.edm(Heun().steps_for(nfe))
     draw = solving(Isotropic(setting.shape), schedule, Heun())
-    return Sampler(draw, f"N(0, {setting.sigma_max:g}^2) start, {schedule.name} levels, heun")
+    cited = citations("isotropic", schedule.name, "heun")
+    return Sampler(draw, f"N(0, {setting.sigma_max:g}^2) start, {schedule.name} levels, heun", cited=cited)
 
 
 def _gits(setting: Setting, nfe: int) -> Sampler:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.citation import PACKAGES
 from headstart.compare.arms import Arm, Sampler, draw, scored
 from headstart.compare.cells import Cells
 from headstart.compare.grids import GRIDS, HEUN, HEUN_35
@@ -34,11 +35,12 @@ from headstart.compare.summary import ratios, summarised, verdict
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
-from headstart.metrics import Reference, floor
+from headstart.metrics import Reference, floor, nearest
 from headstart.metrics.checks import digest
 from headstart.progress import Progress
 from headstart.report.comparison import comparison_table, write_comparison
-from headstart.report.images import image_grid, save_png, write_whole
+from headstart.report.figures import number
+from headstart.report.images import image_grid, neighbours_grid, save_png, write_whole
 
 __all__ = ["ARMS", "NFE", "compare"]
 
@@ -53,8 +55,11 @@ NFE = (3, 4, 5, 6, 8, 10)
 #: The settings that plans depend on.
 PLANNED = ("model", "headstart", "data_digest", "sigma_max", "sigma_min", "sizes")
 
-#: Samples shown of every arm, in rows of so many.
-SHOWN, COLUMNS = 36, 6
+#: Samples shown of every arm, in rows of so many, and how many of them beside their nearest neighbours.
+SHOWN, COLUMNS, BESIDE = 36, 6, 8
+
+#: The kinds of arms whose samples are shown beside the nearest training samples: they may have learned from these.
+LEARNED = ("ours", "oracle", "saved")
 
 
 def compare(
@@ -152,9 +157,11 @@ def compare(
     rows: list[dict[str, Any]] = []
     floors: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
-    for number in bar.track(range(seed, seed + seeds), "seeds", seeds):
-        setting = Setting(denoiser, data, number, plans_in, highest, sigma_min, sizes, device, batch_size, progress=bar)
-        floors.append(run.floor(number))
+    for own_seed in bar.track(range(seed, seed + seeds), "seeds", seeds):
+        setting = Setting(
+            denoiser, data, own_seed, plans_in, highest, sigma_min, sizes, device, batch_size, progress=bar
+        )
+        floors.append(run.floor(own_seed))
         for arm in bar.track(chosen, "arms", len(chosen)):
             rows += run.rows(arm, setting)
         results = {
@@ -166,7 +173,7 @@ def compare(
             "skipped": skipped,
             "seconds": time.perf_counter() - began,
         }
-        _write(results, run.shown(chosen, counts), out)
+        _write(results, run.shown(chosen, counts), run.beside(chosen, rows), out)
     if all(row["scores"] is None for row in rows):
         raise DenoiserError(f"not one of {len(rows)} cells could be made. The first: {rows[0]['failed']}")
     return results
@@ -252,14 +259,19 @@ class _Run:
     def _scored(self, arm: Arm, sampler: Sampler, setting: Setting, nfe: int) -> dict[str, Any]:
         seeds = range(setting.seed * 2**32, setting.seed * 2**32 + self.samples)
         drawn = draw(sampler, self.denoiser, seeds, setting.batch_size, setting.device, self.progress)
-        if setting.seed == self.first:
+        near = None
+        if setting.seed == self.first and self._is_images:
             self._show(drawn.samples, self._grid(arm, nfe))
+            if arm.kind in LEARNED:
+                near = self._show_nearest(drawn.samples[:BESIDE], self._nearest(arm, nfe))
         scores = scored(drawn.samples, self.reference, self.progress)
         return {
             "evaluations": drawn.evaluations,
             "seconds": drawn.seconds,
             "prepare_seconds": sampler.prepare_seconds,
             "how": sampler.how,
+            "cited": [*sampler.cited, *PACKAGES.get(arm.package or "", ())],
+            "nearest": near,
             "scores": asdict(scores),
         }
 
@@ -275,15 +287,27 @@ class _Run:
     def _grid(self, arm: Arm, nfe: int) -> Path:
         return self.out / "grids" / f"{arm.name}-{nfe}.png"
 
+    def _nearest(self, arm: Arm, nfe: int) -> Path:
+        return self.out / "grids" / f"{arm.name}-{nfe}-nearest-seed{self.first}.png"
+
     @cached_property
     def _is_images(self) -> bool:
         return self.data.ndim == 4 and self.data.shape[1] in (1, 3)
 
     def _show(self, samples: Tensor, path: Path) -> None:
-        """Write the first samples side by side, on the real images' scale."""
-        if self._is_images:
-            scale = float(self.data.min()), float(self.data.max())
-            save_png(image_grid(samples[:SHOWN], COLUMNS, scale), path)
+        """Write the first samples side by side."""
+        save_png(image_grid(samples[:SHOWN], COLUMNS, self._scale), path)
+
+    def _show_nearest(self, samples: Tensor, path: Path) -> list[float]:
+        """Write samples above the training samples nearest to them, and return how far these are."""
+        distances, places = nearest(samples, self.data)
+        save_png(neighbours_grid(samples, self.data[places], self._scale), path)
+        return [float(distance) for distance in distances]
+
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        """What is shown as black and white, the range of the real images."""
+        return float(self.data.min()), float(self.data.max())
 
     def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, Path]:
         """The grids of the smallest number of evaluations of every arm, by its label; the real images first."""
@@ -293,9 +317,20 @@ class _Run:
         found = {"real images": self.out / "grids" / "real.png"}
         for arm in arms:
             spent = [arm.affordable(nfe) for nfe in (counts if arm.only is None else [arm.only])]
-            path = next((place for nfe in spent if (place := self._grid(arm, nfe)).exists()), None)
-            if path is not None:
-                found[f"{arm.label}, {path.stem.rpartition('-')[2]}"] = path
+            fewest = next((nfe for nfe in spent if self._grid(arm, nfe).exists()), None)
+            if fewest is not None:
+                found[f"{arm.label}, {fewest}"] = self._grid(arm, fewest)
+        return found
+
+    def beside(self, arms: Sequence[Arm], rows: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
+        """What :meth:`_show_nearest` wrote for the fewest evaluations of every arm, by what is said of it."""
+        found: dict[str, Path] = {}
+        for arm in arms:
+            own = [row for row in rows if (row["arm"], row["seed"]) == (arm.name, self.first)]
+            row = next((row for row in own if row.get("nearest")), None)
+            if row is not None and (path := self._nearest(arm, arm.affordable(row["nfe"]))).exists():
+                distances = ", ".join(number(distance) for distance in row["nearest"])
+                found[f"{arm.label}, {arm.affordable(row['nfe'])}: at {distances}"] = path
         return found
 
 
@@ -316,11 +351,12 @@ def _metric(floors: Iterable[Mapping[str, Any]]) -> str:
     return "swd" if any(row["scores"]["frechet"] is None for row in floors) else "frechet"
 
 
-def _write(results: dict[str, Any], grids: Mapping[str, Path], out: Path) -> None:
+def _write(results: dict[str, Any], grids: Mapping[str, Path], beside: Mapping[str, Path], out: Path) -> None:
     write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
     write_whole(_table(results["rows"]).encode(), out / "results.csv")
     write_whole((comparison_table(results) + "\n").encode(), out / "summary.md")
-    write_comparison(results, {name: path.read_bytes() for name, path in grids.items() if path.exists()}, out)
+    shown, near = ({name: path.read_bytes() for name, path in found.items()} for found in (grids, beside))
+    write_comparison(results, shown, near, out)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

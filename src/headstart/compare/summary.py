@@ -65,6 +65,7 @@ def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "n": n,
                 "seeds": len(own),
                 "how": first.get("how"),
+                "cited": list(dict.fromkeys(key for row in own for key in row.get("cited") or ())),
                 "failed": f"{len(failed)} of {len(own)} seeds: {failed[0]}" if failed else None,
             }
         )

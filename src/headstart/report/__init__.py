@@ -1,6 +1,7 @@
 """What a run found, for people to read: figures, image grids and one self-contained HTML page."""
 
 from headstart.report.experiment import write_experiment_page
+from headstart.report.folder import write_folder_page
 from headstart.report.images import image_grid, save_png
 from headstart.report.page import verdict, write_demo_report
 from headstart.report.plan import write_plan_page
@@ -13,5 +14,6 @@ __all__ = [
     "verdict",
     "write_demo_report",
     "write_experiment_page",
+    "write_folder_page",
     "write_plan_page",
 ]

@@ -5,7 +5,6 @@ All of it is drawn from the plain values of ``results.json``, so that it can be 
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,8 +27,8 @@ from headstart.report.figures import (
     _widen,
     number,
 )
-from headstart.report.images import write_whole
-from headstart.report.page import render
+from headstart.report.images import data_uri, write_whole
+from headstart.report.page import entries, render
 
 __all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write_comparison"]
 
@@ -92,7 +91,7 @@ def comparison_table(results: Row) -> str:
 
 def comparison_headline(results: Row) -> str:
     """The comparison in short: our plans, of every other family the best sampler of each column, and what all of them
-    are held against.
+    are held against. The best of each column is bold.
 
     The oracle and saved plans, which are no competitors, are left out.
 
@@ -100,22 +99,30 @@ def comparison_headline(results: Row) -> str:
         results: the object of ``results.json``.
     """
     metric, counts = results["metric"], _counts(results)
-    families: dict[str, dict[str, dict[int, Row]]] = {}
+    groups: dict[tuple[str, str], dict[str, dict[int, Row]]] = {}
     for label, own in _by_arm(results)[0].items():
         first = next(iter(own.values()))
         if first["kind"] in ("ours", "peer"):
-            families.setdefault(label if first["kind"] == "ours" else first["family"], {})[label] = own
+            groups.setdefault((first["kind"], label if first["kind"] == "ours" else first["family"]), {})[label] = own
+    least = _least(results, metric)
     rows = []
-    for family, arms in families.items():
-        best = [
-            min((own[nfe] for own in arms.values() if nfe in own), key=lambda row: _value(row, metric), default=None)
-            for nfe in counts
-        ]
+    for (_, family), arms in groups.items():
         name = next(iter(arms)) if len(arms) == 1 else f"the best of {len(arms)} of {family}"
-        rows.append([name, *(_cell(row, metric, math.inf if family in arms else 0.0) for row in best)])
+        columns = {nfe: [own[nfe] for own in arms.values() if nfe in own] for nfe in counts}
+        best = {nfe: min(own, key=lambda row: _value(row, metric), default=None) for nfe, own in columns.items()}
+        rows.append([name, *(_cell(row, metric, least[nfe]) for nfe, row in best.items())])
     rows.append(_best_row(results))
     rows += [[label, text, *[""] * (len(counts) - 1)] for label, text, *_ in _marks(results, metric)]
     return "\n".join(_lines(("sampler", *map(str, counts)), rows))
+
+
+def _least(results: Row, metric: str) -> dict[int, float]:
+    """The least distance of ours and the others, for every number of evaluations."""
+    rivals = [row for row in results["summary"] if row["kind"] in ("ours", "peer")]
+    return {
+        nfe: min((_value(row, metric) for row in rivals if row["nfe"] == nfe), default=math.inf)
+        for nfe in _counts(results)
+    }
 
 
 def _counts(results: Row) -> list[int]:
@@ -129,10 +136,7 @@ def _lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[str]]:
     """The rows of arms, and of what the best of ours has of the best of the others."""
     arms = _by_arm(results)[0]
-    rivals = [own for own in arms.values() if next(iter(own.values()))["kind"] in ("ours", "peer")]
-    least = {
-        nfe: min((_value(own[nfe], metric) for own in rivals if nfe in own), default=float("inf")) for nfe in counts
-    }
+    least = _least(results, metric)
     rows = []
     for label, own in arms.items():
         rows.append([label, *(_cell(own.get(nfe), metric, least[nfe]) for nfe in counts)])
@@ -296,12 +300,13 @@ def _bars(rows: Sequence[Row], metric: str) -> list[list[float]]:
     return [down, errors]
 
 
-def write_comparison(results: Row, grids: Mapping[str, bytes], folder: Path) -> None:
+def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], folder: Path) -> None:
     """Write ``index.html``, which needs nothing beside it, and the figures as ``quality-nfe.svg`` and ``-seconds``.
 
     Arguments:
         results: the object of ``results.json``.
         grids: PNG files by their captions.
+        beside: likewise, of samples above their nearest neighbours.
         folder: that gets the files.
 
     Raises:
@@ -311,10 +316,11 @@ def write_comparison(results: Row, grids: Mapping[str, bytes], folder: Path) -> 
     for against, svg in drawn.items():
         if svg:
             write_whole(svg.encode(), folder / f"quality-{against}.svg")
-    write_whole(_page(results, grids, [Markup(svg) for svg in drawn.values() if svg]).encode(), folder / "index.html")
+    page = _page(results, grids, beside, [Markup(svg) for svg in drawn.values() if svg])
+    write_whole(page.encode(), folder / "index.html")
 
 
-def _page(results: Row, grids: Mapping[str, bytes], quality: Sequence[Markup]) -> str:
+def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], quality: Sequence[Markup]) -> str:
     settings, metric = results["settings"], results["metric"]
     scores = list(dict.fromkeys(name for row in results["summary"] for name in row["scores"] or ()))
     scores = [metric, *(name for name in scores if name != metric)]
@@ -335,9 +341,16 @@ def _page(results: Row, grids: Mapping[str, bytes], quality: Sequence[Markup]) -
         table=[_table_row(row, columns) for row in results["summary"]],
         failures=[row for row in results["summary"] if row["failed"]],
         skipped=results["skipped"],
-        grids=[(name, "data:image/png;base64," + base64.b64encode(png).decode()) for name, png in grids.items()],
-        environment=results["environment"],
+        grids=_addresses(grids),
+        beside=_addresses(beside),
+        environment={**results["environment"], "seeds": ", ".join(map(str, settings["seeds"]))},
+        references=entries(key for row in results["summary"] for key in row.get("cited") or ()),
     )
+
+
+def _addresses(images: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """Captions, and PNG files as addresses."""
+    return [(name, data_uri(png)) for name, png in images.items()]
 
 
 def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:

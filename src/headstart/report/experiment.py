@@ -9,7 +9,7 @@ from typing import Any
 from headstart.metrics import floor_note
 from headstart.report.figures import number
 from headstart.report.images import write_whole
-from headstart.report.page import duration, render
+from headstart.report.page import duration, entries, render
 
 __all__ = ["write_experiment_page"]
 
@@ -25,7 +25,7 @@ def write_experiment_page(experiment: Values, results: Values, path: str | Path)
             name; where the least of each column is to be set off, "best" is true.
         results: the object of ``results.json``: "model", "data", "n", "seeds", "n_reference", "floor", "floor_n" (how
             many samples that is of), "found", "seconds", "environment" if there is one, and "tables", by metric, which
-            have "errors" too.
+            have "errors" too. Of "rows", if there are any, "cited" are the keys of what their arms stand on.
         path: the file.
 
     Raises:
@@ -52,6 +52,7 @@ def write_experiment_page(experiment: Values, results: Values, path: str | Path)
         data=results["data"],
         duration=duration(results["seconds"]),
         environment=dict(results.get("environment") or {}),
+        references=entries(key for row in results.get("rows") or () for key in row.get("cited") or ()),
     )
     write_whole(page.encode(), path)
 

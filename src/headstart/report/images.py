@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from headstart.errors import ArtefactError, InputError
 
-__all__ = ["image_grid", "png", "save_png", "write_whole"]
+__all__ = ["data_uri", "image_grid", "neighbours_grid", "png", "save_png", "write_whole"]
 
 
 def image_grid(
@@ -64,6 +66,13 @@ def image_grid(
     return grid[:, :, 0] if channels == 1 else grid
 
 
+def neighbours_grid(
+    samples: Tensor, neighbours: Tensor, value_range: tuple[float, float] | None = None
+) -> NDArray[Any]:
+    """Samples (N, C, H, W) side by side, each above its neighbour; see :func:`image_grid`."""
+    return image_grid(torch.cat([samples, neighbours.to(samples)]), len(samples), value_range)
+
+
 def png(array: NDArray[Any]) -> bytes:
     """A PNG file's bytes, from bytes of shape (H, W) or (H, W, 3)."""
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
@@ -71,6 +80,11 @@ def png(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def data_uri(file: bytes, kind: str = "png") -> str:
+    """An image file as the address of itself, for a page that needs nothing beside it."""
+    return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
 
 
 def save_png(array: NDArray[Any], path: str | Path) -> None:

@@ -7,9 +7,8 @@ measured are made here.
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from headstart.citation import IMAGES, PILOT, bibtex, citations
 from headstart.errors import InputError
 from headstart.report import figures
 from headstart.report.figures import number, seconds_per_thousand
-from headstart.report.images import image_grid, png, write_whole
+from headstart.report.images import data_uri, image_grid, png, write_whole
 
 __all__ = ["verdict", "write_demo_report"]
 
@@ -169,12 +168,21 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
         columns=COLUMNS,
         table=_table(rows, floor),
         environment=dict(results.get("environment") or {}),
-        references=_references(rows, plans),
+        about="The method comes from two papers: where the reverse process starts (Fassina et al., 2026), and where it "
+        "stops on the way (Williams et al., 2024). The others are what the arms on this page use.",
+        references=entries(_references(rows, plans)),
     )
 
 
-def render(template: str, **values: Any) -> str:
-    """A page from one of the templates, in the colours of the figures."""
+def render(template: str, *, about: str = "", references: Sequence[str] = (), **values: Any) -> str:
+    """A page from one of the templates, in the colours of the figures.
+
+    Arguments:
+        template: its name.
+        about: what to say of the references.
+        references: the BibTeX entries of what the page stands on.
+        values: what else the template asks for.
+    """
     templates = Environment(
         loader=PackageLoader("headstart.report"),
         autoescape=True,
@@ -183,17 +191,23 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     templates.filters["number"] = number
-    return templates.get_template(template).render(light=figures.LIGHT, dark=figures.DARK, **values)
+    values |= {"light": figures.LIGHT, "dark": figures.DARK, "about": about, "references": references}
+    return templates.get_template(template).render(values)
+
+
+def entries(keys: Iterable[str]) -> list[str]:
+    """The BibTeX entries of these keys, each once and in their order."""
+    return [bibtex([key]) for key in dict.fromkeys(keys)]
 
 
 def _references(rows: Sequence[Row], plans: Sequence[Row]) -> list[str]:
-    """The BibTeX entries of what the arms use, and of the plans' pilots; headstart's own approach first."""
+    """The keys of what the arms use, and of the plans' pilots; headstart's own approach first."""
     used = list(APPROACH)
     for row in rows:
         used += citations(*(str(row.get(part)) for part in ("initialization", "schedule", "solver")))
     if plans:
         used += [*PILOT, *IMAGES]
-    return [bibtex([key]) for key in dict.fromkeys(used)]
+    return used
 
 
 def _checked(results: Row) -> tuple[list[Row], Row, list[Row]]:
@@ -249,7 +263,7 @@ def _grids(
             )
     for card in cards:
         grid = image_grid(grids[card["key"]][:64], 8, scale)
-        card["uri"] = "data:image/png;base64," + base64.b64encode(png(grid)).decode()
+        card["uri"] = data_uri(png(grid))
     first = {"real", f"dpm++2m {plan['nfe']}" if plan else "", f"{BASELINE} {baseline['nfe']}" if baseline else ""}
     shown = [card for card in cards if card["key"] in first or card["key"].startswith("plan ")]
     return {"first": shown, "others": [card for card in cards if card not in shown]}

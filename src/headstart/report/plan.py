@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from markupsafe import Markup
 from torch import Tensor
 
@@ -22,8 +20,8 @@ from headstart.plan import Candidate, Plan
 from headstart.profile import Profile
 from headstart.report import figures
 from headstart.report.figures import number
-from headstart.report.images import image_grid, png, write_whole
-from headstart.report.page import render
+from headstart.report.images import data_uri, image_grid, neighbours_grid, png, write_whole
+from headstart.report.page import entries, render
 
 __all__ = ["plan_values", "profile_values", "write_plan_page"]
 
@@ -119,7 +117,7 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         columns=COLUMNS_OF,
         candidates=[_candidate(candidate) for candidate in sorted(plan.candidates, key=_rank)],
         environment=environment("cpu") | {"plan's seed": plan.profile.seed},
-        citation=plan.citation(),
+        references=entries(plan.cited),
     )
     write_whole(page.encode(), path)
 
@@ -169,16 +167,13 @@ def _neighbours(samples: Tensor | None, data: Tensor | None) -> dict[str, Any] |
     """The first samples above their nearest neighbours among the data, and how far these are."""
     if samples is None or data is None:
         return None
-    first = samples[:BESIDE]
-    distances, places = nearest(first, data)
-    uri = None
-    if _is_images(samples):
-        uri = _address(image_grid(torch.cat([first, data[places].to(first)]), len(first)))
+    distances, places = nearest(samples[:BESIDE], data)
+    uri = _address(neighbours_grid(samples[:BESIDE], data[places])) if _is_images(samples) else None
     return {"uri": uri, "count": len(data), "distances": ", ".join(number(float(d)) for d in distances)}
 
 
 def _address(grid: Any) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(grid)).decode()
+    return data_uri(png(grid))
 
 
 def _drawn(svg: str) -> Markup | None:

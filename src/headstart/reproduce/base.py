@@ -216,7 +216,8 @@ def _scored(subject: Subject, plan: Plan, seed: int) -> dict[str, Any]:
         progress=subject.progress,
     )
     seconds = time.perf_counter() - began
-    return _scores(subject, samples) | {"evaluations": plan.nfe, "n": subject.n, "seconds": seconds}
+    found = {"evaluations": plan.nfe, "n": subject.n, "seconds": seconds, "cited": list(plan.cited)}
+    return _scores(subject, samples) | found
 
 
 def _scores(subject: Subject, samples: Tensor) -> dict[str, float | None]:

@@ -75,11 +75,11 @@ def sample(
     return found
 
 
-def _prepare(name: str, options: dict[str, Any], evaluations: int, setting: Setting, nfe: int) -> Sampler:
+def _prepare(name: str, options: dict[str, Any], evaluations: int, solver: str, setting: Setting, nfe: int) -> Sampler:
     load("azula")
     walk = partial(sample, name, setting.sigma_max, setting.sigma_min, nfe // evaluations, **options)
     order = f" of order {options['order']}" if options else ""
-    return from_noise(setting, walk, f"Karras levels to {setting.sigma_min:g}, {name}{order} of azula")
+    return from_noise(setting, walk, f"Karras levels to {setting.sigma_min:g}, {name}{order} of azula", "rho", solver)
 
 
 ARMS = tuple(
@@ -88,14 +88,14 @@ ARMS = tuple(
         f"azula {label}",
         "peer",
         "azula",
-        partial(_prepare, name, options, evaluations),
+        partial(_prepare, name, options, evaluations, solver),
         package="azula",
         affordable=even if evaluations == 2 else int,
     )
-    for short, label, name, options, evaluations in (
-        ("ddim", "DDIM", "DDIMSampler", {}, 1),
-        ("heun", "Heun", "HeunSampler", {}, 2),
-        ("zab", "zAB-3", "zABSampler", {"order": 3}, 1),
-        ("xeab", "xEAB-2", "xEABSampler", {"order": 2}, 1),
+    for short, label, name, options, evaluations, solver in (
+        ("ddim", "DDIM", "DDIMSampler", {}, 1, "euler"),
+        ("heun", "Heun", "HeunSampler", {}, 2, "heun"),
+        ("zab", "zAB-3", "zABSampler", {"order": 3}, 1, "deis"),
+        ("xeab", "xEAB-2", "xEABSampler", {"order": 2}, 1, "dpm++2m"),
     )
 )

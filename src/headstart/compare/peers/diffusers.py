@@ -79,11 +79,13 @@ def unipc(order: int, grid: str, sigma_max: float, sigma_min: float, steps: int,
     return z  # at the level 0, where both units are the same
 
 
-def _prepare(solve: Callable[..., Tensor], how: str, order: int, grid: str, setting: Setting, nfe: int) -> Sampler:
+def _prepare(
+    solve: Callable[..., Tensor], solver: str, how: str, order: int, grid: str, setting: Setting, nfe: int
+) -> Sampler:
     load("diffusers")
-    levels = {"karras": "Karras levels", "exponential": "log-SNR levels"}[grid]
+    levels, name = {"karras": ("Karras levels", "rho"), "exponential": ("log-SNR levels", "log-linear")}[grid]
     walk = partial(solve, order, grid, setting.sigma_max, setting.sigma_min, nfe)
-    return from_noise(setting, walk, f"{levels} to {setting.sigma_min:g} and 0, {how}")
+    return from_noise(setting, walk, f"{levels} to {setting.sigma_min:g} and 0, {how}", name, solver)
 
 
 def _arms() -> list[Arm]:
@@ -98,7 +100,7 @@ def _arms() -> list[Arm]:
             f"{label}, {said}",
             "peer",
             "diffusers",
-            partial(_prepare, solve, f"{scheduler} of order {order} of diffusers", order, grid),
+            partial(_prepare, solve, name, f"{scheduler} of order {order} of diffusers", order, grid),
             package="diffusers",
         )
         for name, label, solve, scheduler, order in kinds

@@ -45,11 +45,12 @@ def sample(
     return found
 
 
-def _prepare(name: str, setting: Setting, nfe: int) -> Sampler:
+def _prepare(name: str, solver: str, setting: Setting, nfe: int) -> Sampler:
     load("k_diffusion")
     steps = (nfe + 1) // 2 if name in TWO else nfe
     walk = partial(sample, name, setting.sigma_max, setting.sigma_min, steps)
-    return from_noise(setting, walk, f"Karras levels to {setting.sigma_min:g} and 0, sample_{name} of k-diffusion")
+    how = f"Karras levels to {setting.sigma_min:g} and 0, sample_{name} of k-diffusion"
+    return from_noise(setting, walk, how, "rho", solver)
 
 
 ARMS = tuple(
@@ -58,9 +59,9 @@ ARMS = tuple(
         f"k-diffusion {name}",
         "peer",
         "k-diffusion",
-        partial(_prepare, name),
+        partial(_prepare, name, solver),
         package="k_diffusion",
         affordable=odd if name in TWO else int,
     )
-    for name in ("heun", "dpm_2", "lms", "dpmpp_2m")
+    for name, solver in (("heun", "heun"), ("dpm_2", ""), ("lms", ""), ("dpmpp_2m", "dpm++2m"))
 )
