@@ -18,7 +18,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ import headstart.choose
 from experiments.fashion_mnist.run import headline
 from headstart.cli import app
 from headstart.report import results_table
+from headstart.report.comparison import comparison_headline
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -164,20 +165,27 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not lost, f"{page.name} links to {', '.join(lost)}"
 
 
-def test_the_readme_shows_both_commands_and_the_table() -> None:
+def test_the_readme_shows_both_commands_and_python() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = [words for block in blocks(text) if block.language == "console" for words in commands(block)]
     assert ["make", "demo"] in shown
     assert ["make", "test"] in shown
     assert any(block.language == "python" and "fit(" in block.text for block in blocks(text))
-    results = json.loads((ROOT / "benchmarks" / "results" / "demo.json").read_text())
-    table = re.search(r"<!-- demo-table -->\n(.*)\n<!-- /demo-table -->", text, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("page", "name", "results", "drawn"),
+    [
+        ("README.md", "comparison", "comparison/results.json", comparison_headline),
+        ("README.md", "demo", "demo.json", lambda found: results_table(found["rows"], found["floor"])),
+        ("docs/starts.md", "fashion", "fashion_mnist/results.json", headline),
+    ],
+)
+def test_tables_are_those_of_the_results(page: str, name: str, results: str, drawn: Callable[[Any], str]) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    table = re.search(rf"<!-- {name}-table -->\n(.*)\n<!-- /{name}-table -->", text, re.DOTALL)
     assert table
-    assert table[1] == results_table(results["rows"], results["floor"])
-    results = json.loads((ROOT / "benchmarks" / "results" / "fashion_mnist" / "results.json").read_text())
-    table = re.search(r"<!-- fashion-table -->\n(.*)\n<!-- /fashion-table -->", text, re.DOTALL)
-    assert table
-    assert table[1] == headline(results)
+    assert table[1] == drawn(json.loads((ROOT / "benchmarks" / "results" / results).read_text(encoding="utf-8")))
 
 
 def test_continuous_integration_runs_the_readme_command() -> None:
