@@ -58,7 +58,7 @@ def write_folder_page(folder: Path) -> None:
             figures=figures,
             tables=sorted(tables, key=lambda table: table[0] != "Summary"),
             open=OPEN,
-            environment={**results["environment"], "seeds": results["seeds"]},
+            environment={"command": results["command"], **results["environment"], "seeds": results["seeds"]},
             references=entries([*APPROACH, *_cited(results)]),
         )
     except OSError as error:

@@ -151,7 +151,7 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
     rows, floor, plans = _checked(results)
     seconds = results.get("seconds")
     return render(
-        "page.html",
+        "demo.html",
         data=results.get("data") or "-",
         duration=None if seconds is None else duration(float(seconds)),
         verdict=verdict(rows, floor),
