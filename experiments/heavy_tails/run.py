@@ -48,6 +48,7 @@ from headstart.initialization.student import Independent
 from headstart.metrics import quantile_table, sliced, tail_gap
 from headstart.noise import Noise
 from headstart.profile import Profile
+from headstart.report.page import listed
 from headstart.schedule import Schedule
 from headstart.solver import DPMSolverPP2M, Heun, Solver
 from headstart.targets import ProductT, Target, t_mix2, t_mix10, t_prod
@@ -207,14 +208,9 @@ def verdict(results: Mapping[str, Any]) -> str:
     missing = {row["start"] for row in shortest if 2 * row["misses_tail"] > row["seeds"]}
     return (
         f"From the shortest horizon of each of {len(laws)} law{'s' * (len(laws) != 1)}, the starts that miss the far "
-        f"quantiles are {_listed([start for start in starts if start in missing])}; those that reach them are "
-        f"{_listed([start for start in starts if start not in missing])}."
+        f"quantiles are {listed([start for start in starts if start in missing])}; those that reach them are "
+        f"{listed([start for start in starts if start not in missing])}."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    *most, last = names or ["none"]
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def heavy_tails(run: Run) -> dict[str, Any]:

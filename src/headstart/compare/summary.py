@@ -22,7 +22,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from headstart.report.comparison import NAMES
-from headstart.report.page import JUDGEABLE
+from headstart.report.page import JUDGEABLE, listed
 
 __all__ = ["ratios", "summarised", "verdict"]
 
@@ -164,14 +164,14 @@ def verdict(means: Sequence[Row], best: Sequence[Row], metric: str) -> str:
         known = [(f"{row['ratio']:.2f} times", row["nfe"]) for row in best if row["ratio"] is not None]
         said = [f"{times} its distance at {nfe} evaluations" for times, nfe in known[:1]]
         said += [f"{times} at {nfe}" for times, nfe in known[1:]]
-        sentence += f"has {_listed(said)}. " if said else "has no ratio to its distance. "
+        sentence += f"has {listed(said)}. " if said else "has no ratio to its distance. "
         sentence += "One seed tells no error, so who is ahead is open"
     else:
         said = []
         for ahead, words in (("ours", "ahead of it"), ("level", "level with it"), ("others", "behind it")):
             counts = [str(row["nfe"]) for row in best if row["ahead"] == ahead]
             if counts:
-                said.append(f"{words} at {_listed(counts)} evaluations")
+                said.append(f"{words} at {listed(counts)} evaluations")
         sentence += f"is {', '.join(said)}"
         if best[0]["ratio"] is not None:
             sentence += f"; at {best[0]['nfe']} it has {best[0]['ratio']:.2f} times the distance of {best[0]['others']}"
@@ -179,7 +179,3 @@ def verdict(means: Sequence[Row], best: Sequence[Row], metric: str) -> str:
     if n < JUDGEABLE:
         sentence = f"A trial of {n} samples, too few to judge by. {sentence}"
     return f"{sentence}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

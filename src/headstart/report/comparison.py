@@ -332,12 +332,11 @@ def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes],
         verdict=results["verdict"],
         details=f"{settings['samples']:,} samples of each sampler for each of {seeds} seed{'s' * (seeds != 1)}.",
         quality=quality,
+        columns=[("sampler", False), *((str(nfe), True) for nfe in _counts(results))],
         matrix=_matrix(results, metric),
-        marks=[(label, text, _sortable(value), colour) for label, text, value, colour in _marks(results, metric)],
         notes=_notes(results),
-        counts=_counts(results),
         name=NAMES[metric],
-        columns=columns,
+        headings=[column[1:] for column in columns],
         table=[_table_row(row, columns) for row in results["summary"]],
         failures=[row for row in results["summary"] if row["failed"]],
         skipped=results["skipped"],
@@ -354,7 +353,7 @@ def _addresses(images: Mapping[str, bytes]) -> list[tuple[str, str]]:
 
 
 def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
-    """The distances with arms down and evaluations across, each with what it sorts by."""
+    """The distances with arms down and evaluations across, and below them what all are held against."""
     counts = _counts(results)
     arms = _by_arm(results)[0]
     texts = _distances(results, metric, counts)
@@ -364,20 +363,29 @@ def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
         first = next(iter(own.values())) if own else None
         rows.append(
             {
-                "label": label.strip("*"),
                 "colour": FAMILIES.get(first["family"], ("other", ""))[0] if first else "floor",
-                "strong": first is not None and first["kind"] == "ours",
                 "cells": [
-                    {
-                        "text": text.replace("**", "").partition(" × ")[0],
-                        "best": text.startswith("**"),
-                        "value": _sortable(value),
-                    }
-                    for text, value in zip(cells, values, strict=True)
+                    _head(label.strip("*"), first is not None and first["kind"] == "ours"),
+                    *(
+                        {
+                            "text": text.replace("**", "").partition(" × ")[0],
+                            "best": text.startswith("**"),
+                            "value": _sortable(value),
+                        }
+                        for text, value in zip(cells, values, strict=True)
+                    ),
                 ],
             }
         )
+    for label, text, value, colour in _marks(results, metric):
+        wide = {"text": text, "value": _sortable(value), "span": len(counts)}
+        rows.append({"colour": colour, "cells": [_head(label), wide]})
     return rows
+
+
+def _head(label: str, best: bool = False) -> dict[str, Any]:
+    """The cell that names a row."""
+    return {"text": label, "value": label, "best": best}
 
 
 def _sortable(value: float) -> float | str:

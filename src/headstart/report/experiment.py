@@ -63,17 +63,19 @@ def _table(table: Values) -> dict[str, Any]:
     rows = []
     for name, values in table["rows"].items():
         own = errors.get(name) or (None,) * len(values)
-        cells = [
+        cells = [{"text": name, "value": name}]
+        cells += [
             {"text": _text(value, error), "value": "" if value is None else value, "best": False}
             for value, error in zip(values, own, strict=True)
         ]
-        rows.append({"name": name, "cells": cells})
-    for place in range(len(table["columns"])) if table.get("best") else ():
+        rows.append({"cells": cells})
+    for place in range(1, 1 + len(table["columns"])) if table.get("best") else ():
         column: Sequence[dict[str, Any]] = [row["cells"][place] for row in rows]
         known = [cell["value"] for cell in column if cell["value"] != ""]
         for cell in column:
             cell["best"] = len(known) > 1 and cell["value"] == min(known)
-    return {"title": table["title"], "corner": table["corner"], "columns": table["columns"], "rows": rows}
+    headings = [(table["corner"], False), *((column, True) for column in table["columns"])]
+    return {"title": table["title"], "headings": headings, "rows": rows}
 
 
 def _text(value: float | None, error: float | None) -> str:

@@ -99,7 +99,7 @@ def _table(lines: Iterable[str]) -> dict[str, Any]:
     head, _, *rest = ([cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")] for line in lines)
     rows = [[_cell(cell) for cell in row] for row in rest]
     numeric = [all(row[i]["number"] for row in rows) for i in range(len(head))]
-    return {"head": list(zip(head, numeric, strict=True)), "rows": rows}
+    return {"headings": list(zip(head, numeric, strict=True)), "rows": [{"cells": row} for row in rows]}
 
 
 def _cell(text: str) -> dict[str, Any]:

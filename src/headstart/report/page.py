@@ -165,7 +165,7 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
         budget=_drawn(figures.error_budget(plans)),
         horizons=[(plan, Markup(svg)) for plan in plans if (svg := figures.horizon_curve(plan))],
         profile=_drawn(figures.measured_profile(results.get("profile") or {})),
-        columns=COLUMNS,
+        headings=[column[1:] for column in COLUMNS],
         table=_table(rows, floor),
         environment=dict(results.get("environment") or {}),
         about="The method comes from two papers: where the reverse process starts (Fassina et al., 2026), and where it "
@@ -318,6 +318,12 @@ def _times(gain: float) -> str:
 
 def _words(count: int) -> str:
     return WORDS[count] if count < len(WORDS) else str(count)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a person lists them."""
+    *most, last = names or ["none"]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def duration(seconds: float) -> str:
