@@ -59,6 +59,7 @@ BAD = [
     ((*SAMPLE, "-n", "0"), 2, "the number of samples is 0: expected at least 1"),
     ((*SAMPLE, "--seeds", "9-0"), 2, "run backwards: expected 0-9"),
     ((*SAMPLE, "--seeds", "few"), 2, "'few' names no seeds"),
+    ((*SAMPLE, "-n", "3", "--label", "first"), 2, "'first' names no labels"),
     ((*SAMPLE, "-n", "3", "--seeds", "0-3"), 2, "-n asks for 3 samples and --seeds 0-3 for 4"),
     ((*SAMPLE, "--seeds", "18446744073709551616"), 2, "from 0 to 2^64 - 1"),
     ((*SAMPLE[:-1], "{place}/points.npy", "-n", "2"), 5, "points.npy: File exists"),
@@ -73,6 +74,13 @@ BAD = [
     (("evaluate", "{place}/images.npz", "{place}/points.npy"), 3, "must have the same shape in both"),
     (("evaluate", "{place}/points.npy", "{place}/points.npy", "--features", "inception"), 2, "'inception'"),
     (("evaluate", "{place}/points.npy", "{place}/points.npy", "--reference-count", "1"), 2, "expected at least 2"),
+    (
+        ("evaluate", "{place}/points.npy", "{place}/images.npz", "--by-class"),
+        2,
+        "holds no labels, which --by-class needs",
+    ),
+    (("evaluate", "{few}", "{place}/images.npz", "--by-class"), 2, "few.npz has 1 samples of class 1 to score"),
+    (("evaluate", "{strange}", "{place}/images.npz", "--by-class"), 2, "images.npz has 0 samples of class 2 to score"),
     (
         ("evaluate", "{place}/points.npy", "{place}/points.npy", "--features", "builtin:fashion-mnist"),
         2,
@@ -92,6 +100,9 @@ def places(place: Path, tmp_path: Path) -> dict[str, Path]:
     plan = (tmp_path / "broken" / "plan.json").read_text()
     (tmp_path / "broken" / "plan.json").write_text(plan[: len(plan) // 2])
     (tmp_path / "newer" / "plan.json").write_text(json.dumps({**json.loads(plan), "version": 99}))
+    for name, labels in (("few", [0, 0, 0, 1]), ("strange", [0, 0, 2, 2])):
+        found[name] = tmp_path / f"{name}.npz"
+        np.savez(found[name], samples=np.zeros((4, 1, 4, 4), dtype=np.float32), labels=labels)
     return found
 
 

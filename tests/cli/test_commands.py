@@ -111,11 +111,11 @@ def test_samples_have_the_law_and_cost_what_they_should(run: Run, place: Path, t
     done = run("sample", place / "plan", f"{MODEL}:exact", "-n", 400, "-o", tmp_path / "out", "--json")
     assert done.code == 0
     assert done.err == ""
-    assert {key: done.json[key] for key in ("files", "n", "shape", "label", "nfe")} == {
+    assert {key: done.json[key] for key in ("files", "n", "shape", "labels", "nfe")} == {
         "files": ["samples.npz"],
         "n": 400,
         "shape": [2],
-        "label": None,
+        "labels": [],
         "nfe": 3.0,
     }
     arrays = load(tmp_path / "out")
@@ -152,6 +152,44 @@ def test_labels_and_images(run: Run, place: Path, tmp_path: Path) -> None:
         assert arrays["samples"].mean() == pytest.approx(label - 0.5, abs=0.1)
         with Image.open(tmp_path / str(label) / "grid.png") as grid:
             assert grid.size == (8 * 6 + 2, 7 * 6 + 2)  # 50 images in rows of 8, 4 + 2 pixels each, and the edge
+
+
+def test_classes_in_turn_go_with_the_seeds_and_are_scored_each(run: Run, place: Path, tmp_path: Path) -> None:
+    command = ("sample", place / "conditional", f"{MODEL}:images", "--label", "0,1")
+    done = run(*command, "-n", 60, "-o", tmp_path / "both", "--json")
+    assert done.json["labels"] == [0, 1]
+    assert run(*command, "--seeds", "7,4", "-o", tmp_path / "two").code == 0
+    arrays, two = load(tmp_path / "both"), load(tmp_path / "two")
+    assert arrays["labels"].tolist() == [0, 1] * 30
+    assert two["labels"].tolist() == [1, 0]
+    np.testing.assert_allclose(two["samples"], arrays["samples"][[7, 4]], atol=1e-4)
+
+    swapped = {**arrays, "labels": 1 - arrays["labels"]}
+    np.savez(tmp_path / "swapped.npz", **swapped)
+    command = (place / "images.npz", "--features", "raw", "--by-class")
+    right = run("evaluate", tmp_path / "both", *command, "--json").json
+    wrong = run("evaluate", tmp_path / "swapped.npz", *command, "--json").json
+    assert wrong["samples"] == right["samples"]  # the whole has no classes
+    assert set(right["by_class"]["samples"]["each"]) == {"0", "1"}
+    assert right["by_class"]["floor"]["each"]["0"]["n"] == 30
+    mean = {what: right["by_class"][what]["mean"]["swd"] for what in ("samples", "floor")}
+    assert mean["samples"] < 2 * mean["floor"]
+    assert wrong["by_class"]["samples"]["mean"]["swd"] > 3 * mean["samples"]
+    lines = run("evaluate", tmp_path / "both", *command).out.splitlines()
+    assert lines[3].startswith("mean of 2 classes ")
+    assert [line.split("  ")[0] for line in lines[4:9]] == [
+        "its floor",
+        "class 0",
+        "class 0, floor",
+        "class 1",
+        "class 1, floor",
+    ]
+    assert {len(line) for line in lines[:9]} == {len(lines[0])}
+
+    one = {name: array[arrays["labels"] == 1] for name, array in arrays.items()}
+    np.savez(tmp_path / "one.npz", **one)  # one class alone is scored against the same class alone
+    alone = run("evaluate", tmp_path / "one.npz", *command, "--json").json["by_class"]["samples"]
+    assert alone["each"] == {"1": right["by_class"]["samples"]["each"]["1"]}
 
 
 def test_sampling_replaces_its_own_files_and_no_others(run: Run, place: Path, tmp_path: Path) -> None:
@@ -200,21 +238,27 @@ def test_a_floor_of_fewer_samples_says_so(run: Run, place: Path) -> None:
 def test_reference_and_held_out_share_no_sample(place: Path) -> None:
     points = torch.from_numpy(np.load(place / "points.npy"))
     reference, held_out = split(str(place / "points.npy"), 1000, seed=1)
-    together = torch.cat([reference, held_out])
+    together = torch.cat([reference.samples, held_out.samples])
     assert (len(reference), len(held_out)) == (150, 150)
     assert torch.equal(together[together[:, 0].argsort()], points[points[:, 0].argsort()])
-    assert not torch.equal(reference, split(str(place / "points.npy"), 1000, seed=2)[0])
+    assert not torch.equal(reference.samples, split(str(place / "points.npy"), 1000, seed=2)[0].samples)
 
 
 @pytest.mark.parametrize(("data", "name"), [("", "test"), ("/test", "test"), ("/train", "train")])
 def test_bundled_data_are_compared_with_one_split_and_the_floor_with_the_other(
     data: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {part: headstart.Dataset(torch.full((5, 1, 28, 28), float(i))) for i, part in enumerate(("test", "train"))}
+    labels = torch.arange(5)
+    small = {
+        part: headstart.Dataset(torch.full((5, 1, 28, 28), float(i)), labels + i)
+        for i, part in enumerate(("test", "train"))
+    }
     monkeypatch.setattr("headstart.data.load.fashion_mnist", lambda name: small[name])
     reference, held_out = split(f"builtin:fashion-mnist{data}", 3, seed=0)
-    assert torch.equal(reference, small[name].samples[:3])
-    assert torch.equal(held_out, small["train" if name == "test" else "test"].samples)
+    assert torch.equal(reference.samples, small[name].samples[:3])
+    assert reference.labels is not None
+    assert torch.equal(reference.labels, small[name].labels[:3])
+    assert held_out is small["train" if name == "test" else "test"]
 
 
 def test_evaluate_with_the_bundled_features(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

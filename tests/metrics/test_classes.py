@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError
-from headstart.metrics import Reference, by_class, evaluate, references_by_class
+from headstart.metrics import Reference, by_class, evaluate, floor, floor_by_class, references_by_class
 
 
 def labelled(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -30,6 +30,17 @@ def test_each_class_is_scored_alone_and_their_mean_has_an_error() -> None:
         assert found.errors[name] == pytest.approx(math.hypot(*(one.errors[name] for one in found.each.values())) / 2)
     assert repr(found).startswith("ClassScores(mean of 2 classes: frechet ")
     assert found.to_dict()["each"]["1"]["swd"] == found.each[1].swd
+
+
+def test_the_floor_of_each_class_is_that_of_as_many_real_samples() -> None:
+    (real, classes), (held_out, labels) = labelled(200, 0), labelled(80, 1)
+    references = references_by_class(real, classes, directions=16)
+    found = floor_by_class(references, held_out, labels, {0: 20, 1: 1000}, seed=3, errors=True)
+    assert found.each[0] == floor(references[0], held_out[labels == 0], 20, seed=3, errors=True)
+    assert found.each[1] == floor(references[1], held_out[labels == 1], 40, seed=3, errors=True)
+    assert found.n == 60
+    with pytest.raises(DataError, match=r"no held-out samples of classes \[1\]"):
+        floor_by_class(references, held_out[labels == 0], labels[labels == 0], {0: 20, 1: 20})
 
 
 def test_wrong_labels_are_seen_by_class_alone() -> None:

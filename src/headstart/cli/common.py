@@ -42,15 +42,15 @@ __all__ = [
     "ModelSpec",
     "Seed",
     "answers",
-    "parse_seeds",
+    "parse_numbers",
     "staged",
     "usable",
 ]
 
 P = ParamSpec("P")
 
-#: No run asks for more seeds: a list of them would not fit into memory long before.
-MOST_SEEDS = 10_000_000
+#: No run asks for more numbers: a list of them would not fit into memory long before.
+MOST_NUMBERS = 10_000_000
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else.")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Where the networks run: cpu, cuda, cuda:1, mps.")]
@@ -147,29 +147,33 @@ def usable(device: str) -> str:
     return device
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds from ranges and single ones, separated by commas; a range includes both its ends.
+def parse_numbers(text: str, what: str = "seed") -> list[int]:
+    """Whole numbers from ranges and single ones, separated by commas; a range includes both its ends.
+
+    Arguments:
+        text: the numbers.
+        what: what one of them is called in messages.
 
     Raises:
-        InputError: if a part is neither, a range is empty, a seed comes twice, or there are more than ten million.
+        InputError: if a part is neither, a range is empty, a number comes twice, or there are more than ten million.
 
-    >>> parse_seeds("0-3,10")
+    >>> parse_numbers("0-3,10")
     [0, 1, 2, 3, 10]
     """
     ranges = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not _is_number(first) or (dash and not _is_number(last)):
-            raise InputError(f"{text!r} names no seeds: expected A-B (both included), A,B,C or both, as in 0-99,200")
+            raise InputError(f"{text!r} names no {what}s: expected A-B (both included), A,B,C or both, as in 0-99,200")
         ranges.append(range(int(first), int(last or first) + 1))
         if not ranges[-1]:
-            raise InputError(f"the seeds {part.strip()} run backwards: expected {last}-{first}")
-    if sum(r.stop - r.start for r in ranges) > MOST_SEEDS:
-        raise InputError(f"{text!r} names more than {MOST_SEEDS:,} seeds: draw them in several runs")
-    seeds = [seed for r in ranges for seed in r]
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"{text!r} names a seed twice: that would be the same sample twice")
-    return seeds
+            raise InputError(f"the {what}s {part.strip()} run backwards: expected {last}-{first}")
+    if sum(r.stop - r.start for r in ranges) > MOST_NUMBERS:
+        raise InputError(f"{text!r} names more than {MOST_NUMBERS:,} {what}s: draw them in several runs")
+    numbers = [number for r in ranges for number in r]
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"{text!r} names a {what} twice: give each once")
+    return numbers
 
 
 def _is_number(text: str) -> bool:

@@ -83,7 +83,7 @@ def compare(
 
     progress = RichProgress()
     denoiser = load_denoiser(model, device)
-    real, training = split(data, reference_count, seed=0)
+    real, training = (part.samples for part in split(data, reference_count, seed=0))
     network = feature_network(features, data, device, batch_size)
     if quick:
         samples, seeds, training = min(samples, QUICK_SAMPLES), min(seeds, 1), training[:2000]

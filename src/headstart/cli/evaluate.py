@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,9 @@ from headstart.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headstart.metrics import Features, Reference, Scores
+    from headstart.data import Dataset
+    from headstart.metrics import ClassScores, Features, Reference, Scores
+    from headstart.progress import Progress
 
 __all__ = ["EXAMPLES", "evaluate"]
 
@@ -25,6 +28,7 @@ EXAMPLES = (
     "headstart evaluate samples data.npy --json",
     "headstart evaluate generated.npz images/ --reference-count 50000",
     "headstart evaluate samples builtin:fashion-mnist --scores kid,precision,recall,density,coverage",
+    "headstart evaluate generated.npz labelled.npz --by-class",
     "headstart evaluate generated.npz images/ --features torchscript:inception.pt --stats published.npz",
 )
 
@@ -60,6 +64,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Write mu and sigma of the real samples' features to this .npz file."),
     ] = None,
+    by_class: Annotated[
+        bool,
+        typer.Option("--by-class", help="Score each class alone too, and give the mean: OUT and DATA need labels."),
+    ] = False,
     reference_count: ReferenceCount = 10_000,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -78,8 +86,10 @@ def evaluate(
     from headstart.data import load_data
 
     saved = Path(samples) / "samples.npz"
-    found = load_data(saved if saved.is_file() else samples)
-    real, held_out = split(data, reference_count, seed)
+    found = load_data(saved if saved.is_file() else samples).to(device)
+    real, held_out = (part.to(device) for part in split(data, reference_count, seed))
+    if by_class:
+        _check_labels(found, real, held_out)
     network = feature_network(features, data, device, batch_size)
     if network is None and (stats or save_stats):
         raise InputError("statistics are of features: say which with --features")
@@ -87,26 +97,31 @@ def evaluate(
     names = _names(scores, network is not None)
     progress = RichProgress()
     reference = metrics.Reference.of(
-        real.to(device), network, seed=seed, progress=progress, keep=bool(names), statistics=published
+        real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
     )
     count = min(len(found), len(held_out))
     errors = count >= ENOUGH
-    result = metrics.evaluate(found.samples.to(device), reference, progress, scores=names, errors=errors)
-    floor = metrics.floor(
-        reference, held_out.to(device), count, seed=seed, progress=progress, scores=names, errors=errors
-    )
+    result = metrics.evaluate(found.samples, reference, progress, scores=names, errors=errors)
+    floor = metrics.floor(reference, held_out.samples, count, seed=seed, progress=progress, scores=names, errors=errors)
     if save_stats is not None:
-        _save(real.to(device), network, reference, published is not None, save_stats)
-    text = f"{_table({'samples': result, 'noise floor': floor})}\nagainst {len(real)} real samples of {data}"
+        _save(real.samples, network, reference, published is not None, save_stats)
+    rows: dict[str, Scores | ClassScores] = {"samples": result, "noise floor": floor}
+    values = {"samples": asdict(result), "floor": asdict(floor), "data": data, "features": network is not None}
+    if by_class:
+        each, floors = _by_class(found, real, held_out, network, names, seed, progress)
+        values["by_class"] = {"samples": each.to_dict(), "floor": floors.to_dict()}
+        rows |= {f"mean of {len(each.each)} classes": each, "its floor": floors}
+        for label, own in each.each.items():
+            rows |= {f"class {label}": own, f"class {label}, floor": floors.each[label]}
+    text = f"{_table(rows)}\nagainst {len(real)} real samples of {data}"
     if not data.startswith("builtin:"):
         text += ", drawn without regard to what a plan was fitted on"
     if note := metrics.floor_note(count, len(found)):
         text += f"\n{note}"
     if published is not None:
-        text += f"\nThe Fréchet distances are to the statistics in {stats}"
+        text += f"\nThe Fréchet distances of the whole are to the statistics in {stats}"
     if result.converged is False:
         text += "\nThe search for the max-sliced distance did not converge: it may be larger"
-    values = {"samples": asdict(result), "floor": asdict(floor), "data": data, "features": network is not None}
     return Answer(text, values)
 
 
@@ -122,6 +137,50 @@ def _names(scores: str, features: bool) -> tuple[str, ...]:
     return names
 
 
+def _check_labels(found: Dataset, real: Dataset, held_out: Dataset) -> None:
+    """Refuse samples without labels, and classes with fewer than two samples, real or not, to score."""
+    if found.labels is None or real.labels is None or held_out.labels is None:
+        without = found if found.labels is None else real
+        raise InputError(f"{without.name} holds no labels, which --by-class needs")
+    for part in (found, real, held_out):
+        for label in sorted(set(found.labels.tolist())):
+            if (count := int((part.labels == label).sum())) < 2:
+                raise InputError(
+                    f"{part.name} has {count} samples of class {label} to score: --by-class needs 2 or more"
+                )
+
+
+def _by_class(
+    found: Dataset,
+    real: Dataset,
+    held_out: Dataset,
+    network: Features | None,
+    names: tuple[str, ...],
+    seed: int,
+    progress: Progress,
+) -> tuple[ClassScores, ClassScores]:
+    """The scores of each class of the samples, and their floor."""
+    import torch
+
+    from headstart import metrics
+
+    assert found.labels is not None
+    assert real.labels is not None
+    assert held_out.labels is not None
+    labels, sizes = torch.unique(found.labels, return_counts=True)
+    counts = dict(zip(labels.tolist(), sizes.tolist(), strict=True))
+    errors = all(min(n, int((held_out.labels == label).sum())) >= ENOUGH for label, n in counts.items())
+    wanted = torch.isin(real.labels, labels)
+    references = metrics.references_by_class(
+        real.samples[wanted], real.labels[wanted], network, seed, progress=progress, keep=bool(names)
+    )
+    each = metrics.by_class(found.samples, found.labels, references, progress, scores=names, errors=errors)
+    floors = metrics.floor_by_class(
+        references, held_out.samples, held_out.labels, counts, seed, progress, scores=names, errors=errors
+    )
+    return each, floors
+
+
 def _save(real: Tensor, network: Features | None, reference: Reference, others: bool, path: Path) -> None:
     """Write the statistics of the real samples' features; they are not the reference's if those are others'."""
     from headstart.metrics import Reference
@@ -132,18 +191,20 @@ def _save(real: Tensor, network: Features | None, reference: Reference, others: 
         own.statistics.save(folder / path.name)
 
 
-def _table(rows: dict[str, Scores]) -> str:
-    """One line for what is scored and one for the floor: each score with its standard error."""
-    names = [name for name in (*FIRST, *OTHERS) if name in FIRST or _has(rows, name)]
-    lines = [" " * 12 + "".join(f"{name:>{WIDTH}}" for name in names) + f"{'n':>10}"]
-    for title, scores in rows.items():
-        cells = [_cell(getattr(scores, name), scores.errors.get(name)) for name in names]
-        lines.append(f"{title:<12}" + "".join(f"{cell:>{WIDTH}}" for cell in cells) + f"{scores.n:>10}")
+def _table(rows: Mapping[str, Scores | ClassScores]) -> str:
+    """A line for each row: every score, or its mean over classes, with its standard error."""
+    names = [name for name in (*FIRST, *OTHERS) if name in FIRST or any(name in _values(row) for row in rows.values())]
+    first = max(map(len, rows)) + 1
+    lines = [" " * first + "".join(f"{name:>{WIDTH}}" for name in names) + f"{'n':>10}"]
+    for title, row in rows.items():
+        values = _values(row)
+        cells = [_cell(values.get(name), row.errors.get(name)) for name in names]
+        lines.append(f"{title:<{first}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells) + f"{row.n:>10}")
     return "\n".join(lines)
 
 
-def _has(rows: dict[str, Scores], name: str) -> bool:
-    return any(getattr(scores, name) is not None for scores in rows.values())
+def _values(row: Scores | ClassScores) -> Mapping[str, float]:
+    return {name: value for name, value, _ in row.items()}
 
 
 def _cell(value: float | None, error: float | None) -> str:

@@ -9,8 +9,7 @@ import typer
 from headstart.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from headstart.data import Dataset
     from headstart.metrics import Features
 
 __all__ = ["FASHION_MNIST", "FeaturesSpec", "ReferenceCount", "feature_network", "split"]
@@ -28,7 +27,7 @@ FeaturesSpec = Annotated[
 ReferenceCount = Annotated[int, typer.Option(metavar="N", help="Compare with at most N real samples.")]
 
 
-def split(data: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
+def split(data: str, count: int, seed: int) -> tuple[Dataset, Dataset]:
     """At most ``count`` real samples to compare with, and others to measure the floor on.
 
     Raises:
@@ -43,11 +42,11 @@ def split(data: str, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
     if data.startswith("builtin:"):
         other = load_data(data.partition("/")[0], "test" if data.endswith("/train") else "train")
-        return load_data(data, "test").samples[:count], other.samples
-    real = load_data(data).samples
+        return load_data(data, "test").rows(slice(count)), other
+    real = load_data(data)
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
     half = len(real) // 2
-    return real[order[:half][:count]], real[order[half:]]
+    return real.rows(order[:half][:count]), real.rows(order[half:])
 
 
 def feature_network(name: str, data: str, device: str, batch_size: int) -> Features | None:

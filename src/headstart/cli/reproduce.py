@@ -68,7 +68,7 @@ def reproduce(
     from headstart.models import load_denoiser
 
     progress = RichProgress()
-    real, rest = split(data, reference_count, seed=0)
+    real, rest = (part.samples for part in split(data, reference_count, seed=0))
     network = feature_network(features, data, device, batch_size)
     if quick:
         samples, seeds, rest = min(samples, QUICK_SAMPLES), 1, rest[:1000]

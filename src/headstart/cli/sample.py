@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, answers, parse_seeds, staged, usable
+from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, answers, parse_numbers, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
 
@@ -19,6 +19,7 @@ EXAMPLES = (
     "headstart sample plan builtin:fashion-mnist -n 64 -o samples",
     "headstart sample plan builtin:fashion-mnist --seeds 100-199 -o samples",
     "headstart sample plan python:mymodel:load -n 16 --label 3 -o samples",
+    "headstart sample plan python:mymodel:load -n 100 --label 0-9 -o samples",
 )
 
 #: The grid shows no more images than these.
@@ -36,7 +37,10 @@ def sample(
     seeds: Annotated[
         str | None, typer.Option(metavar="A-B", help="Seeds, both ends included; also A,B,C. A seed is a sample.")
     ] = None,
-    label: Annotated[int | None, typer.Option(metavar="K", help="The class of all samples.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(metavar="K", help="The class of all samples; or several, A-B or A,B,C, that seeds take in turn."),
+    ] = None,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
     as_json: Json = False,
@@ -46,6 +50,7 @@ def sample(
     samples.npz holds the arrays samples (N, ...), seeds (N,) and, with --label, labels (N,).
     """
     wanted = _seeds(n, seeds)
+    classes = [] if label is None else parse_numbers(label, "label")
     device = usable(device)
     import numpy as np
     import torch
@@ -57,7 +62,9 @@ def sample(
 
     chosen = Plan.load(plan)
     denoiser = Counted(load_denoiser(model, device))
-    condition: dict[str, Any] = {} if label is None else {"label": torch.full((len(wanted),), label)}
+    condition: dict[str, Any] = {}
+    if classes:  # those of a seed do not depend on what is drawn beside it
+        condition["label"] = torch.tensor([classes[seed % len(classes)] for seed in wanted])
     with staged(output) as folder:
         started = time.perf_counter()
         samples = chosen.sample(
@@ -84,7 +91,7 @@ def sample(
             "files": files,
             "n": len(samples),
             "shape": list(shape),
-            "label": label,
+            "labels": classes,
             "nfe": nfe,
             "seconds": seconds,
         },
@@ -97,7 +104,7 @@ def _seeds(n: int | None, seeds: str | None) -> list[int]:
         raise InputError("how many samples? Give their number with -n, or their seeds with --seeds")
     if n is not None and n < 1:
         raise InputError(f"the number of samples is {n}: expected at least 1")
-    wanted = parse_seeds(f"0-{(n or 1) - 1}" if seeds is None else seeds)
+    wanted = parse_numbers(f"0-{(n or 1) - 1}" if seeds is None else seeds)
     if n is not None and len(wanted) != n:
         raise InputError(f"-n asks for {n} samples and --seeds {seeds} for {len(wanted)}: give one, or make them agree")
     return wanted

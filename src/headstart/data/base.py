@@ -44,6 +44,14 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same on a device."""
+        return Dataset(self.samples.to(device), None if self.labels is None else self.labels.to(device), self.name)
+
+    def rows(self, index: Tensor | slice) -> Dataset:
+        """Some of the samples, with their labels. Raises as Dataset: two samples are the least."""
+        return Dataset(self.samples[index], None if self.labels is None else self.labels[index], self.name)
+
     def __repr__(self) -> str:
         labels = "" if self.labels is None else f", {len(set(self.labels.tolist()))} classes"
         return f"Dataset({self.name}: {len(self)} samples of shape {tuple(self.samples.shape[1:])}{labels})"

@@ -1,6 +1,6 @@
 """Distances between samples and real data, with their errors and noise floor; tails; and whether samples are new."""
 
-from headstart.metrics.classes import ClassScores, by_class, references_by_class
+from headstart.metrics.classes import ClassScores, by_class, floor_by_class, references_by_class
 from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_distance
 from headstart.metrics.kernel import KernelDistance, kernel_distance
 from headstart.metrics.manifold import Manifold, manifold
@@ -40,6 +40,7 @@ __all__ = [
     "by_class",
     "evaluate",
     "floor",
+    "floor_by_class",
     "floor_note",
     "frechet_distance",
     "kernel_distance",

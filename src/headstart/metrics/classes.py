@@ -14,7 +14,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError
-from headstart.metrics.scores import ALWAYS, SCORES, Features, Reference, Scores, evaluate
+from headstart.metrics.scores import ALWAYS, SCORES, Features, Reference, Scores, evaluate, floor, written
 from headstart.progress import Progress
 
-__all__ = ["ClassScores", "by_class", "references_by_class"]
+__all__ = ["ClassScores", "by_class", "floor_by_class", "references_by_class"]
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """What :func:`by_class` found.
+    """What :func:`by_class` found. Made by :meth:`of`.
 
     Attributes:
         each: the scores of each class.
@@ -42,17 +42,35 @@ class ClassScores:
     mean: Mapping[str, float]
     errors: Mapping[str, float]
 
+    @classmethod
+    def of(cls, each: Mapping[int, Scores]) -> ClassScores:
+        """The scores of each class, with their mean."""
+        shared = [name for name in SCORES if all(getattr(found, name) is not None for found in each.values())]
+        mean = {name: sum(getattr(found, name) for found in each.values()) / len(each) for name in shared}
+        errors = {
+            name: math.hypot(*(found.errors[name] for found in each.values())) / len(each)
+            for name in shared
+            if all(name in found.errors for found in each.values())
+        }
+        return cls(each, mean, errors)
+
+    @property
+    def n(self) -> int:
+        """Number of samples, of all classes."""
+        return sum(found.n for found in self.each.values())
+
+    def items(self) -> Iterator[tuple[str, float, float | None]]:
+        """The name, mean and its standard error (None if there is none) of every score that all classes have."""
+        for name, value in self.mean.items():
+            yield name, value, self.errors.get(name)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         each = {str(label): asdict(scores) for label, scores in self.each.items()}
         return {"each": each, "mean": dict(self.mean), "errors": dict(self.errors)}
 
     def __repr__(self) -> str:
-        means = (
-            f"{name.replace('_', '-')} {value:.3g}" + (f" +- {self.errors[name]:.2g}" if name in self.errors else "")
-            for name, value in self.mean.items()
-        )
-        return f"ClassScores(mean of {len(self.each)} classes: {', '.join(means)})"
+        return f"ClassScores(mean of {len(self.each)} classes: {written(self.items())}; n = {self.n})"
 
 
 def references_by_class(
@@ -112,18 +130,49 @@ def by_class(
     parts = _split(samples, labels, "samples")
     if set(parts) != set(references):
         raise DataError(f"the samples are of classes {sorted(parts)}, the references of {sorted(references)}")
-    each = {
-        label: evaluate(part, references[label], progress, scores=scores, errors=errors)
-        for label, part in parts.items()
-    }
-    shared = [name for name in SCORES if all(getattr(found, name) is not None for found in each.values())]
-    mean = {name: sum(getattr(found, name) for found in each.values()) / len(each) for name in shared}
-    spread = {
-        name: math.hypot(*(found.errors[name] for found in each.values())) / len(each)
-        for name in shared
-        if all(name in found.errors for found in each.values())
-    }
-    return ClassScores(each, mean, spread)
+    return ClassScores.of(
+        {
+            label: evaluate(part, references[label], progress, scores=scores, errors=errors)
+            for label, part in parts.items()
+        }
+    )
+
+
+def floor_by_class(
+    references: Mapping[int, Reference],
+    held_out: Tensor,
+    labels: Tensor,
+    counts: Mapping[int, int],
+    seed: int = 0,
+    progress: Progress | None = None,
+    *,
+    scores: Collection[str] = ALWAYS,
+    errors: bool = False,
+) -> ClassScores:
+    """The noise floor of each class, and its mean: see :func:`headstart.metrics.floor`.
+
+    Arguments:
+        references: the real data of each class.
+        held_out: real samples that are in none of them, shape (M, \\*S).
+        labels: their classes, shape (M,), whole numbers; each class that has a reference must occur, others may.
+        counts: how many samples of each class are in question; where fewer are held out, the floor is of all of them.
+        seed: as of :func:`headstart.metrics.floor`, and so are all others.
+        progress: told of the batches.
+        scores: names of scores.
+        errors: whether to compute the standard errors.
+
+    Raises:
+        DataError: if the labels do not fit, or a class does not occur, or as floor.
+        InputError: as floor.
+    """
+    parts = _split(held_out, labels, "held-out samples")
+    if missing := sorted(set(references) - set(parts)):
+        raise DataError(f"there are no held-out samples of classes {missing}")
+    each = {}
+    for label, reference in references.items():
+        n = min(counts[label], len(parts[label]))
+        each[label] = floor(reference, parts[label], n, seed, progress, scores=scores, errors=errors)
+    return ClassScores.of(each)
 
 
 def _split(x: Tensor, labels: Tensor, what: str) -> dict[int, Tensor]:

@@ -31,7 +31,7 @@ score          what                                  its standard error
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -104,11 +104,16 @@ class Scores:
                 yield name, value, self.errors.get(name)
 
     def __repr__(self) -> str:
-        each = (
-            f"{name.replace('_', '-')} {value:.3g}" + ("" if error is None else f" +- {error:.2g}")
-            for name, value, error in self.items()
-        )
-        return f"Scores({', '.join(each)}; n = {self.n} against {self.n_reference})"
+        return f"Scores({written(self.items())}; n = {self.n} against {self.n_reference})"
+
+
+def written(items: Iterable[tuple[str, float, float | None]]) -> str:
+    """Scores in words: the name, value and standard error of each."""
+    each = (
+        f"{name.replace('_', '-')} {value:.3g}" + ("" if error is None else f" +- {error:.2g}")
+        for name, value, error in items
+    )
+    return ", ".join(each)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
