@@ -24,7 +24,7 @@ ARMS = [
     ("plan", "any", 3),
     ("edm-heun", "isotropic", 35),
     ("dpm++2m", "isotropic", 4),
-    ("noise + learned schedule", "isotropic", 4),
+    ("noise, our schedule", "isotropic", 4),
     ("gaussian start", "gaussian", 4),
 ]
 
@@ -85,7 +85,7 @@ def test_arms_and_their_evaluations(done):
     assert [(row["arm"], row["nfe"]) for row in rows] == [(arm, nfe) for arm, _, nfe in ARMS]
     for row, (arm, start, _) in zip(rows, ARMS, strict=True):
         assert start in ("any", row["initialization"])
-        assert (row["fit_seconds"] > 0) == (arm in ("plan", "noise + learned schedule", "gaussian start"))
+        assert (row["fit_seconds"] > 0) == (arm in ("plan", "noise, our schedule", "gaussian start"))
         assert row["sigmas"][0] == row["horizon"]
     assert [row["horizon"] for row in rows[1:4]] == [80.0, 80.0, 80.0]
     assert rows[1]["sigmas"][-2:] == [0.002, 0.0]

@@ -183,7 +183,7 @@ def _arms(
     for nfe in sizes.grids:
         yield "dpm++2m", _by_hand(profile, rho_grid(nfe, SIGMA_MAX, SIGMA_MIN), DPMSolverPP2M())
     for nfe in sizes.baselines:
-        yield "noise + learned schedule", chosen(nfe, [isotropic], SIGMA_MAX)
+        yield "noise, our schedule", chosen(nfe, [isotropic], SIGMA_MAX)
     for nfe in sizes.baselines:
         yield "gaussian start", chosen(nfe, [gaussian])
 

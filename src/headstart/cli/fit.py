@@ -47,7 +47,7 @@ def fit(
             metavar="NAMES",
             help="The starts to choose from, separated by commas: isotropic, shifted, diagonal, gaussian, "
             "teleportation, mixture, student-t, flow, autoregressive or empirical. [default: "
-            "isotropic,gaussian,mixture]",
+            "isotropic,gaussian,mixture, and student-t where a Gaussian misses the tails]",
         ),
     ] = None,
     schedule: Annotated[
@@ -76,7 +76,8 @@ def fit(
         typer.Option(metavar="SIGMA", help="The highest noise level that MODEL knows, if it does not say."),
     ] = None,
     criterion: Annotated[
-        str, typer.Option(metavar="NAME", help="Choose by a pilot of samples (pilot) or by the bound alone (nats).")
+        str,
+        typer.Option(metavar="NAME", help="Choose by a pilot of samples (pilot) or by the error budget alone (nats)."),
     ] = "pilot",
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Passes over the data at most, for the starts that are trained.")
@@ -84,14 +85,16 @@ def fit(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Written after every epoch of such a training, and gone on from if it is there."
+            metavar="FILE",
+            help="Written after every epoch of training flow or autoregressive, and gone on from if it is there.",
         ),
     ] = None,
     shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="The shape of one sample, where DATA is 'self'.")
     ] = None,
     own: Annotated[
-        int, typer.Option(metavar="N", help="Samples to draw then, with 35 evaluations of MODEL each.")
+        int,
+        typer.Option(metavar="N", help="Samples of MODEL to fit on where DATA is 'self', with 35 evaluations each."),
     ] = 2000,
     conditional: Annotated[
         bool, typer.Option("--conditional", help="Fit on the data's labels: sampling then takes --label.")

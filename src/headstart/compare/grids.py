@@ -1,7 +1,8 @@
 """EDM's Heun sampler, and grids of others that are measured or learned, with DPM-Solver++(2M) from noise.
 
-The measured and learned grids end at 0.05 standard deviations of the data and a step to 0, as ours do: with few
-evaluations they are better for it. How much goes into them is a :class:`~headstart.compare.setting.Sizes`. By default:
+The measured grids end at 0.05 standard deviations of the data and a step to 0, and LD3 begins with such an end, as ours
+do: with few evaluations they are better for it. How much goes into them is a
+:class:`~headstart.compare.setting.Sizes`. By default:
 
 * **GITS** follows as many trajectories as its release, 256, by DPM-Solver++(2M) in place of iPNDM.
 * **LD3** moves levels alone, by 100 steps of Adam over 512 pairs in batches of 128. Our own distilled plans take as
