@@ -20,6 +20,7 @@ from headstart.cli.common import staged
 Run = Callable[..., Any]
 MODEL = "python:headstart_cli_models"
 FIT = ("fit", f"{MODEL}:exact", "{place}/points.npy", "-o", "{out}")
+CLASSES = ("evaluate", "{place}/images.npz", "{place}/images.npz", "--by-class")
 SAMPLE = ("sample", "{place}/plan", f"{MODEL}:exact", "-o", "{out}")
 
 
@@ -59,6 +60,7 @@ BAD = [
     ((*SAMPLE, "-n", "0"), 2, "the number of samples is 0: expected at least 1"),
     ((*SAMPLE, "--seeds", "9-0"), 2, "run backwards: expected 0-9"),
     ((*SAMPLE, "--seeds", "few"), 2, "'few' names no seeds"),
+    ((*SAMPLE, "-n", "3", "--label", "9999999999999999999"), 2, "is none that a network could know"),
     ((*SAMPLE, "-n", "3", "--label", "first"), 2, "'first' names no labels"),
     ((*SAMPLE, "-n", "3", "--seeds", "0-3"), 2, "-n asks for 3 samples and --seeds 0-3 for 4"),
     ((*SAMPLE, "--seeds", "18446744073709551616"), 2, "from 0 to 2^64 - 1"),
@@ -79,7 +81,16 @@ BAD = [
         2,
         "holds no labels, which --by-class needs",
     ),
-    (("evaluate", "{few}", "{place}/images.npz", "--by-class"), 2, "few.npz has 1 samples of class 1 to score"),
+    (
+        ("evaluate", "{few}", "{place}/images.npz", "--by-class"),
+        2,
+        "few.npz has 1 samples of class 1 to score: 2 are needed",
+    ),
+    (
+        (*CLASSES, "--features", "raw", "--scores", "recall", "--reference-count", "16"),
+        2,
+        "to score: 12 are needed",
+    ),
     (("evaluate", "{strange}", "{place}/images.npz", "--by-class"), 2, "images.npz has 0 samples of class 2 to score"),
     (
         ("evaluate", "{place}/points.npy", "{place}/points.npy", "--features", "builtin:fashion-mnist"),

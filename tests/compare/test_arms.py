@@ -159,8 +159,20 @@ def test_a_plan_is_fitted_once_for_a_number_of_evaluations_and_a_seed(
 
     plan = saved(folder)
     assert (plan.only, plan.kind) == (3, "saved")
-    assert saved(folder, unseen=True).kind == "ours"
     assert torch.equal(draw(plan.prepare(again, 3), LAW, SEEDS, 6, "cpu").samples, a)
+
+
+@pytest.mark.parametrize("name", ["gits", "ld3", "plan", "align-your-steps"])
+def test_no_arm_asks_the_network_for_more_at_once_than_it_may(name: str, tmp_path: Path) -> None:
+    most = 0
+
+    def watched(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal most
+        most = max(most, len(x))
+        return LAW(x, sigma)
+
+    ARMS[name].prepare(Setting(watched, DATA, 0, tmp_path, sizes=QUICK, batch_size=3), 3)
+    assert most == 3
 
 
 def test_what_others_learn_from_is_no_less_than_what_we_do() -> None:

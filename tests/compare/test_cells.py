@@ -21,8 +21,6 @@ def test_a_cell_is_made_once_also_by_the_next_run(tmp_path: Path) -> None:
     for _ in range(2):
         cells = Cells(path, {"quick": True})
         assert cells({"arm": "a", "nfe": 3}, make) == {"arm": "a", "nfe": 3, "value": [1.0, 2.0]}
-        assert {"nfe": 3, "arm": "a"} in cells
-        assert {"nfe": 4, "arm": "a"} not in cells
     assert len(made) == 1
 
 
@@ -33,10 +31,11 @@ def test_a_line_that_was_cut_off_is_made_again_and_a_broken_one_is_said(tmp_path
         cells({"i": i}, lambda i=i: {"value": i})  # type: ignore[misc]
     path.write_text(path.read_text()[:-5])
     again = Cells(path, {})
-    assert {"i": 0} in again
-    assert {"i": 1} not in again
+    assert len(again.rows) == 1
+    assert again({"i": 0}, lambda: pytest.fail("made again")) == {"i": 0, "value": 0}
+    assert again({"i": 1}, lambda: {"value": 2}) == {"i": 1, "value": 2}
     path.write_text(path.read_text() + "no cell\n")
-    with pytest.raises(ArtefactError, match="line 3 is no cell"):
+    with pytest.raises(ArtefactError, match="line 4 is no cell"):
         Cells(path, {})
 
 

@@ -91,9 +91,10 @@ def test_what_is_finished_is_not_made_again_and_more_can_be_added(run: Any, tmp_
         {"data": DATA + 0.5},
         {"reference": Reference.of(DATA, REFERENCE.features)},
         {"reference": Reference.of(Noise(range(1000, 1100)).normal((1, 4, 4)))},
+        {"reference": Reference.of(Noise(range(1000, 1100)).normal((1, 4, 4)), lambda x: 2 * x.flatten(1))},
         {"version": "0.0"},
     ],
-    ids=["data", "reference", "features", "version"],
+    ids=["data", "reference", "features", "other features", "version"],
 )
 def test_cells_of_other_data_or_another_version_are_refused(
     run: Any, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -265,9 +266,9 @@ def test_the_files_of_a_run(run: Any, tmp_path: Path) -> None:
     for name in ("quality-nfe.svg", "quality-seconds.svg"):
         assert (out / name).read_text().startswith("<svg")
     grids = {path.name for path in (out / "grids").iterdir()}
-    shown = {f"{arm.name}-{nfe}.png" for arm in arms for nfe in (3, 4)}
-    beside = {f"{name}-{nfe}-nearest-seed0.png" for name in ("good", "known") for nfe in (3, 4)}
-    assert grids == {"real.png", "mark-7.png"} | shown | beside
+    shown = {f"{arm.name}-{nfe}-seed0.png" for arm in arms for nfe in (3, 4)}
+    beside = {f"{name}-{nfe}-seed0-nearest.png" for name in ("good", "known") for nfe in (3, 4)}
+    assert grids == {"real.png", "mark-7-seed0.png"} | shown | beside
     page = (out / "index.html").read_text()
     assert "a &lt;model&gt;" in page
     assert page.count("data:image/png;base64,") == 6 + 2

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from headstart.errors import DataError
-from headstart.metrics import Reference, by_class, evaluate, floor, floor_by_class, references_by_class
+from headstart.metrics import ClassScores, Reference, by_class, evaluate, floor, floor_by_class, references_by_class
 
 
 def labelled(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -41,6 +42,22 @@ def test_the_floor_of_each_class_is_that_of_as_many_real_samples() -> None:
     assert found.n == 60
     with pytest.raises(DataError, match=r"no held-out samples of classes \[1\]"):
         floor_by_class(references, held_out[labels == 0], labels[labels == 0], {0: 20, 1: 20})
+
+
+def test_few_samples_have_no_errors_and_a_search_that_failed_is_told() -> None:
+    (real, classes), (fake, labels) = labelled(200, 0), labelled(60, 1)
+    few = torch.cat([torch.arange(0, 60, 2), torch.tensor([1, 3])])
+    references = references_by_class(real, classes, directions=16)
+    found = by_class(fake[few], labels[few], references, errors=True)
+    assert set(found.each[0].errors) == {"swd", "max_swd"}
+    assert found.each[1].errors == {}
+    assert found.errors == {}
+    assert found.converged is None
+    known = [
+        replace(one, converged=converged) for one, converged in zip(found.each.values(), (True, False), strict=True)
+    ]
+    assert ClassScores.of(dict(enumerate(known))).converged is False
+    assert ClassScores.of({0: known[0]}).converged is True
 
 
 def test_wrong_labels_are_seen_by_class_alone() -> None:

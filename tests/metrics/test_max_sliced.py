@@ -115,6 +115,15 @@ def test_the_standard_error_is_the_spread_of_draws() -> None:
     assert np.mean([one.error for one in found]) == pytest.approx(spread, rel=0.4)
 
 
+def test_what_is_sorted_is_searched_evenly() -> None:
+    """Half of the samples are far off along the first axis, and come last."""
+    x, y = normal(2000, 5, 0), normal(2000, 5, 1)
+    x[1000:, 0] += 3
+    found = max_sliced(x, y, searched=200)
+    assert abs(float(found.direction[0])) > 0.95
+    assert found.value == pytest.approx(max_sliced(x, y).value, rel=0.05)
+
+
 def test_the_same_seed_gives_the_same_search() -> None:
     a, b = normal(200, 6, 0), 1.1 * normal(200, 6, 1)
     first, again = (max_sliced(a, b, random=8, rounds=1) for _ in range(2))

@@ -19,6 +19,7 @@ from headstart.metrics import (
     kernel_distance,
     manifold,
     max_sliced,
+    needed,
     sliced,
 )
 
@@ -130,6 +131,32 @@ def test_published_statistics_take_the_place_of_the_datas_own() -> None:
     assert evaluate(fake, reference).frechet == pytest.approx(expected, rel=1e-6)
     with pytest.raises(InputError, match="statistics are of features"):
         Reference.of(real, statistics=published)
+
+
+def test_references_of_other_data_features_or_directions_are_others() -> None:
+    real = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    made = [
+        Reference.of(real),
+        Reference.of(real + 1),
+        Reference.of(real, lambda x: x),
+        Reference.of(real, lambda x: 2 * x),
+        Reference.of(real, lambda x: x, statistics=GaussianStatistics.of(real + 1)),
+        Reference.of(real, directions=8),
+        Reference.of(real, seed=1),
+    ]
+    assert len({reference.digest for reference in made}) == len(made)
+    rounded = Reference.of(real, lambda x: x * (1 + 1e-7))
+    assert rounded.digest == made[2].digest  # another machine's rounding
+
+
+def test_what_a_score_needs_is_said_before_it_is_computed() -> None:
+    real = torch.randn(60, 3)
+    reference = Reference.of(real, lambda x: x, keep=True)
+    with pytest.raises(DataError, match="11 samples and 60 in the reference: kid, recall needs 12 of either"):
+        evaluate(real[:11], reference, scores=("kid", "recall"))
+    assert (needed(()), needed(("frechet", "kid")), needed(SCORES)) == (2, 4, 12)
+    for name in SCORES:  # so many are enough, and one less is not
+        assert getattr(evaluate(real[: needed([name])], reference, scores=[name]), name) is not None
 
 
 def test_what_a_score_needs_is_named() -> None:

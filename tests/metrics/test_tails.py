@@ -128,6 +128,14 @@ def test_one_strange_direction_does_not_move_the_mean() -> None:
     assert abs(tail_gap(x, y).value - before.value) < 0.05
 
 
+def test_tails_of_hardly_any_values_are_refused_and_no_nan() -> None:
+    """Twelve of a thousand values are no zero: the 0.99 quantile is one of them, that of a bootstrap need not be."""
+    rare = torch.zeros(1000, 1)
+    rare[:12, 0] = torch.arange(1.0, 13)
+    with pytest.raises(DataError, match="nearly all equal"):
+        tail_gap(rare, 1.1 * rare, levels=[0.99])
+
+
 def test_quantiles_of_the_coordinates() -> None:
     x = 3 * normal(100_000, 6, 0).reshape(-1, 2, 3)
     levels = [0.1, 0.5, 0.999]

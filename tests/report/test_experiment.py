@@ -56,7 +56,7 @@ def test_it_says_what_the_paper_reports_what_was_measured_and_why_they_differ(pa
     assert re.findall(r"@\w+\{(\w+),", page) == ["song2021score", "karras2022elucidating"]
     assert "Schedules &amp; points" in page
     assert "Other &lt;data&gt;." in page
-    assert "made in 2 min 10 s" in page
+    assert "sampled in 2 min 10 s" in page
     assert "Real samples against real ones: Sliced distance 0.01. The floor is of 40 samples" in page
     assert "against 1000 real ones, 2 sets of seeds" in page
     assert "rho is first" in page

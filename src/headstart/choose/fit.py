@@ -229,7 +229,7 @@ def fit(
         profile = profile.with_samples(held_data, held_conditions)
 
     def cost(start: Initialization) -> float:
-        count = min(TIMED, len(held_out))
+        count = min(TIMED, len(held_out), batch_size)
         sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
         conditions = moved(rows_of(held_conditions, slice(0, count), len(held_out)), device)
         return cost_of(start, network, sigma, count, conditions, device, dtype)

@@ -94,7 +94,7 @@ def compare(
         out,
         nfe=counts or comparison.NFE,
         arms=names,
-        plans=[comparison.saved(path, unseen=data.startswith("builtin:")) for path in plan or ()],
+        plans=[comparison.saved(path) for path in plan or ()],
         samples=samples,
         seeds=seeds,
         seed=seed,

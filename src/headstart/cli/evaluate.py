@@ -32,10 +32,8 @@ EXAMPLES = (
     "headstart evaluate generated.npz images/ --features torchscript:inception.pt --stats published.npz",
 )
 
-#: Columns that are always shown, the others in their order, and the width of each.
-FIRST = ("frechet", "swd", "max_swd")
-OTHERS = ("max_sliced", "kid", "precision", "recall", "density", "coverage")
-WIDTH = 20
+#: Scores that are always shown, and the width of a column.
+ALWAYS, WIDTH = 3, 20
 
 #: Samples from which errors are told.
 ENOUGH = 4
@@ -76,7 +74,7 @@ def evaluate(
 ) -> Answer:
     """Score samples against real DATA, beside the noise floor: what as many real samples score.
 
-    Every score has its standard error.
+    Every score has its standard error, from four samples on.
 
     Of bundled data, the test split is compared with, and the train split gives the floor; of other data, two halves.
     """
@@ -88,13 +86,13 @@ def evaluate(
     saved = Path(samples) / "samples.npz"
     found = load_data(saved if saved.is_file() else samples).to(device)
     real, held_out = (part.to(device) for part in split(data, reference_count, seed))
-    if by_class:
-        _check_labels(found, real, held_out)
     network = feature_network(features, data, device, batch_size)
     if network is None and (stats or save_stats):
         raise InputError("statistics are of features: say which with --features")
     published = None if stats is None else metrics.GaussianStatistics.load(stats)
     names = _names(scores, network is not None)
+    if by_class:
+        _check_labels(found, real, held_out, metrics.needed(names))
     progress = RichProgress()
     reference = metrics.Reference.of(
         real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
@@ -120,8 +118,8 @@ def evaluate(
         text += f"\n{note}"
     if published is not None:
         text += f"\nThe Fréchet distances of the whole are to the statistics in {stats}"
-    if result.converged is False:
-        text += "\nThe search for the max-sliced distance did not converge: it may be larger"
+    if any(row.converged is False for row in rows.values()):
+        text += "\nA search for the max-sliced distance did not converge: the distance may be larger"
     return Answer(text, values)
 
 
@@ -137,17 +135,15 @@ def _names(scores: str, features: bool) -> tuple[str, ...]:
     return names
 
 
-def _check_labels(found: Dataset, real: Dataset, held_out: Dataset) -> None:
-    """Refuse samples without labels, and classes with fewer than two samples, real or not, to score."""
+def _check_labels(found: Dataset, real: Dataset, held_out: Dataset, least: int) -> None:
+    """Refuse samples without labels, and classes with fewer samples, real or not, than are needed."""
     if found.labels is None or real.labels is None or held_out.labels is None:
         without = found if found.labels is None else real
         raise InputError(f"{without.name} holds no labels, which --by-class needs")
     for part in (found, real, held_out):
         for label in sorted(set(found.labels.tolist())):
-            if (count := int((part.labels == label).sum())) < 2:
-                raise InputError(
-                    f"{part.name} has {count} samples of class {label} to score: --by-class needs 2 or more"
-                )
+            if (count := int((part.labels == label).sum())) < least:
+                raise InputError(f"{part.name} has {count} samples of class {label} to score: {least} are needed")
 
 
 def _by_class(
@@ -169,14 +165,13 @@ def _by_class(
     assert held_out.labels is not None
     labels, sizes = torch.unique(found.labels, return_counts=True)
     counts = dict(zip(labels.tolist(), sizes.tolist(), strict=True))
-    errors = all(min(n, int((held_out.labels == label).sum())) >= ENOUGH for label, n in counts.items())
     wanted = torch.isin(real.labels, labels)
     references = metrics.references_by_class(
         real.samples[wanted], real.labels[wanted], network, seed, progress=progress, keep=bool(names)
     )
-    each = metrics.by_class(found.samples, found.labels, references, progress, scores=names, errors=errors)
+    each = metrics.by_class(found.samples, found.labels, references, progress, scores=names, errors=True)
     floors = metrics.floor_by_class(
-        references, held_out.samples, held_out.labels, counts, seed, progress, scores=names, errors=errors
+        references, held_out.samples, held_out.labels, counts, seed, progress, scores=names, errors=True
     )
     return each, floors
 
@@ -193,7 +188,10 @@ def _save(real: Tensor, network: Features | None, reference: Reference, others: 
 
 def _table(rows: Mapping[str, Scores | ClassScores]) -> str:
     """A line for each row: every score, or its mean over classes, with its standard error."""
-    names = [name for name in (*FIRST, *OTHERS) if name in FIRST or any(name in _values(row) for row in rows.values())]
+    from headstart.metrics import SCORES
+
+    shown = {*SCORES[:ALWAYS], *(name for row in rows.values() for name in _values(row))}
+    names = [name for name in SCORES if name in shown]
     first = max(map(len, rows)) + 1
     lines = [" " * first + "".join(f"{name:>{WIDTH}}" for name in names) + f"{'n':>10}"]
     for title, row in rows.items():

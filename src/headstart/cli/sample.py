@@ -51,6 +51,8 @@ def sample(
     """
     wanted = _seeds(n, seeds)
     classes = [] if label is None else parse_numbers(label, "label")
+    if max(classes, default=0) >= 2**63:
+        raise InputError(f"the label {max(classes)} is none that a network could know: expected less than 2^63")
     device = usable(device)
     import numpy as np
     import torch

@@ -64,10 +64,6 @@ class Cells:
                     file.write(line + "\n")
         return {**key, **self.rows[name]}
 
-    def __contains__(self, key: Row) -> bool:
-        """Whether the cell is there already."""
-        return _name(key) in self.rows
-
 
 def _name(key: Row) -> str:
     return json.dumps(key, sort_keys=True)

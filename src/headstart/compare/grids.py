@@ -6,7 +6,7 @@ do: with few evaluations they are better for it. How much goes into them is a
 
 * **GITS** follows as many trajectories as its release, 256, by DPM-Solver++(2M) in place of iPNDM.
 * **LD3** moves levels alone, by 100 steps of Adam over 512 pairs in batches of 128. Our own distilled plans take as
-  many pairs, in such batches, and 50 steps for each of two objectives.
+  many pairs, in such batches, and 50 steps for each of two objectives, from one or two plans.
 * **Align Your Steps** is reduced. The paper estimates its bound on 8,192 samples, we on 32; its first grid has 10 steps
   that are halved twice, ours 5 that are halved three times; and it stops early by an image metric, we at the bound's
   minimum. It is measured once for all numbers of evaluations, as 40 steps that are interpolated.
@@ -97,7 +97,7 @@ def _ld3(setting: Setting, nfe: int) -> Sampler:
             learn="levels",
             held_out=setting.split[1],
             iterations=sizes.iterations,
-            batch_size=sizes.batch,
+            batch_size=min(sizes.batch, setting.batch_size),
             pairs=sizes.pairs,
             judged=sizes.judged,
             seed=setting.seed,

@@ -74,13 +74,13 @@ OURS = (
 )
 
 
-def saved(path: str | Path, unseen: bool = False) -> Arm:
+def saved(path: str | Path) -> Arm:
     """A plan that was saved before, as an arm of its own number of evaluations.
+
+    Nobody knows whether it was fitted on what samples are scored against: it counts neither for us nor for the others.
 
     Arguments:
         path: its folder.
-        unseen: whether it is known to have been fitted on nothing that samples are scored against. If not, it is shown,
-            and counts neither for us nor for the others.
 
     Raises:
         ArtefactError: if it is missing, damaged, or newer than this version of headstart.
@@ -89,6 +89,6 @@ def saved(path: str | Path, unseen: bool = False) -> Arm:
     plan = Plan.load(folder)
     digest = hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()  # which holds that of the tensors
     name = f"saved-{folder.resolve().name}"
-    kind: Kind = "oracle" if plan.initialization.oracle else "ours" if unseen else "saved"
+    kind: Kind = "oracle" if plan.initialization.oracle else "saved"
     sampler = of_plan(plan)
     return Arm(name, f"saved plan {folder.name}", kind, kind, lambda *_: sampler, only=plan.nfe, identity=digest)

@@ -285,10 +285,10 @@ class _Run:
         return self.cells({"arm": "real", "seed": seed}, make)
 
     def _grid(self, arm: Arm, nfe: int) -> Path:
-        return self.out / "grids" / f"{arm.name}-{nfe}.png"
+        return self.out / "grids" / f"{arm.name}-{nfe}-seed{self.first}.png"
 
     def _nearest(self, arm: Arm, nfe: int) -> Path:
-        return self.out / "grids" / f"{arm.name}-{nfe}-nearest-seed{self.first}.png"
+        return self.out / "grids" / f"{arm.name}-{nfe}-seed{self.first}-nearest.png"
 
     @cached_property
     def _is_images(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -195,9 +196,16 @@ class Setting:
         began = time.perf_counter()
         noise = Noise([TAUGHT + self.seed * 2**32 + i for i in range(self.sizes.trajectories)], self.device)
         x = self.sigma_max * noise.normal(self.shape)
+
+        def denoiser(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+            """The network, some trajectories at a time."""
+            levels = torch.as_tensor(sigma, device=x.device).expand(len(x))
+            parts = zip(torch.split(x, self.batch_size), torch.split(levels, self.batch_size), strict=True)
+            return torch.cat([self.denoiser(*part, **conditions) for part in parts])
+
         with torch.no_grad():
-            states = [x, *DPMSolverPP2M().trajectory(self.denoiser, x, teacher)]
-            gits = GITS.of(self.denoiser, states, teacher)
+            states = [x, *DPMSolverPP2M().trajectory(denoiser, x, teacher)]
+            gits = GITS.of(denoiser, states, teacher)
         return gits, time.perf_counter() - began
 
     def kept(self, name: str, make: Callable[[], Plan], start: Initialization | None = None) -> Plan:

@@ -48,7 +48,7 @@ def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for (arm, nfe), own in groups.items():
         failed = [row["failed"] for row in own if row.get("failed")]
         first = own[0]
-        scores = {} if failed else {name: _estimate([row["scores"][name] for row in own]) for name in _scores(own)}
+        scores = {} if failed else {name: estimate([row["scores"][name] for row in own]) for name in _scores(own)}
         n = first["scores"]["n"] if first["scores"] else None
         speeds = [1000 * row["seconds"] / row["scores"]["n"] for row in own if row.get("seconds") and row["scores"]]
         found.append(
@@ -85,7 +85,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _estimate(values: Sequence[float]) -> dict[str, float | None]:
+def estimate(values: Sequence[float]) -> dict[str, float | None]:
     error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
     return {"mean": mean(values), "error": error}
 

@@ -1,12 +1,13 @@
 """Distances between samples and real data, with their errors and noise floor; tails; and whether samples are new."""
 
 from headstart.metrics.classes import ClassScores, by_class, floor_by_class, references_by_class
+from headstart.metrics.features import Features
 from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_distance
 from headstart.metrics.kernel import KernelDistance, kernel_distance
 from headstart.metrics.manifold import Manifold, manifold
 from headstart.metrics.max_sliced import MaxSliced, max_sliced
 from headstart.metrics.novelty import Novelty, nearest, novelty
-from headstart.metrics.scores import SCORES, Features, Reference, Scores, evaluate, floor, floor_note
+from headstart.metrics.scores import SCORES, Reference, Scores, evaluate, floor, floor_note, needed
 from headstart.metrics.tails import Quantile, TailGap, TailLevel, quantile_table, tail_gap
 from headstart.metrics.views import ViewReference, Views
 from headstart.metrics.wasserstein import (
@@ -48,6 +49,7 @@ __all__ = [
     "max_sliced",
     "max_sliced_wasserstein",
     "nearest",
+    "needed",
     "novelty",
     "quantile_table",
     "references_by_class",

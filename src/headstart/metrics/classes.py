@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError
-from headstart.metrics.scores import ALWAYS, SCORES, Features, Reference, Scores, evaluate, floor, written
+from headstart.metrics.features import Features
+from headstart.metrics.scores import ALWAYS, ENOUGH, SCORES, Reference, Scores, evaluate, floor, written
 from headstart.progress import Progress
 
 __all__ = ["ClassScores", "by_class", "floor_by_class", "references_by_class"]
@@ -53,6 +54,12 @@ class ClassScores:
             if all(name in found.errors for found in each.values())
         }
         return cls(each, mean, errors)
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether all searches for max-sliced distances converged; None if there were none."""
+        known = [found.converged for found in self.each.values() if found.converged is not None]
+        return all(known) if known else None
 
     @property
     def n(self) -> int:
@@ -121,7 +128,7 @@ def by_class(
         references: the real data of each class: :func:`references_by_class`.
         progress: told of the batches.
         scores: as of :func:`headstart.metrics.evaluate`.
-        errors: as of :func:`headstart.metrics.evaluate`.
+        errors: as of :func:`headstart.metrics.evaluate`, for classes of 4 samples or more.
 
     Raises:
         DataError: if the labels do not fit, or the classes are not those of the references, or as evaluate.
@@ -132,7 +139,7 @@ def by_class(
         raise DataError(f"the samples are of classes {sorted(parts)}, the references of {sorted(references)}")
     return ClassScores.of(
         {
-            label: evaluate(part, references[label], progress, scores=scores, errors=errors)
+            label: evaluate(part, references[label], progress, scores=scores, errors=errors and len(part) >= ENOUGH)
             for label, part in parts.items()
         }
     )
@@ -159,7 +166,7 @@ def floor_by_class(
         seed: as of :func:`headstart.metrics.floor`, and so are all others.
         progress: told of the batches.
         scores: names of scores.
-        errors: whether to compute the standard errors.
+        errors: whether to compute the standard errors, for classes of 4 samples or more.
 
     Raises:
         DataError: if the labels do not fit, or a class does not occur, or as floor.
@@ -171,7 +178,8 @@ def floor_by_class(
     each = {}
     for label, reference in references.items():
         n = min(counts[label], len(parts[label]))
-        each[label] = floor(reference, parts[label], n, seed, progress, scores=scores, errors=errors)
+        known = errors and n >= ENOUGH
+        each[label] = floor(reference, parts[label], n, seed, progress, scores=scores, errors=known)
     return ClassScores.of(each)
 
 

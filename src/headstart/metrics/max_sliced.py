@@ -104,7 +104,7 @@ def max_sliced(
         b: samples of shape (M, \\*S); M need not be N.
         levels: from where to where quantiles are compared: (0.1, 0.9) is the bulk alone, for heavy tails.
         seed: of the random directions and of the jackknife.
-        searched: the search uses the first so many samples of each set; shuffle what is in an order.
+        searched: the search uses so many samples of each set, evenly spaced: they may be sorted.
         random: how many random directions are tried.
         ascents: how many directions, the best of all that are tried, are improved.
         steps: of Adam in a round.
@@ -123,7 +123,7 @@ def max_sliced(
             f"searched, random, ascents, steps and rounds are {searched}, {random}, {ascents}, {steps} and {rounds}: "
             "expected at least 2 samples, and 1 of everything else"
         )
-    x, y = (side[:searched].detach().flatten(1).cpu().double() for side in (a, b))
+    x, y = (_evenly(side, searched).detach().flatten(1).cpu().double() for side in (a, b))
     pairs = quantile_steps(len(x), len(y), levels)
     tried = _candidates(x, y, random, seed)
     moments = _moments(x, y) if by_moments else (tried[:, :0], tried[:, :0])
@@ -142,6 +142,12 @@ def max_sliced(
     u = both[:, int(ends.argmax())]
     error = _error(a, b, u, levels, seed)
     return MaxSliced(float(ends.max()), error, u, converged, agreeing, best.shape[1], len(a), len(b), seed)
+
+
+def _evenly(x: Tensor, count: int) -> Tensor:
+    """At most ``count`` of the samples, evenly spaced."""
+    count = min(count, len(x))
+    return x[torch.arange(count) * len(x) // count]
 
 
 def _candidates(x: Tensor, y: Tensor, random: int, seed: int) -> Tensor:

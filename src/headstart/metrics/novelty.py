@@ -47,9 +47,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from headstart.errors import DataError, InputError
+from headstart.errors import DataError
 from headstart.metrics.checks import check_same_shape, check_samples
-from headstart.metrics.scores import Features
+from headstart.metrics.features import Features, feature_rows
+from headstart.metrics.jackknife import check_seed
 from headstart.progress import Progress
 
 __all__ = ["Novelty", "nearest", "novelty"]
@@ -60,8 +61,8 @@ BLOCKS = 8
 PERMUTATIONS = 999
 #: Level of the test.
 LEVEL = 0.05
-#: Distances that are worked on at a time, and samples a call of the features, which bounds the memory.
-CHUNK, BATCH = 2**23, 500
+#: Distances that are worked on at a time, which bounds the memory.
+CHUNK = 2**23
 
 Array = NDArray[np.float64]
 
@@ -153,8 +154,7 @@ def novelty(
             f"there are {len(training)} training and {len(held_out)} held-out samples: "
             f"expected at least {BLOCKS} and {2 * BLOCKS}"
         )
-    if not 0 <= seed < 2**63:
-        raise InputError(f"the seed must be from 0 to 2^63 - 1, got {seed}")
+    check_seed(seed)
     progress = progress or Progress()
     generator = torch.Generator().manual_seed(seed)
     count, size = _blocks(len(training), len(held_out) // 2)
@@ -251,16 +251,8 @@ def _nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(distances), torch.cat(indices)
 
 
-@torch.no_grad()
 def _represent(x: Tensor, features: Features | None, progress: Progress) -> Tensor:
     """The samples as rows, or the rows of their features."""
     if features is None:
         return x.detach().flatten(1)
-    batches = torch.split(x, BATCH)
-    rows = []
-    for batch in progress.track(batches, "features", len(batches)):
-        row = features(batch)
-        if row.ndim != 2 or len(row) != len(batch):
-            raise DataError(f"the features of {len(batch)} samples have shape {tuple(row.shape)}: expected (B, F)")
-        rows.append(row)
-    return check_samples(torch.cat(rows), "features")
+    return check_samples(torch.cat(list(feature_rows(x, features, progress))), "features")

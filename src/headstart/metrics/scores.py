@@ -31,7 +31,8 @@ score          what                                  its standard error
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +40,7 @@ from torch import Tensor
 
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples, digest
+from headstart.metrics.features import Features, feature_rows
 from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_error
 from headstart.metrics.jackknife import groups_of, jackknife, others
 from headstart.metrics.kernel import kernel_distance
@@ -47,16 +49,17 @@ from headstart.metrics.max_sliced import max_sliced
 from headstart.metrics.wasserstein import compare, directions_of, project, sorted_projections
 from headstart.progress import Progress
 
-__all__ = ["SCORES", "Features", "Reference", "Scores", "evaluate", "floor", "floor_note"]
-
-#: Maps samples (B, *S) to features (B, F).
-Features = Callable[[Tensor], Tensor]
+__all__ = ["SCORES", "Reference", "Scores", "evaluate", "floor", "floor_note", "needed"]
 
 #: Scores by name. The first three are always computed; those of ``MANIFOLD`` together.
 SCORES = ("frechet", "swd", "max_swd", "max_sliced", "kid", "precision", "recall", "density", "coverage")
 ALWAYS, MANIFOLD = SCORES[:3], SCORES[5:]
 #: Scores that are of features.
 OF_FEATURES = {"frechet", "kid", *MANIFOLD}
+#: Samples that a score needs on either side; the others need 2.
+NEEDED = {"kid": 4} | dict.fromkeys(MANIFOLD, 12)
+#: Samples that errors need.
+ENOUGH = 4
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Reference:
         seed: of the directions.
         rows: the features of the real data, shape (N, F), if they are kept.
         samples: the real data, if they are kept.
-        digest: tells the real data from others.
+        digest: tells the reference from those of other real data, features or directions.
     """
 
     shape: tuple[int, ...]
@@ -177,10 +180,13 @@ class Reference:
             raise InputError("statistics are of features: say which")
         rows = None if features is None or not keep else _rows(real, features, progress)
         if statistics is None and features is not None:
-            statistics = _moments(_batches(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
+            statistics = (
+                _moments(feature_rows(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
+            )
         kept = real if keep else None
         projections = project(real, u)
-        return cls(tuple(real.shape[1:]), u, projections, features, statistics, seed, rows, kept, digest(real))
+        identity = _identity(real, seed, directions, statistics)
+        return cls(tuple(real.shape[1:]), u, projections, features, statistics, seed, rows, kept, identity)
 
     def __len__(self) -> int:
         return self.projections.shape[1]
@@ -215,8 +221,13 @@ def evaluate(
     """
     check_same_shape(check_samples(samples, "samples").shape[1:], reference.shape, "samples and the reference")
     _check_scores(scores, reference)
-    if errors and len(samples) < 4:
-        raise DataError(f"there are {len(samples)} samples: expected at least 4, for errors")
+    if errors and len(samples) < ENOUGH:
+        raise DataError(f"there are {len(samples)} samples: expected at least {ENOUGH}, for errors")
+    if min(len(samples), len(reference)) < (least := needed(scores)):
+        raise DataError(
+            f"there are {len(samples)} samples and {len(reference)} in the reference: {', '.join(scores)} needs "
+            f"{least} of either"
+        )
     groups = groups_of(len(samples), reference.seed) if errors else []
     found: dict[str, float] = {}
     spread: dict[str, float] = {}
@@ -225,7 +236,7 @@ def evaluate(
     if reference.features is not None and reference.statistics is not None:
         whole = errors or bool(OF_FEATURES & set(scores) - {"frechet"})
         rows = _rows(samples, reference.features, progress) if whole else None
-        batches = _batches(samples, reference.features, progress) if rows is None else [rows]
+        batches = feature_rows(samples, reference.features, progress) if rows is None else [rows]
         found["frechet"] = _moments(batches).distance(reference.statistics)
         if rows is not None:
             if errors:
@@ -293,6 +304,11 @@ def floor_note(n_floor: int, n: int) -> str:
     return f"The floor is of {n_floor} samples, all that are held out: it is higher than that of {n}"
 
 
+def needed(scores: Collection[str]) -> int:
+    """How many samples the scores need on either side."""
+    return max((NEEDED.get(name, 2) for name in scores), default=2)
+
+
 def _check_scores(scores: Collection[str], reference: Reference) -> None:
     if isinstance(scores, str) or (unknown := sorted(set(scores) - set(SCORES))):
         names = scores if isinstance(scores, str) else ", ".join(unknown)
@@ -337,23 +353,23 @@ def _sliced_errors(projections: Tensor, order: Tensor, real: Tensor, groups: lis
     return jackknife([part.mean for part in without]), jackknife([part.max for part in without])
 
 
-def _moments(batches: Iterator[Tensor] | list[Tensor]) -> GaussianStatistics:
+def _moments(batches: Iterable[Tensor]) -> GaussianStatistics:
     moments = GaussianMoments()
     for rows in batches:
-        moments.update(rows)
+        moments.update(rows.cpu())
     return moments.statistics()
 
 
 def _rows(x: Tensor, features: Features, progress: Progress | None) -> Tensor:
-    return torch.cat(list(_batches(x, features, progress)))
+    return torch.cat([rows.cpu() for rows in feature_rows(x, features, progress)])
 
 
-@torch.no_grad()
-def _batches(x: Tensor, features: Features, progress: Progress | None, batch: int = 500) -> Iterator[Tensor]:
-    """The features of samples, batch by batch, on the CPU."""
-    batches = torch.split(x, batch)
-    for part in (progress or Progress()).track(batches, "features", len(batches)):
-        row = features(part)
-        if row.ndim != 2 or len(row) != len(part):
-            raise DataError(f"the features of {len(part)} samples have shape {tuple(row.shape)}: expected (B, F)")
-        yield row.cpu()
+def _identity(real: Tensor, seed: int, directions: int, statistics: GaussianStatistics | None) -> str:
+    """Tells a reference from others: by its samples, directions and features.
+
+    Features count to three digits, since the others are those of the machine and of its number of threads.
+    """
+    of = None
+    if statistics is not None:
+        of = len(statistics.mean), f"{statistics.mean.norm():.3g}", f"{statistics.covariance.trace():.3g}"
+    return hashlib.sha256(f"{digest(real)} {seed} {directions} {of}".encode()).hexdigest()[:16]

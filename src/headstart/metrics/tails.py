@@ -33,9 +33,12 @@ from torch import Tensor
 
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples
+from headstart.metrics.jackknife import check_seed
 
 __all__ = ["Quantile", "TailGap", "TailLevel", "quantile_table", "tail_gap"]
 
+#: What is said of data without tails.
+EQUAL = "the values along some direction are nearly all equal: they have no tails to compare"
 #: The levels at which tails are compared.
 LEVELS = (0.99, 0.999, 0.9999)
 #: Coordinates that are looked along by default; of more, those of the largest variance.
@@ -147,8 +150,7 @@ def tail_gap(
     check_same_shape(check_samples(data, "data").shape[1:], samples.shape[1:], "data and the start's samples")
     if not levels or not all(0.5 < level < 1 for level in levels):
         raise InputError(f"the levels of tails must be between 0.5 and 1, got {tuple(levels)}")
-    if not 0 <= seed < 2**63:
-        raise InputError(f"the seed must be from 0 to 2^63 - 1, got {seed}")
+    check_seed(seed)
     start, real = _along(samples, data, directions)
     n = min(len(samples), len(data))
     beyond = max(EACH, POOLED / start.shape[1])
@@ -163,6 +165,8 @@ def tail_gap(
     draws = torch.stack(
         [_mean(sides[0].resampled(generator) - sides[1].resampled(generator)) for _ in range(BOOTSTRAP)]
     )
+    if not torch.isfinite(draws).all():  # a bootstrap rank lies among values that are equal
+        raise DataError(EQUAL)
     columns = (_mean(q_start).exp(), _mean(q_data).exp(), _mean(q_start - q_data), draws.std(0))
     table = tuple(TailLevel(*row) for row in zip(resolved, *(column.tolist() for column in columns), strict=True))
     largest = max(table, key=lambda row: abs(row.gap))
@@ -207,7 +211,7 @@ class _Top:
         keep = min(self.n, math.ceil(deepest + 10 * math.sqrt(deepest)) + 10)  # beyond any bootstrap rank
         values, self.order = away.T.topk(keep, dim=1)
         if not (values[:, min(self.n - 1, math.ceil(deepest))] > 0).all():
-            raise DataError("the values along some direction are nearly all equal: they have no tails to compare")
+            raise DataError(EQUAL)
         self.logs = values.log()
 
     def log_quantiles(self) -> Tensor:

@@ -6,9 +6,10 @@ directions point to it. So images are also looked at through the bands of their 
 .. math:: x^{(0)} = x, \qquad x^{(k+1)} = \downarrow x^{(k)}, \qquad b^{(k)} = x^{(k)} - \uparrow x^{(k+1)},
 
 with means of 2 x 2 pixels on the way down and nearest neighbours on the way up, in small patches at fixed random
-places. Every view v is in units of its own spread in the data, and the distance is the geometric mean of the views',
+places p. Every kind of view v, the whole or a band, is in units of its own spread in the data, and the distance is the
+geometric mean of the kinds', each the root mean square over its places,
 
-.. math:: d(a, b) = \Big( \prod_v SW_2(v(a), v(b)) \Big)^{1/V},
+.. math:: d(a, b) = \Big( \prod_v \Big(\frac1P \sum_p SW_2^2(v_p(a), v_p(b))\Big)^{1/2} \Big)^{1/V},
 
 so that what matters is by what ratio each is nearer, down to a thousandth of the spread. Patches in which the data are
 constant, as the borders of digits, are not looked at. What is no image has one view, the whole.

@@ -9,12 +9,12 @@ made when a cell is missing.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from headstart.compare.arms import scored
 from headstart.compare.cells import Cells
+from headstart.compare.summary import estimate
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, InputError
@@ -152,7 +153,6 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
     """
     if subject.n < 2 or subject.seeds < 1:
         raise InputError(f"an arm needs two samples or more and a set of seeds: got {subject.n} and {subject.seeds}")
-    began = time.perf_counter()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -190,13 +190,13 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
     results = {
         **settings,
         "seeds": subject.seeds,
-        "floor": {metric: _mean(values) for metric in METRICS if (values := _values(real, metric))},
+        "floor": {metric: fmean(values) for metric in METRICS if (values := _values(real, metric))},
         "floor_n": real[0]["n"],
         "rows": rows,
         "tables": {metric: vars(table) for metric, table in tables.items()},
         "found": list(experiment.found(tables)),
         "environment": environment(subject.device),
-        "seconds": time.perf_counter() - began,
+        "seconds": sum(row["seconds"] for row in rows),
     }
     write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
     known = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
@@ -244,18 +244,7 @@ def _table(experiment: Experiment, metric: str, rows: Sequence[Mapping[str, Any]
     errors: dict[str, tuple[float | None, ...]] = {}
     for name in dict.fromkeys(row["row"] for row in rows):
         own = [[r[metric] for r in rows if (r["row"], r["column"]) == (name, column)] for column in columns]
-        values[name] = tuple(_mean(cell) if cell else None for cell in own)
-        errors[name] = tuple(_error(cell) for cell in own)
+        known = [estimate(cell) if cell else {"mean": None, "error": None} for cell in own]
+        values[name] = tuple(cell["mean"] for cell in known)
+        errors[name] = tuple(cell["error"] for cell in known)
     return Table(METRICS[metric], experiment.corner, columns, values, errors)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
-def _error(values: Sequence[float]) -> float | None:
-    """The standard error of a mean; one value has none."""
-    if len(values) < 2:
-        return None
-    mean = _mean(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values))

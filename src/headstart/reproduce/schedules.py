@@ -59,12 +59,14 @@ def _grids(subject: Subject) -> tuple[dict[str, Grid], Profile]:
         samples=few,
         cost_samples=few,
         device=device,
+        batch_size=subject.batch_size,
         progress=progress,
     )
     corrector = profile.length("corrector")
     few = 2 if subject.quick else PREDICTED
     taken = subject.fitting[:: max(1, len(subject.fitting) // few)][:few]
-    costs = measure_predictor(subject.denoiser, taken, levels, batch_size=32, device=device, progress=progress)
+    batch = min(32, subject.batch_size)
+    costs = measure_predictor(subject.denoiser, taken, levels, batch_size=batch, device=device, progress=progress)
     predictor = costs.length()
     return {
         "rho = 3": lambda count: rho_grid(count, HIGH, LOW, rho=3),
@@ -94,10 +96,6 @@ def found(tables: Mapping[str, Table]) -> list[str]:
     return sentences
 
 
-def _columns(*values: float) -> tuple[float | None, ...]:
-    return values
-
-
 _POINTS = ("10", "20", "30", "50", "100")
 
 SCHEDULES = Experiment(
@@ -125,10 +123,10 @@ SCHEDULES = Experiment(
             "schedule",
             _POINTS,
             {
-                "corrector-optimised": _columns(2.46, 2.02, 2.04, 2.06, 2.07),
-                "rho = 3": _columns(50.75, 3.92, 2.09, 2.01, 2.05),
-                "rho = 7": _columns(2.70, 2.00, 2.06, 2.05, 2.07),
-                "rho = 100": _columns(3.09, 2.06, 2.05, 2.06, 2.07),
+                "corrector-optimised": (2.46, 2.02, 2.04, 2.06, 2.07),
+                "rho = 3": (50.75, 3.92, 2.09, 2.01, 2.05),
+                "rho = 7": (2.70, 2.00, 2.06, 2.05, 2.07),
+                "rho = 100": (3.09, 2.06, 2.05, 2.06, 2.07),
             },
         ),
         Table(
@@ -136,10 +134,10 @@ SCHEDULES = Experiment(
             "schedule",
             _POINTS,
             {
-                "corrector-optimised": _columns(3.94, 3.78, 3.80, 3.81, 3.81),
-                "rho = 3": _columns(24.08, 4.90, 3.80, 3.77, 3.80),
-                "rho = 7": _columns(4.02, 3.76, 3.78, 3.80, 3.81),
-                "rho = 100": _columns(4.31, 3.81, 3.81, 3.81, 3.81),
+                "corrector-optimised": (3.94, 3.78, 3.80, 3.81, 3.81),
+                "rho = 3": (24.08, 4.90, 3.80, 3.77, 3.80),
+                "rho = 7": (4.02, 3.76, 3.78, 3.80, 3.81),
+                "rho = 100": (4.31, 3.81, 3.81, 3.81, 3.81),
             },
         ),
     ),

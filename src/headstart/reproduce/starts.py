@@ -8,7 +8,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from headstart.choose import fit_starts
 from headstart.initialization import Empirical, Isotropic
@@ -32,8 +31,14 @@ LONG_ROW, NOISE, ORACLE, LEARNED = "N(0, 80²), long", "N(0, σ_T²)", "noised d
 def arms(subject: Subject) -> list[Arm]:
     """Heun's method from every start, the long one first."""
     few = 8 if subject.quick else None
-    measuring: dict[str, Any] = {"samples": few, "device": subject.device, "progress": subject.progress}
-    profile = Profile.measure(subject.denoiser, subject.fitting, **measuring)
+    profile = Profile.measure(
+        subject.denoiser,
+        subject.fitting,
+        samples=few,
+        device=subject.device,
+        batch_size=subject.batch_size,
+        progress=subject.progress,
+    )
     (learned,) = fit_starts(subject.fitting, ["mixture"], progress=subject.progress)
     noise = Isotropic(profile.shape)
     starts = {NOISE: noise, ORACLE: Empirical(subject.fitting), LEARNED: learned}
