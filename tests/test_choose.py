@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from headstart import Dataset, Noise, Plan, Profile, fit
 from headstart.budget import Budget, discretization_error, path_objective
 from headstart.choose import SCHEDULES, build_schedule, fit_starts, hold_out, own_samples
 from headstart.choose.levels import RIVALS, SOLVERS
+from headstart.choose.pilot import winner
+from headstart.choose.screen import Score
 from headstart.denoiser import Counted, expand
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.initialization import Empirical, Gaussian, Generator, Isotropic, Mixture
@@ -50,6 +54,29 @@ def test_a_plan_spends_the_evaluations_it_is_given(nfe, profile):
     assert plan.nfe == evaluations(plan) == nfe
     assert plan.schedule.sigmas[-1] == 0
     assert len(plan.budget.discretization) == nfe - 1
+
+
+def option(value: float, horizon: float, e_init: float, spread: float = 0.1, tractable: bool = True) -> Any:
+    """What the pilot's winner looks at; the standard error of the difference to another one is that of the spreads."""
+    turns = [spread * (-1) ** i for i in range(10)]
+    return SimpleNamespace(
+        pilot=Score(value, tuple(value + turn for turn in turns)),
+        schedule=SimpleNamespace(horizon=horizon),
+        start=SimpleNamespace(tractable=tractable),
+        e_init=e_init,
+    )
+
+
+def test_of_plans_that_the_pilot_cannot_tell_apart_the_shortest_that_shows_no_error_wins():
+    best, shorter, visible = option(1.0, 2.0, 0.1), option(1.1, 1.0, 0.9, -0.1), option(1.1, 0.5, 1.5, -0.1)
+    assert winner([best, shorter, visible]) is shorter
+    assert winner([best, visible]) is best
+    assert winner([best, option(1.9, 1.0, 0.1, -0.1)]) is best  # the pilot can tell
+    assert winner([visible, option(1.0, 0.5, 9.0)]) is visible  # another start with less of an error
+    same = option(1.05, 1.0, 0.2)
+    assert winner([shorter, same]) is shorter
+    assert winner([same, shorter]) is same  # of one horizon the first
+    assert winner([option(1.0, 1.0, math.inf, tractable=False), option(1.05, 2.0, 0.0, -0.1)]).e_init == 0
 
 
 @pytest.mark.parametrize("nfe", [3, 5])

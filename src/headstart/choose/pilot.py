@@ -186,12 +186,15 @@ def _lowest(options: Sequence[Option]) -> Option:
 
 
 def winner(options: Sequence[Option]) -> Option:
-    """The option with the best pilot, or the first of those that cannot be told from it and whose start errs least.
+    """The option with the best pilot, or of those that cannot be told from it and whose start errs least, the one with
+    the shortest horizon.
 
     One nat of the start's error is visible structure, where tens of nats of discretization are imperceptible detail.
+    And where starts err alike, a longer way down only adds to the network's own error. Of one horizon it is the first.
     """
     best = _lowest(options)
     tied = [option for option in options if option is best or even(option, best)]
     known = [option for option in tied if option.start.tractable] or tied
     least = min(max(option.e_init, 0.0) for option in known)
-    return next(option for option in known if max(option.e_init, 0.0) <= least + VISIBLE)
+    visible = [option for option in known if max(option.e_init, 0.0) <= least + VISIBLE]
+    return min(visible, key=lambda option: option.schedule.horizon)
