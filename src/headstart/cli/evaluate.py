@@ -32,11 +32,8 @@ EXAMPLES = (
     "headstart evaluate generated.npz images/ --features torchscript:inception.pt --stats published.npz",
 )
 
-#: Scores that are always shown, and the width of a column.
-ALWAYS, WIDTH = 3, 20
-
-#: Samples from which errors are told.
-ENOUGH = 4
+#: Width of a column.
+WIDTH = 20
 
 
 @answers
@@ -98,7 +95,7 @@ def evaluate(
         real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
     )
     count = min(len(found), len(held_out))
-    errors = count >= ENOUGH
+    errors = count >= metrics.scores.ENOUGH
     result = metrics.evaluate(found.samples, reference, progress, scores=names, errors=errors)
     floor = metrics.floor(reference, held_out.samples, count, seed=seed, progress=progress, scores=names, errors=errors)
     if save_stats is not None:
@@ -188,9 +185,9 @@ def _save(real: Tensor, network: Features | None, reference: Reference, others: 
 
 def _table(rows: Mapping[str, Scores | ClassScores]) -> str:
     """A line for each row: every score, or its mean over classes, with its standard error."""
-    from headstart.metrics import SCORES
+    from headstart.metrics.scores import ALWAYS, SCORES
 
-    shown = {*SCORES[:ALWAYS], *(name for row in rows.values() for name in _values(row))}
+    shown = {*ALWAYS, *(name for row in rows.values() for name in _values(row))}
     names = [name for name in SCORES if name in shown]
     first = max(map(len, rows)) + 1
     lines = [" " * first + "".join(f"{name:>{WIDTH}}" for name in names) + f"{'n':>10}"]
