@@ -147,8 +147,8 @@ class Trajectories:
     ) -> Schedule:
         r"""The grid with the smallest :math:`\sum_i \sqrt{K_i}` of this solver, by descent from the log-linear one.
 
-        It takes 0.01 to 3 seconds with 4 to 30 steps, once: the grid is remembered. The sum of the roots is what a step of
-        each adds to the root of the divergence (:class:`headstart.budget.Budget`).
+        It takes 0.01 to 3 seconds with 4 to 30 steps, once: the grid is remembered. The sum of the roots is what the
+        steps add to the root of the divergence (:class:`headstart.budget.Budget`).
 
         Arguments:
             solver: of the ODE, with one evaluation a step.

@@ -103,10 +103,10 @@ def evaluate(
     rows: dict[str, Scores | ClassScores] = {"samples": result, "noise floor": floor}
     values = {"samples": asdict(result), "floor": asdict(floor), "data": data, "features": network is not None}
     if by_class:
-        each, floors = _by_class(found, real, held_out, network, names, seed, progress)
-        values["by_class"] = {"samples": each.to_dict(), "floor": floors.to_dict()}
-        rows |= {f"mean of {len(each.each)} classes": each, "its floor": floors}
-        for label, own in each.each.items():
+        classes, floors = _by_class(found, real, held_out, network, names, seed, progress)
+        values["by_class"] = {"samples": classes.to_dict(), "floor": floors.to_dict()}
+        rows |= {f"mean of {len(classes.each)} classes": classes, "its floor": floors}
+        for label, own in classes.each.items():
             rows |= {f"class {label}": own, f"class {label}, floor": floors.each[label]}
     text = f"{_table(rows)}\nagainst {len(real)} real samples of {data}"
     if not data.startswith("builtin:"):
@@ -166,11 +166,11 @@ def _by_class(
     references = metrics.references_by_class(
         real.samples[wanted], real.labels[wanted], network, seed, progress=progress, keep=bool(names)
     )
-    each = metrics.by_class(found.samples, found.labels, references, progress, scores=names, errors=True)
+    classes = metrics.by_class(found.samples, found.labels, references, progress, scores=names, errors=True)
     floors = metrics.floor_by_class(
         references, held_out.samples, held_out.labels, counts, seed, progress, scores=names, errors=True
     )
-    return each, floors
+    return classes, floors
 
 
 def _save(real: Tensor, network: Features | None, reference: Reference, others: bool, path: Path) -> None:

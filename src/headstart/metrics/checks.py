@@ -1,4 +1,4 @@
-"""What a distance between two sets of samples asks of them, and which samples they are."""
+"""What a distance between two sets of samples asks of them, which samples they are, and which stand for all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from headstart.errors import DataError
 
-__all__ = ["check_same_shape", "check_samples", "digest"]
+__all__ = ["check_same_shape", "check_samples", "digest", "evenly"]
 
 #: Samples that are checked at a time: the check makes a copy of them.
 ROWS = 4096
@@ -32,6 +32,12 @@ def check_same_shape(a: tuple[int, ...], b: tuple[int, ...], what: str) -> None:
         raise DataError(
             f"the {what} have shapes {tuple(a)} and {tuple(b)}: one sample must have the same shape in both"
         )
+
+
+def evenly(x: Tensor, count: int) -> Tensor:
+    """At most ``count`` of the samples, evenly spaced, since they may be sorted."""
+    count = min(count, len(x))
+    return x[torch.arange(count) * len(x) // count]
 
 
 def digest(x: Tensor) -> str:

@@ -35,6 +35,8 @@ from headstart.progress import Progress
 
 __all__ = ["KernelDistance", "kernel_distance", "unbiased"]
 
+#: Samples of either set at least: two blocks of two.
+LEAST = 4
 #: Blocks at least, where there are samples enough for them, so that their spread is known.
 BLOCKS = 10
 #: Rows that are worked on at a time, which bounds the memory.
@@ -86,8 +88,10 @@ def kernel_distance(
     """
     check_same_shape(check_samples(features, "features").shape[1:], real.shape[1:], "features")
     smaller = min(len(features), len(check_samples(real, "real features")))
-    if features.ndim != 2 or smaller < 4:
-        raise DataError(f"the features have shape {tuple(features.shape)}, the smaller set {smaller}: expected 4 rows")
+    if features.ndim != 2 or smaller < LEAST:
+        raise DataError(
+            f"the features have shape {tuple(features.shape)}, the smaller set {smaller}: expected {LEAST} rows"
+        )
     if block < 2:
         raise InputError(f"a block of {block} samples has no pairs: expected at least 2")
     count = min(max(BLOCKS, smaller // block), smaller // 2)

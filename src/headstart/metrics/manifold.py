@@ -47,6 +47,9 @@ from headstart.progress import Progress
 
 __all__ = ["Manifold", "manifold"]
 
+#: Neighbours whose distances are the radii, as in the papers, and the points of either set that they ask for.
+K, K_DENSITY = 3, 5
+LEAST = 2 * max(K, K_DENSITY) + 2
 #: Points of either set whose distances are worked on at a time, which bounds the memory.
 BLOCK = 4096
 #: Neighbours beyond 2 k that are kept, so that k are left without any one group.
@@ -92,8 +95,8 @@ def manifold(
     features: Tensor,
     real: Tensor,
     *,
-    k: int = 3,
-    k_density: int = 5,
+    k: int = K,
+    k_density: int = K_DENSITY,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Manifold:

@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.errors import InputError
-from headstart.metrics.checks import check_same_shape, check_samples
+from headstart.metrics.checks import check_same_shape, check_samples, evenly
 from headstart.metrics.jackknife import groups_of, jackknife, others
 from headstart.metrics.wasserstein import CHUNK, compare, directions_of, project, quantile_steps, squares
 
@@ -123,7 +123,7 @@ def max_sliced(
             f"searched, random, ascents, steps and rounds are {searched}, {random}, {ascents}, {steps} and {rounds}: "
             "expected at least 2 samples, and 1 of everything else"
         )
-    x, y = (_evenly(side, searched).detach().flatten(1).cpu().double() for side in (a, b))
+    x, y = (evenly(side, searched).detach().flatten(1).cpu().double() for side in (a, b))
     pairs = quantile_steps(len(x), len(y), levels)
     tried = _candidates(x, y, random, seed)
     moments = _moments(x, y) if by_moments else (tried[:, :0], tried[:, :0])
@@ -142,12 +142,6 @@ def max_sliced(
     u = both[:, int(ends.argmax())]
     error = _error(a, b, u, levels, seed)
     return MaxSliced(float(ends.max()), error, u, converged, agreeing, best.shape[1], len(a), len(b), seed)
-
-
-def _evenly(x: Tensor, count: int) -> Tensor:
-    """At most ``count`` of the samples, evenly spaced."""
-    count = min(count, len(x))
-    return x[torch.arange(count) * len(x) // count]
 
 
 def _candidates(x: Tensor, y: Tensor, random: int, seed: int) -> Tensor:

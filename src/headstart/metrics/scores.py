@@ -43,7 +43,9 @@ from headstart.metrics.checks import check_same_shape, check_samples, digest
 from headstart.metrics.features import Features, feature_rows
 from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_error
 from headstart.metrics.jackknife import groups_of, jackknife, others
+from headstart.metrics.kernel import LEAST as KERNEL_LEAST
 from headstart.metrics.kernel import kernel_distance
+from headstart.metrics.manifold import LEAST as MANIFOLD_LEAST
 from headstart.metrics.manifold import manifold
 from headstart.metrics.max_sliced import max_sliced
 from headstart.metrics.wasserstein import compare, directions_of, project, sorted_projections
@@ -57,7 +59,7 @@ ALWAYS, MANIFOLD = SCORES[:3], SCORES[5:]
 #: Scores that are of features.
 OF_FEATURES = {"frechet", "kid", *MANIFOLD}
 #: Samples that a score needs on either side; the others need 2.
-NEEDED = {"kid": 4} | dict.fromkeys(MANIFOLD, 12)
+NEEDED = {"kid": KERNEL_LEAST} | dict.fromkeys(MANIFOLD, MANIFOLD_LEAST)
 #: Samples that errors need.
 ENOUGH = 4
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.errors import DataError
-from headstart.metrics.checks import check_same_shape, check_samples
+from headstart.metrics.checks import check_same_shape, check_samples, evenly
 from headstart.metrics.wasserstein import compare, directions_of, project
 
 __all__ = ["ViewReference", "Views"]
@@ -67,8 +67,7 @@ class Views:
 
     def __init__(self, data: Tensor) -> None:
         data = check_samples(data, "data")
-        count = min(len(data), SPREAD)
-        some = data[torch.arange(count) * len(data) // count].float()  # evenly: the data may be sorted
+        some = evenly(data, SPREAD).float()
         self.shape = tuple(data.shape[1:])
         bands = self._bands(some)
         self.scales = [float(x.flatten(1).var(dim=0).mean().sqrt()) for x in (some, *bands)]
