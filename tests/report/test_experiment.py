@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ EXPERIMENT: dict[str, Any] = {
     "set_up": "Many images",
     "ours": "Few images",
     "differences": ("Other <data>.",),
+    "proposed": "corrector",
     "published": [{"title": "Table 1", "corner": "schedule", "columns": ["10"], "rows": {"rho": [2.5]}, "best": True}],
 }
 RESULTS: dict[str, Any] = {
@@ -28,9 +31,13 @@ RESULTS: dict[str, Any] = {
     "n_reference": 1000,
     "floor": {"swd": 0.01, "frechet": 0.5},
     "floor_n": 40,
-    "found": ["rho is first"],
+    "found": ["rho is first.", "And by far."],
     "seconds": 130.0,
-    "rows": [{"cited": ["song2021score", "karras2022elucidating"]}, {"cited": ["song2021score"]}, {}],
+    "rows": [
+        {"row": "rho", "column": "10", "evaluations": 19, "cited": ["song2021score", "karras2022elucidating"]},
+        {"row": "corrector", "column": "10", "evaluations": 19, "cited": ["song2021score"]},
+        {"row": "corrector", "column": "20", "evaluations": 39},
+    ],
     "tables": {
         "swd": {
             "title": "Sliced distance",
@@ -46,20 +53,39 @@ RESULTS: dict[str, Any] = {
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    write_experiment_page(EXPERIMENT, RESULTS, tmp_path / "index.html")
+    write_experiment_page(
+        EXPERIMENT, RESULTS, {"rho, 19": b"grid"}, {"rho, 19: at 2": b"near"}, tmp_path / "index.html"
+    )
     return (tmp_path / "index.html").read_text()
 
 
 def test_it_says_what_the_paper_reports_what_was_measured_and_why_they_differ(page: str) -> None:
     heads = re.findall(r"<h2>(.*?)</h2>", page)
-    assert heads == ["What the paper reports", "What we measured", "Why they differ", "References"]
+    said = ["What the paper reports", "What we measured", "Why they differ"]
+    assert heads == [*said, "What comes out", "Are they new?", "References"]
+    assert re.findall(r"<h1>(.*?)</h1>", page) == ["A trial of 64 samples, too few to judge by. rho is first."]
     assert re.findall(r"@\w+\{(\w+),", page) == ["song2021score", "karras2022elucidating"]
     assert "Schedules &amp; points" in page
     assert "Other &lt;data&gt;." in page
     assert "sampled in 2 min 10 s" in page
     assert "Real samples against real ones: Sliced distance 0.01. The floor is of 40 samples" in page
     assert "against 1000 real ones, 2 sets of seeds" in page
-    assert "rho is first" in page
+    assert "<p>And by far.</p>" in page
+
+
+def test_samples_are_shown_with_what_they_are(page: str) -> None:
+    pictures = re.findall(r'<img src="data:image/png;base64,(.*?)" alt="(.*?)">', page)
+    assert [(base64.b64decode(uri), text) for uri, text in pictures] == [
+        (b"grid", "Grid of samples: rho, 19"),
+        (b"near", "Samples above their nearest neighbours: rho, 19: at 2"),
+    ]
+
+
+def test_distances_are_drawn_against_evaluations_with_the_floor(page: str) -> None:
+    (figure,) = re.findall(r"<figure><svg .*?</svg></figure>", page, re.DOTALL)
+    texts = [html.unescape(text) for text in re.findall(r"<text[^>]*>(.*?)</text>", figure)]
+    assert {"rho", "corrector", "real samples", "network evaluations for a sample"} <= set(texts)
+    assert "Sliced distance, log scale (lower is better)" in texts
 
 
 def test_the_least_of_each_column_is_set_off_and_gaps_stay_gaps(page: str) -> None:
@@ -76,9 +102,9 @@ def test_what_scrolls_can_be_reached_and_has_a_name(page: str) -> None:
 
 def test_it_loads_nothing(page: str) -> None:
     assert "default-src 'none'" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="missing"):
-        write_experiment_page(EXPERIMENT, RESULTS, tmp_path / "missing" / "index.html")
+        write_experiment_page(EXPERIMENT, RESULTS, {}, {}, tmp_path / "missing" / "index.html")

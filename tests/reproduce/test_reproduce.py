@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,27 @@ def test_cells_of_other_features_are_not_mixed_in(subject: Subject, tmp_path: Pa
         reproduce(EXPERIMENTS["starts"], replace(small, features="others"), tmp_path)
 
 
+def test_samples_of_images_are_shown_and_found_again(tmp_path: Path) -> None:
+    """Every row's, and those of starts that know the data beside their nearest neighbours."""
+    images = Noise(range(300)).normal((1, 4, 4))
+
+    def denoiser(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x / (1 + torch.as_tensor(sigma).reshape(-1, 1, 1, 1) ** 2)
+
+    real = images[150:]
+    subject = Subject(denoiser, "noise", images[:150], Reference.of(real), "noise", real, n=40, seeds=1, quick=True)
+    pages = []
+    for _ in range(2):
+        reproduce(EXPERIMENTS["starts"], subject, tmp_path)
+        pages.append((tmp_path / "index.html").read_text())
+    for page in pages:
+        shown = re.findall(r'alt="Grid of samples: (.*?)"', page)
+        assert shown[:2] == ["real images", "N(0, 80²), long, 5"]
+        assert len(shown) == 5
+        near = re.findall(r'alt="Samples above their nearest neighbours: (.*?), \d+: at', page)
+        assert near == ["noised data (oracle)", "learned"]
+
+
 def test_the_floor_of_fewer_samples_is_told(subject: Subject, tmp_path: Path) -> None:
     found = reproduce(EXPERIMENTS["starts"], replace(subject, seeds=1, held_out=subject.held_out[:50]), tmp_path)
     assert found["floor_n"] == 50
@@ -150,16 +172,15 @@ def test_what_is_said_follows_from_the_numbers() -> None:
     names = ("rho = 3", "rho = 7", "rho = 100", "log-linear", "corrector-optimised", "predictor-optimised")
     values = (9.0, 2.0, 4.0, 6.0, 3.0, 5.0)
     table = Table("Distance", "schedule", ("10",), {name: (v,) for name, v in zip(names, values, strict=True)})
-    (sentence, _) = EXPERIMENTS["schedules"].found({"swd": table})
-    assert "rho = 7 (2)" in sentence
-    assert "1.50 times the least of rho" in sentence
-    assert "4.50 times the least." in sentence
+    sentence = EXPERIMENTS["schedules"].found(table)
+    assert "has 1.50 times the least of rho = 3, 7 and 100 at 10 points" in sentence
+    assert sentence.endswith("(rho = 7 is best, and rho = 3 has 4.50 times its distance).")
     rows: dict[str, tuple[float | None, ...]] = {
         "N(0, 80²), long": (2.0, None),
         "N(0, σ_T²)": (None, 8.0),
         "noised data (oracle)": (None, 1.0),
         "learned": (None, 3.0),
     }
-    (sentence,) = EXPERIMENTS["starts"].found({"swd": Table("Distance", "start", ("80, 35", "2, 7"), rows)})
-    assert sentence.endswith("1.50 times the distance of the long run, noise 4.00 and the oracle 0.50 times.")
-    assert "from 2 in 7 evaluations" in sentence
+    sentence = EXPERIMENTS["starts"].found(Table("Distance", "start", ("80, 35", "2, 7"), rows))
+    assert sentence.startswith("By Distance, in units of the long run's in 35 evaluations, a learned start reaches 1.5")
+    assert sentence.endswith("1.5 from 2 in 7 (noise there 4, noised data 0.5).")

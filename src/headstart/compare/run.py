@@ -16,7 +16,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from torch import Tensor
 from headstart.citation import PACKAGES
 from headstart.compare.arms import Arm, Sampler, draw, scored
 from headstart.compare.cells import Cells
+from headstart.compare.gallery import Gallery, at_distances
 from headstart.compare.grids import GRIDS, HEUN, HEUN_35
 from headstart.compare.ours import OURS
 from headstart.compare.peers import azula, diffusers, k_diffusion
@@ -35,12 +35,11 @@ from headstart.compare.summary import ratios, summarised, verdict
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
-from headstart.metrics import Reference, floor, nearest
+from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.progress import Progress
 from headstart.report.comparison import comparison_table, write_comparison
-from headstart.report.figures import number
-from headstart.report.images import image_grid, neighbours_grid, save_png, write_whole
+from headstart.report.images import write_whole
 
 __all__ = ["ARMS", "NFE", "compare"]
 
@@ -54,9 +53,6 @@ NFE = (3, 4, 5, 6, 8, 10)
 
 #: The settings that plans depend on.
 PLANNED = ("model", "headstart", "data_digest", "sigma_max", "sigma_min", "sizes")
-
-#: Samples shown of every arm, in rows of so many, and how many of them beside their nearest neighbours.
-SHOWN, COLUMNS, BESIDE = 36, 6, 8
 
 #: The kinds of arms whose samples are shown beside the nearest training samples: they may have learned from these.
 LEARNED = ("ours", "oracle", "saved")
@@ -147,10 +143,11 @@ def compare(
         "batch_size": batch_size,
     }
     try:
-        (out / "grids").mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtefactError(f"{out} cannot be made: {error.strerror}") from error
-    run = _Run(denoiser, data, reference, out, Cells(out / "cells.jsonl", settings), samples, seed, counts, bar)
+    cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(data, out / "grids")
+    run = _Run(denoiser, data, reference, cells, gallery, samples, seed, counts, bar)
 
     plans_in = out / "plans" / _name_of({name: settings.get(name) for name in PLANNED})
 
@@ -217,8 +214,8 @@ class _Run:
     denoiser: Denoiser
     data: Tensor
     reference: Reference
-    out: Path
     cells: Cells
+    gallery: Gallery
     samples: int
     first: int
     counts: Sequence[int]
@@ -260,10 +257,10 @@ class _Run:
         seeds = range(setting.seed * 2**32, setting.seed * 2**32 + self.samples)
         drawn = draw(sampler, self.denoiser, seeds, setting.batch_size, setting.device, self.progress)
         near = None
-        if setting.seed == self.first and self._is_images:
-            self._show(drawn.samples, self._grid(arm, nfe))
+        if setting.seed == self.first:
+            self.gallery.show(self._picture(arm, nfe), drawn.samples)
             if arm.kind in LEARNED:
-                near = self._show_nearest(drawn.samples[:BESIDE], self._nearest(arm, nfe))
+                near = self.gallery.show_nearest(self._picture(arm, nfe), drawn.samples)
         scores = scored(drawn.samples, self.reference, self.progress)
         return {
             "evaluations": drawn.evaluations,
@@ -284,53 +281,31 @@ class _Run:
 
         return self.cells({"arm": "real", "seed": seed}, make)
 
-    def _grid(self, arm: Arm, nfe: int) -> Path:
-        return self.out / "grids" / f"{arm.name}-{nfe}-seed{self.first}.png"
+    def _picture(self, arm: Arm, nfe: int) -> str:
+        """What the first seed's samples are called among the pictures."""
+        return f"{arm.name}-{nfe}-seed{self.first}"
 
-    def _nearest(self, arm: Arm, nfe: int) -> Path:
-        return self.out / "grids" / f"{arm.name}-{nfe}-seed{self.first}-nearest.png"
-
-    @cached_property
-    def _is_images(self) -> bool:
-        return self.data.ndim == 4 and self.data.shape[1] in (1, 3)
-
-    def _show(self, samples: Tensor, path: Path) -> None:
-        """Write the first samples side by side."""
-        save_png(image_grid(samples[:SHOWN], COLUMNS, self._scale), path)
-
-    def _show_nearest(self, samples: Tensor, path: Path) -> list[float]:
-        """Write samples above the training samples nearest to them, and return how far these are."""
-        distances, places = nearest(samples, self.data)
-        save_png(neighbours_grid(samples, self.data[places], self._scale), path)
-        return [float(distance) for distance in distances]
-
-    @cached_property
-    def _scale(self) -> tuple[float, float]:
-        """What is shown as black and white, the range of the real images."""
-        return float(self.data.min()), float(self.data.max())
-
-    def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, Path]:
+    def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, bytes]:
         """The grids of the smallest number of evaluations of every arm, by its label; the real images first."""
-        if not self._is_images:
-            return {}
-        self._show(self.data, self.out / "grids" / "real.png")
-        found = {"real images": self.out / "grids" / "real.png"}
+        self.gallery.show("real", self.data)
+        found = {"real images": self.gallery.find("real")}
         for arm in arms:
             spent = [arm.affordable(nfe) for nfe in (counts if arm.only is None else [arm.only])]
-            fewest = next((nfe for nfe in spent if self._grid(arm, nfe).exists()), None)
-            if fewest is not None:
-                found[f"{arm.label}, {fewest}"] = self._grid(arm, fewest)
-        return found
+            pictures = [(f"{arm.label}, {nfe}", self.gallery.find(self._picture(arm, nfe))) for nfe in spent]
+            found |= [(name, png) for name, png in pictures if png][:1]
+        return {name: png for name, png in found.items() if png}
 
-    def beside(self, arms: Sequence[Arm], rows: Sequence[Mapping[str, Any]]) -> dict[str, Path]:
-        """What :meth:`_show_nearest` wrote for the fewest evaluations of every arm, by what is said of it."""
-        found: dict[str, Path] = {}
+    def beside(self, arms: Sequence[Arm], rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+        """What is beside its nearest neighbours, of the fewest evaluations of every arm, by what is said of it."""
+        found: dict[str, bytes] = {}
         for arm in arms:
             own = [row for row in rows if (row["arm"], row["seed"]) == (arm.name, self.first)]
             row = next((row for row in own if row.get("nearest")), None)
-            if row is not None and (path := self._nearest(arm, arm.affordable(row["nfe"]))).exists():
-                distances = ", ".join(number(distance) for distance in row["nearest"])
-                found[f"{arm.label}, {arm.affordable(row['nfe'])}: at {distances}"] = path
+            if row is None:
+                continue
+            spent = arm.affordable(row["nfe"])
+            if png := self.gallery.find_nearest(self._picture(arm, spent)):
+                found[at_distances(f"{arm.label}, {spent}", row["nearest"])] = png
         return found
 
 
@@ -351,12 +326,11 @@ def _metric(floors: Iterable[Mapping[str, Any]]) -> str:
     return "swd" if any(row["scores"]["frechet"] is None for row in floors) else "frechet"
 
 
-def _write(results: dict[str, Any], grids: Mapping[str, Path], beside: Mapping[str, Path], out: Path) -> None:
+def _write(results: dict[str, Any], grids: Mapping[str, bytes], beside: Mapping[str, bytes], out: Path) -> None:
     write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
     write_whole(_table(results["rows"]).encode(), out / "results.csv")
     write_whole((comparison_table(results) + "\n").encode(), out / "summary.md")
-    shown, near = ({name: path.read_bytes() for name, path in found.items()} for found in (grids, beside))
-    write_comparison(results, shown, near, out)
+    write_comparison(results, grids, beside, out)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

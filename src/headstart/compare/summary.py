@@ -22,7 +22,7 @@ from typing import Any
 from scipy.stats import t as student
 
 from headstart.report.comparison import NAMES
-from headstart.report.page import JUDGEABLE, listed
+from headstart.report.page import judged, listed
 
 __all__ = ["ratios", "summarised", "verdict"]
 
@@ -176,6 +176,4 @@ def verdict(means: Sequence[Row], best: Sequence[Row], metric: str) -> str:
         if best[0]["ratio"] is not None:
             sentence += f"; at {best[0]['nfe']} it has {best[0]['ratio']:.2f} times the distance of {best[0]['others']}"
     n = next((row["n"] for row in means if row["n"]), 0)
-    if n < JUDGEABLE:
-        sentence = f"A trial of {n} samples, too few to judge by. {sentence}"
-    return f"{sentence}."
+    return judged(f"{sentence}.", n)

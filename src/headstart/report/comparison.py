@@ -27,7 +27,7 @@ from headstart.report.figures import (
     _widen,
     number,
 )
-from headstart.report.images import data_uri, write_whole
+from headstart.report.images import addresses, write_whole
 from headstart.report.page import entries, render
 
 __all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write_comparison"]
@@ -340,16 +340,11 @@ def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes],
         table=[_table_row(row, columns) for row in results["summary"]],
         failures=[row for row in results["summary"] if row["failed"]],
         skipped=results["skipped"],
-        grids=_addresses(grids),
-        beside=_addresses(beside),
+        grids=addresses(grids),
+        beside=addresses(beside),
         environment={**results["environment"], "seeds": ", ".join(map(str, settings["seeds"]))},
         references=entries(key for row in results["summary"] for key in row.get("cited") or ()),
     )
-
-
-def _addresses(images: Mapping[str, bytes]) -> list[tuple[str, str]]:
-    """Captions, and PNG files as addresses."""
-    return [(name, data_uri(png)) for name, png in images.items()]
 
 
 def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:

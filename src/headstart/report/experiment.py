@@ -1,31 +1,63 @@
-"""The page of a paper's experiment: what it reports, what was measured, why they differ."""
+"""The page of a paper's experiment: what it reports, what was measured, why they differ, and what comes out.
+
+All but the pictures is drawn from the plain values of ``results.json``.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+from markupsafe import Markup
+
 from headstart.metrics import floor_note
-from headstart.report.figures import number
-from headstart.report.images import write_whole
-from headstart.report.page import duration, entries, render
+from headstart.report.figures import (
+    LEGEND,
+    LIGHT,
+    STYLE,
+    _axis_ticks,
+    _figure,
+    _note,
+    _svg,
+    _ticks,
+    _titles,
+    _widen,
+    number,
+)
+from headstart.report.images import addresses, write_whole
+from headstart.report.page import duration, entries, judged, render
 
 __all__ = ["write_experiment_page"]
 
 Values = Mapping[str, Any]
 
+#: The colours and markers of the rows, in their order, and those of the one that the paper argues for.
+MARKS = (("heun", "D"), ("dpm", "s"), ("noise", "^"), ("gaussian", "v"), ("other", "P"), ("floor", "X"))
+PROPOSED = ("plan", "o")
 
-def write_experiment_page(experiment: Values, results: Values, path: str | Path) -> None:
+
+def write_experiment_page(
+    experiment: Values,
+    results: Values,
+    grids: Mapping[str, bytes],
+    beside: Mapping[str, bytes],
+    path: str | Path,
+) -> None:
     """Write the page of an experiment as one self-contained HTML file, whole or not at all.
 
     Arguments:
-        experiment: what is known beforehand: "name", "title", "paper", "set_up", "ours", "differences", and
-            "published", tables of a "title", a "corner", "columns", and "rows", a value or None a column under each
-            name; where the least of each column is to be set off, "best" is true.
+        experiment: what is known beforehand: "name", "title", "paper", "set_up", "ours", "differences", "proposed" (the
+            row that the paper argues for), and "published", tables of a "title", a "corner", "columns", and "rows", a
+            value or None a column under each name; where the least of each column is to be set off, "best" is true.
         results: the object of ``results.json``: "model", "data", "n", "seeds", "n_reference", "floor", "floor_n" (how
-            many samples that is of), "found", "seconds", "environment" if there is one, and "tables", by metric, which
-            have "errors" too. Of "rows", if there are any, "cited" are the keys of what their arms stand on.
+            many samples that is of), "found" (sentences, the verdict first), "seconds", "environment" if there is one,
+            and "tables", by metric, which have "errors" too. Of "rows", "row" and "column" are the place in a table,
+            "evaluations" what a sample costs, and "cited" the keys of what the arm stands on.
+        grids: PNG files by their captions.
+        beside: likewise, of samples above their nearest neighbours.
         path: the file.
 
     Raises:
@@ -42,22 +74,73 @@ def write_experiment_page(experiment: Values, results: Values, path: str | Path)
         f"{results['n_reference']} real ones, {sets}; standard errors are over the sets. "
         f"Real samples against real ones: {floors}." + (f" {note}." if note else "")
     )
+    verdict, *found = results["found"]
+    drawn = [_curves(results, metric, experiment["proposed"]) for metric in tables]
     page = render(
         "experiment.html",
+        verdict=judged(verdict, results["n"]),
         **{key: experiment[key] for key in ("name", "title", "paper", "set_up", "ours", "differences")},
         published=[_table(table) for table in experiment["published"]],
-        measured=[_table(table) for table in results["tables"].values()],
+        measured=[_table(table, experiment["proposed"]) for table in tables.values()],
         conditions=conditions,
-        found=results["found"],
+        curves=[Markup(svg) for svg in drawn if svg],
+        found=found,
+        grids=addresses(grids),
+        beside=addresses(beside),
         data=results["data"],
         duration=duration(results["seconds"]),
         environment=dict(results.get("environment") or {}),
-        references=entries(key for row in results.get("rows") or () for key in row.get("cited") or ()),
+        references=entries(key for row in results["rows"] for key in row.get("cited") or ()),
     )
     write_whole(page.encode(), path)
 
 
-def _table(table: Values) -> dict[str, Any]:
+def _curves(results: Values, metric: str, proposed: str) -> str:
+    """A distance against evaluations, one line a row of its table with two standard errors either way, as one SVG."""
+    table, floor = results["tables"][metric], results["floor"].get(metric)
+    spent = {(row["row"], row["column"]): row["evaluations"] for row in results["rows"]}
+    lines = {}
+    for name, values in table["rows"].items():
+        errors = table["errors"].get(name) or (None,) * len(values)
+        own = zip(table["columns"], values, errors, strict=True)
+        lines[name] = [(spent[name, column], y, 2 * (error or 0.0)) for column, y, error in own if y]
+    xs, ys, _ = zip(*(point for line in lines.values() for point in line), strict=True)
+    levels = [*ys, *([floor] if floor else [])]
+    with matplotlib.rc_context(STYLE):
+        legend = 16 * math.ceil(len(lines) / 2)
+        figure, (ax,) = _figure(260 + legend, [1], left=42, bottom=52 + legend, top=24)
+        ax.set(xscale="log", yscale="log", xlim=_widen(xs, 1.18), ylim=_widen(levels, 1.5))
+        _axis_ticks(ax, "x", _ticks(min(xs), max(xs)))
+        _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
+        _titles(ax, f"{table['title']}, log scale (lower is better)", "network evaluations for a sample")
+        if floor:
+            ax.axhline(floor, color=LIGHT["floor"], linewidth=1.2, linestyle=(0, (4, 3)))
+            _note(ax, (0, floor), "real samples", LIGHT["floor"], (5, 4), across=True)
+        marks = iter(MARKS * len(lines))
+        for name, line in lines.items():
+            strong = name == proposed
+            colour, marker = PROPOSED if strong else next(marks)
+            x, y, error = zip(*line, strict=True)
+            down = [min(e, 0.9 * value) for e, value in zip(error, y, strict=True)]
+            ax.errorbar(
+                x,
+                y,
+                yerr=[down, error],
+                label=name,
+                color=LIGHT[colour],
+                marker=marker,
+                markersize=5 if strong else 4,
+                linewidth=2.4 if strong else 1.2,
+                elinewidth=1.0,
+                capsize=2,
+                zorder=5 if strong else 3,
+            )
+        handles, names = ax.get_legend_handles_labels()
+        figure.legend(handles, names, loc="lower left", ncols=2, bbox_to_anchor=(0.02, 0.0), fontsize=9.5, **LEGEND)
+        return _svg(figure, f"{table['title']} against network evaluations", f"experiment-{metric}")
+
+
+def _table(table: Values, proposed: str | None = None) -> dict[str, Any]:
     """A table with the text of every cell, the value that it sorts by, and whether it is the least of its column."""
     errors = table.get("errors") or {}
     rows = []
@@ -68,7 +151,7 @@ def _table(table: Values) -> dict[str, Any]:
             {"text": _text(value, error), "value": "" if value is None else value, "best": False}
             for value, error in zip(values, own, strict=True)
         ]
-        rows.append({"cells": cells})
+        rows.append({"cells": cells, "strong": name == proposed})
     for place in range(1, 1 + len(table["columns"])) if table.get("best") else ():
         column: Sequence[dict[str, Any]] = [row["cells"][place] for row in rows]
         known = [cell["value"] for cell in column if cell["value"] != ""]

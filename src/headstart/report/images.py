@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from headstart.errors import ArtefactError, InputError
 
-__all__ = ["data_uri", "image_grid", "neighbours_grid", "png", "save_png", "write_whole"]
+__all__ = ["addresses", "data_uri", "image_grid", "neighbours_grid", "png", "save_png", "write_whole"]
 
 
 def image_grid(
@@ -85,6 +86,11 @@ def png(array: NDArray[Any]) -> bytes:
 def data_uri(file: bytes, kind: str = "png") -> str:
     """An image file as the address of itself, for a page that needs nothing beside it."""
     return f"data:image/{kind};base64,{base64.b64encode(file).decode()}"
+
+
+def addresses(images: Mapping[str, bytes]) -> list[tuple[str, str]]:
+    """Captions, and PNG files as addresses of themselves."""
+    return [(name, data_uri(file)) for name, file in images.items()]
 
 
 def save_png(array: NDArray[Any], path: str | Path) -> None:

@@ -101,9 +101,12 @@ def verdict(rows: Sequence[Row], floor: Row) -> str:
         sentence += f", {_times(gain)}"
     if _known(floor, "frechet"):
         sentence += f"; real images against real ones reach {number(floor['frechet'])}"
-    if 0 < (plan.get("n") or 0) < JUDGEABLE:
-        sentence = f"A trial of {plan['n']} images, too few to judge by. {sentence}"
-    return sentence + "."
+    return judged(f"{sentence}.", plan.get("n") or 0, "images")
+
+
+def judged(sentence: str, n: int, what: str = "samples") -> str:
+    """A verdict, and before it that it rests on too few samples where it does; 0 of them are not known."""
+    return f"A trial of {n} {what}, too few to judge by. {sentence}" if 0 < n < JUDGEABLE else sentence
 
 
 def _details(rows: Sequence[Row]) -> list[str]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from headstart.compare.arms import scored
 from headstart.compare.cells import Cells
+from headstart.compare.gallery import Gallery, at_distances
 from headstart.compare.summary import estimate
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
@@ -120,8 +121,9 @@ class Experiment:
         corner: what the rows of our tables are.
         ours: how we do it.
         differences: why the numbers differ, whatever they turn out to be.
+        proposed: the row of our tables that the paper argues for.
         arms: the plans of our table, column by column.
-        found: sentences about what was measured, from our tables by metric.
+        found: a sentence about what was measured, from each of our tables; the first is the verdict.
     """
 
     name: str
@@ -132,12 +134,15 @@ class Experiment:
     corner: str
     ours: str
     differences: tuple[str, ...]
+    proposed: str
     arms: Callable[[Subject], Sequence[Arm]]
-    found: Callable[[Mapping[str, Table]], Sequence[str]]
+    found: Callable[[Table], str]
 
 
 def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, Any]:
     """Do an experiment; write ``results.json`` and ``index.html`` into ``out``, and return what the first holds.
+
+    For a run that goes on, the folder keeps ``cells.jsonl`` and, of images, ``grids/``.
 
     Arguments:
         experiment: which.
@@ -170,7 +175,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         "headstart": environment(subject.device)["headstart"],
         "quick": subject.quick,
     }
-    cells = Cells(out / "cells.jsonl", settings)
+    cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(subject.fitting, out / "grids")
     arms = cache(lambda: {(arm.row, arm.column): arm.plan for arm in experiment.arms(subject)})
     order = cells({"cell": "arms"}, lambda: {"places": list(arms())})["places"]
     real = [cells({"cell": "floor", "seed": k}, lambda k=k: _real(subject, k)) for k in range(subject.seeds)]  # type: ignore[misc]
@@ -180,7 +185,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
 
         def make(row: str = row, column: str = column, seed: int = seed) -> dict[str, Any]:
             try:
-                return _scored(subject, arms()[row, column], seed)
+                return _cell(subject, arms()[row, column], seed, gallery, _picture(order, row, column))
             except DenoiserError as error:
                 where = f"{row}, {column}, seeds {seed}"
                 raise DenoiserError(f"{where}: {error}. What was done before is kept in {out}") from error
@@ -194,18 +199,20 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         "floor_n": real[0]["n"],
         "rows": rows,
         "tables": {metric: vars(table) for metric, table in tables.items()},
-        "found": list(experiment.found(tables)),
+        "found": [experiment.found(table) for table in tables.values()],
         "environment": environment(subject.device),
         "seconds": sum(row["seconds"] for row in rows),
     }
     write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
     known = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
-    write_experiment_page(known | {"published": [vars(t) for t in experiment.published]}, results, out / "index.html")
+    known["published"] = [vars(table) for table in experiment.published]
+    gallery.show("real", subject.fitting)
+    write_experiment_page(known, results, *_pictures(gallery, order, rows), out / "index.html")
     return results
 
 
-def _scored(subject: Subject, plan: Plan, seed: int) -> dict[str, Any]:
-    """The scores of one set of samples."""
+def _cell(subject: Subject, plan: Plan, seed: int, gallery: Gallery, picture: str) -> dict[str, Any]:
+    """The scores of one set of samples; the first set is shown, and what may have learned the data beside them."""
     first = SEEDS + seed * 2**32
     began = time.perf_counter()
     samples = plan.sample(
@@ -217,12 +224,34 @@ def _scored(subject: Subject, plan: Plan, seed: int) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - began
     found = {"evaluations": plan.nfe, "n": subject.n, "seconds": seconds, "cited": list(plan.cited)}
-    return _scores(subject, samples) | found
-
-
-def _scores(subject: Subject, samples: Tensor) -> dict[str, float | None]:
     scores = scored(samples, subject.reference, subject.progress)
-    return {metric: getattr(scores, metric) for metric in METRICS}
+    if seed == 0:
+        gallery.show(picture, samples)
+        if plan.initialization.name != "isotropic":
+            found["nearest"] = gallery.show_nearest(picture, samples)
+    return {metric: getattr(scores, metric) for metric in METRICS} | found
+
+
+def _picture(order: list[list[str]], row: str, column: str) -> str:
+    """What the first samples of an arm are called among the pictures."""
+    return f"arm-{order.index([row, column])}"
+
+
+def _pictures(
+    gallery: Gallery, order: list[list[str]], rows: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The samples of the fewest evaluations of every row, and those beside their nearest neighbours, by captions."""
+    first = [row for row in rows if row["seed"] == 0]
+    fewest = {row["row"]: row for row in sorted(first, key=lambda row: -int(row["evaluations"]))}
+    grids, beside = {"real images": gallery.find("real")}, dict[str, bytes | None]()
+    for name in dict.fromkeys(row["row"] for row in first):
+        row = fewest[name]
+        picture, caption = _picture(order, name, row["column"]), f"{name}, {row['evaluations']}"
+        grids[caption] = gallery.find(picture)
+        if row.get("nearest"):
+            beside[at_distances(caption, row["nearest"])] = gallery.find_nearest(picture)
+    known, near = ({name: png for name, png in found.items() if png} for found in (grids, beside))
+    return known, near
 
 
 def _real(subject: Subject, seed: int) -> dict[str, float | None]:
