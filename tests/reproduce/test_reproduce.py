@@ -182,5 +182,5 @@ def test_what_is_said_follows_from_the_numbers() -> None:
         "learned": (None, 3.0),
     }
     sentence = EXPERIMENTS["starts"].found(Table("Distance", "start", ("80, 35", "2, 7"), rows))
-    assert sentence.startswith("By Distance, in units of the long run's in 35 evaluations, a learned start reaches 1.5")
-    assert sentence.endswith("1.5 from 2 in 7 (noise there 4, noised data 0.5).")
+    assert sentence.startswith("By Distance, with the long run in 35 evaluations as 1, a learned start has 1.5")
+    assert sentence.endswith("1.5 from 2 in 7, where noise has 4 and noised data 0.5.")

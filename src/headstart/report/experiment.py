@@ -81,7 +81,7 @@ def write_experiment_page(
         verdict=judged(verdict, results["n"]),
         **{key: experiment[key] for key in ("name", "title", "paper", "set_up", "ours", "differences")},
         published=[_table(table) for table in experiment["published"]],
-        measured=[_table(table, experiment["proposed"]) for table in tables.values()],
+        measured=[_table(table) for table in tables.values()],
         conditions=conditions,
         curves=[Markup(svg) for svg in drawn if svg],
         found=found,
@@ -140,7 +140,7 @@ def _curves(results: Values, metric: str, proposed: str) -> str:
         return _svg(figure, f"{table['title']} against network evaluations", f"experiment-{metric}")
 
 
-def _table(table: Values, proposed: str | None = None) -> dict[str, Any]:
+def _table(table: Values) -> dict[str, Any]:
     """A table with the text of every cell, the value that it sorts by, and whether it is the least of its column."""
     errors = table.get("errors") or {}
     rows = []
@@ -151,7 +151,7 @@ def _table(table: Values, proposed: str | None = None) -> dict[str, Any]:
             {"text": _text(value, error), "value": "" if value is None else value, "best": False}
             for value, error in zip(values, own, strict=True)
         ]
-        rows.append({"cells": cells, "strong": name == proposed})
+        rows.append({"cells": cells})
     for place in range(1, 1 + len(table["columns"])) if table.get("best") else ():
         column: Sequence[dict[str, Any]] = [row["cells"][place] for row in rows]
         known = [cell["value"] for cell in column if cell["value"] != ""]

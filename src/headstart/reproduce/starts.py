@@ -12,7 +12,6 @@ from headstart.initialization import Empirical, Isotropic
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.report.figures import number
-from headstart.report.page import listed
 from headstart.reproduce.base import Arm, Experiment, Subject, Table
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
@@ -62,11 +61,9 @@ def found(table: Table) -> str:
         learned, noise, oracle = (
             "-" if value is None else number(value / long) for value in (table.rows[row][place] for row in SHORT_ROWS)
         )
-        said.append(f"{learned} from {horizon} in {evaluations} (noise there {noise}, noised data {oracle})")
+        said.append(f"{learned} from {horizon} in {evaluations}, where noise has {noise} and noised data {oracle}")
     many = table.columns[0].split(", ")[1]
-    return (
-        f"By {table.title}, in units of the long run's in {many} evaluations, a learned start reaches {listed(said)}."
-    )
+    return f"By {table.title}, with the long run in {many} evaluations as 1, a learned start has {'; '.join(said)}."
 
 
 STARTS = Experiment(
