@@ -173,8 +173,10 @@ def test_what_is_said_follows_from_the_numbers() -> None:
     values = (9.0, 2.0, 4.0, 6.0, 3.0, 5.0)
     table = Table("Distance", "schedule", ("10",), {name: (v,) for name, v in zip(names, values, strict=True)})
     sentence = EXPERIMENTS["schedules"].found(table)
-    assert "has 1.50 times the least of rho = 3, 7 and 100 at 10 points" in sentence
-    assert sentence.endswith("(rho = 7 is best, and rho = 3 has 4.50 times its distance).")
+    assert sentence.startswith(
+        "By Distance, with the best of rho = 3, 7 and 100 as 1, the corrector-optimised schedule"
+    )
+    assert sentence.endswith("has 1.5 at 10 points, where the predictor-optimised has 2.5 and the worst rho 4.5.")
     rows: dict[str, tuple[float | None, ...]] = {
         "N(0, 80²), long": (2.0, None),
         "N(0, σ_T²)": (None, 8.0),
