@@ -60,7 +60,7 @@ def sample(
     from headstart.denoiser import Counted
     from headstart.models import load_denoiser
     from headstart.plan import Plan
-    from headstart.report import image_grid, save_png
+    from headstart.report import image_grid, is_images, save_png
 
     chosen = Plan.load(plan)
     denoiser = Counted(load_denoiser(model, device))
@@ -78,7 +78,7 @@ def sample(
         if condition:
             arrays["labels"] = condition["label"].numpy()
         np.savez(folder / "samples.npz", **arrays)
-        if samples.ndim == 4 and samples.shape[1] in (1, 3):
+        if is_images(samples):
             shown = samples[:SHOWN]
             save_png(image_grid(shown, math.ceil(math.sqrt(len(shown)))), folder / "grid.png")
         files = sorted(file.name for file in folder.iterdir())

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.errors import ArtefactError
 from headstart.metrics import nearest
 from headstart.report.figures import number
-from headstart.report.images import image_grid, neighbours_grid, save_png
+from headstart.report.images import image_grid, is_images, neighbours_grid, save_png
 
 __all__ = ["Gallery", "at_distances"]
 
@@ -38,8 +40,8 @@ class Gallery:
         Raises:
             ArtefactError: if the file cannot be written.
         """
-        if self._is_images:
-            save_png(image_grid(samples[:SHOWN], COLUMNS, self._scale), self._path(name))
+        if is_images(self.data):
+            self._write(name, image_grid(samples[:SHOWN], COLUMNS, self._scale))
 
     def show_nearest(self, name: str, samples: Tensor) -> list[float] | None:
         """Write the first samples above the training samples nearest to them, and return how far these are.
@@ -47,16 +49,16 @@ class Gallery:
         Raises:
             ArtefactError: as :meth:`show`.
         """
-        if not self._is_images:
+        if not is_images(self.data):
             return None
         first = samples[:BESIDE]
         distances, places = nearest(first, self.data)
-        save_png(neighbours_grid(first, self.data[places], self._scale), self._path(f"{name}-nearest"))
+        self._write(f"{name}-nearest", neighbours_grid(first, self.data[places], self._scale))
         return [float(distance) for distance in distances]
 
     def find(self, name: str) -> bytes | None:
         """The PNG file of what was shown under a name, in this run or one before it, if there is one."""
-        path = self.folder / f"{name}.png"
+        path = self._path(name)
         return path.read_bytes() if path.exists() else None
 
     def find_nearest(self, name: str) -> bytes | None:
@@ -64,15 +66,14 @@ class Gallery:
         return self.find(f"{name}-nearest")
 
     def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.png"
+
+    def _write(self, name: str, grid: NDArray[Any]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ArtefactError(f"{self.folder} cannot be made: {error.strerror}") from error
-        return self.folder / f"{name}.png"
-
-    @cached_property
-    def _is_images(self) -> bool:
-        return self.data.ndim == 4 and self.data.shape[1] in (1, 3)
+        save_png(grid, self._path(name))
 
     @cached_property
     def _scale(self) -> tuple[float, float]:

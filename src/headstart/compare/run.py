@@ -287,13 +287,17 @@ class _Run:
 
     def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, bytes]:
         """The grids of the smallest number of evaluations of every arm, by its label; the real images first."""
+        found: dict[str, bytes] = {}
         self.gallery.show("real", self.data)
-        found = {"real images": self.gallery.find("real")}
+        if png := self.gallery.find("real"):
+            found["real images"] = png
         for arm in arms:
-            spent = [arm.affordable(nfe) for nfe in (counts if arm.only is None else [arm.only])]
-            pictures = [(f"{arm.label}, {nfe}", self.gallery.find(self._picture(arm, nfe))) for nfe in spent]
-            found |= [(name, png) for name, png in pictures if png][:1]
-        return {name: png for name, png in found.items() if png}
+            for nfe in counts if arm.only is None else [arm.only]:
+                spent = arm.affordable(nfe)
+                if png := self.gallery.find(self._picture(arm, spent)):
+                    found[f"{arm.label}, {spent}"] = png
+                    break
+        return found
 
     def beside(self, arms: Sequence[Arm], rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
         """What is beside its nearest neighbours, of the fewest evaluations of every arm, by what is said of it."""

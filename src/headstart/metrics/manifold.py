@@ -47,9 +47,8 @@ from headstart.progress import Progress
 
 __all__ = ["Manifold", "manifold"]
 
-#: Neighbours whose distances are the radii, as in the papers, and the points of either set that they ask for.
+#: Neighbours whose distances are the radii, as in the papers.
 K, K_DENSITY = 3, 5
-LEAST = 2 * max(K, K_DENSITY) + 2
 #: Points of either set whose distances are worked on at a time, which bounds the memory.
 BLOCK = 4096
 #: Neighbours beyond 2 k that are kept, so that k are left without any one group.
@@ -91,6 +90,11 @@ class Manifold:
 
 
 @torch.no_grad()
+def least(k: int = K, k_density: int = K_DENSITY) -> int:
+    """The points of either set that so many neighbours ask for."""
+    return 2 * max(k, k_density) + 2
+
+
 def manifold(
     features: Tensor,
     real: Tensor,
@@ -116,13 +120,13 @@ def manifold(
     """
     check_same_shape(check_samples(features, "features").shape[1:], real.shape[1:], "features")
     check_samples(real, "real features")
-    widest = max(k, k_density)
+    widest, rows = max(k, k_density), least(k, k_density)
     if min(k, k_density) < 1:
         raise InputError(f"the neighbours are number {k} and {k_density}: expected at least 1")
-    if features.ndim != 2 or min(len(features), len(real)) < 2 * widest + 2:
+    if features.ndim != 2 or min(len(features), len(real)) < rows:
         raise DataError(
             f"the features have shapes {tuple(features.shape)} and {tuple(real.shape)}: "
-            f"neighbour {widest} asks for at least {2 * widest + 2} rows"
+            f"neighbour {widest} asks for at least {rows} rows"
         )
     progress = progress or Progress()
     dtype = torch.promote_types(features.dtype, real.dtype)

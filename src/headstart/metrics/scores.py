@@ -45,8 +45,7 @@ from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frech
 from headstart.metrics.jackknife import groups_of, jackknife, others
 from headstart.metrics.kernel import LEAST as KERNEL_LEAST
 from headstart.metrics.kernel import kernel_distance
-from headstart.metrics.manifold import LEAST as MANIFOLD_LEAST
-from headstart.metrics.manifold import manifold
+from headstart.metrics.manifold import least, manifold
 from headstart.metrics.max_sliced import max_sliced
 from headstart.metrics.wasserstein import compare, directions_of, project, sorted_projections
 from headstart.progress import Progress
@@ -59,7 +58,7 @@ ALWAYS, MANIFOLD = SCORES[:3], SCORES[5:]
 #: Scores that are of features.
 OF_FEATURES = {"frechet", "kid", *MANIFOLD}
 #: Samples that a score needs on either side; the others need 2.
-NEEDED = {"kid": KERNEL_LEAST} | dict.fromkeys(MANIFOLD, MANIFOLD_LEAST)
+NEEDED = {"kid": KERNEL_LEAST} | dict.fromkeys(MANIFOLD, least())
 #: Samples that errors need.
 ENOUGH = 4
 

@@ -19,6 +19,7 @@ from headstart.report.figures import (
     LIGHT,
     STYLE,
     _axis_ticks,
+    _bars,
     _figure,
     _note,
     _svg,
@@ -28,7 +29,7 @@ from headstart.report.figures import (
     number,
 )
 from headstart.report.images import addresses, write_whole
-from headstart.report.page import entries, render
+from headstart.report.page import drawn, entries, render
 
 __all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write_comparison"]
 
@@ -272,10 +273,11 @@ def quality(results: Row, against: str) -> str:
             own = sorted((row for row in arms if row["arm"] == arm), key=lambda row: float(row[place]))
             colour, marker = FAMILIES.get(own[0]["family"], ("other", "X"))
             strong = own[0]["kind"] == "ours"
+            values = [_value(row, metric) for row in own]
             ax.errorbar(
                 [row[place] for row in own],
-                [_value(row, metric) for row in own],
-                yerr=_bars(own, metric),
+                values,
+                yerr=_bars(values, [row["scores"][metric]["error"] for row in own]),
                 color=LIGHT[colour],
                 marker=marker,
                 markersize=5 if strong else 3.5,
@@ -293,13 +295,6 @@ def quality(results: Row, against: str) -> str:
         return _svg(figure, f"{NAMES[metric]} against {label}", f"comparison-{against}")
 
 
-def _bars(rows: Sequence[Row], metric: str) -> list[list[float]]:
-    """Two standard errors down and up, and on a log axis no further down than nine tenths of the way to 0."""
-    errors = [2 * float(row["scores"][metric]["error"] or 0.0) for row in rows]
-    down = [min(error, 0.9 * _value(row, metric)) for error, row in zip(errors, rows, strict=True)]
-    return [down, errors]
-
-
 def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], folder: Path) -> None:
     """Write ``index.html``, which needs nothing beside it, and the figures as ``quality-nfe.svg`` and ``-seconds``.
 
@@ -312,11 +307,11 @@ def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[s
     Raises:
         ArtefactError: if a file cannot be written.
     """
-    drawn = {against: quality(results, against) for against in ("nfe", "seconds")}
-    for against, svg in drawn.items():
+    figures = {against: quality(results, against) for against in ("nfe", "seconds")}
+    for against, svg in figures.items():
         if svg:
             write_whole(svg.encode(), folder / f"quality-{against}.svg")
-    page = _page(results, grids, beside, [Markup(svg) for svg in drawn.values() if svg])
+    page = _page(results, grids, beside, drawn(*figures.values()))
     write_whole(page.encode(), folder / "index.html")
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from markupsafe import Markup
 
 from headstart.metrics import floor_note
 from headstart.report.figures import (
@@ -19,6 +18,7 @@ from headstart.report.figures import (
     LIGHT,
     STYLE,
     _axis_ticks,
+    _bars,
     _figure,
     _note,
     _svg,
@@ -28,7 +28,7 @@ from headstart.report.figures import (
     number,
 )
 from headstart.report.images import addresses, write_whole
-from headstart.report.page import duration, entries, judged, render
+from headstart.report.page import drawn, duration, entries, judged, render
 
 __all__ = ["write_experiment_page"]
 
@@ -75,7 +75,6 @@ def write_experiment_page(
         f"Real samples against real ones: {floors}." + (f" {note}." if note else "")
     )
     verdict, *found = results["found"]
-    drawn = [_curves(results, metric, experiment["proposed"]) for metric in tables]
     page = render(
         "experiment.html",
         verdict=judged(verdict, results["n"]),
@@ -83,7 +82,7 @@ def write_experiment_page(
         published=[_table(table) for table in experiment["published"]],
         measured=[_table(table) for table in tables.values()],
         conditions=conditions,
-        curves=[Markup(svg) for svg in drawn if svg],
+        curves=drawn(*(_curves(results, metric, experiment["proposed"]) for metric in tables)),
         found=found,
         grids=addresses(grids),
         beside=addresses(beside),
@@ -103,7 +102,7 @@ def _curves(results: Values, metric: str, proposed: str) -> str:
     for name, values in table["rows"].items():
         errors = table["errors"].get(name) or (None,) * len(values)
         own = zip(table["columns"], values, errors, strict=True)
-        lines[name] = [(spent[name, column], y, 2 * (error or 0.0)) for column, y, error in own if y]
+        lines[name] = [(spent[name, column], y, error) for column, y, error in own if y]
     xs, ys, _ = zip(*(point for line in lines.values() for point in line), strict=True)
     levels = [*ys, *([floor] if floor else [])]
     with matplotlib.rc_context(STYLE):
@@ -120,12 +119,11 @@ def _curves(results: Values, metric: str, proposed: str) -> str:
         for name, line in lines.items():
             strong = name == proposed
             colour, marker = PROPOSED if strong else next(marks)
-            x, y, error = zip(*line, strict=True)
-            down = [min(e, 0.9 * value) for e, value in zip(error, y, strict=True)]
+            x, y, errors = zip(*line, strict=True)
             ax.errorbar(
                 x,
                 y,
-                yerr=[down, error],
+                yerr=_bars(y, errors),
                 label=name,
                 color=LIGHT[colour],
                 marker=marker,

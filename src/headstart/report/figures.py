@@ -476,6 +476,12 @@ def _axis_ticks(ax: Axes, axis: str, ticks: Sequence[float], labels: Sequence[st
     chosen.set_major_formatter(FuncFormatter(lambda value, _: names.get(value, f"{value:g}")))
 
 
+def _bars(values: Sequence[float], errors: Sequence[float | None]) -> list[list[float]]:
+    """Two standard errors down and up, and on a log axis no further down than nine tenths of the way to 0."""
+    up = [2 * (error or 0.0) for error in errors]
+    return [[min(error, 0.9 * value) for error, value in zip(up, values, strict=True)], up]
+
+
 def _titles(ax: Axes, above: str, below: str) -> None:
     """The vertical axis's name above the axes, to be read without turning the head, and the horizontal one's below."""
     ax.annotate(above, (0, 1), (-24, 10), "axes fraction", "offset points", color=LIGHT["muted"], va="center")

@@ -18,7 +18,12 @@ from torch import Tensor
 
 from headstart.errors import ArtefactError, InputError
 
-__all__ = ["addresses", "data_uri", "image_grid", "neighbours_grid", "png", "save_png", "write_whole"]
+__all__ = ["addresses", "data_uri", "image_grid", "is_images", "neighbours_grid", "png", "save_png", "write_whole"]
+
+
+def is_images(x: Tensor) -> bool:
+    """Whether samples have the shape of images, (N, 1 or 3, H, W)."""
+    return x.ndim == 4 and x.shape[1] in (1, 3)
 
 
 def image_grid(

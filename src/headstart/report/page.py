@@ -162,12 +162,12 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
         tiles=_tiles(rows),
         baseline=BASELINE,
         grids=_grids(rows, floor, grids),
-        quality=_drawn(figures.quality_against_nfe(rows, floor), figures.quality_against_seconds(rows, floor)),
+        quality=drawn(figures.quality_against_nfe(rows, floor), figures.quality_against_seconds(rows, floor)),
         plans=plans,
-        schedules=_drawn(figures.schedules(sorted(rows, key=lambda row: row["arm"] != "plan"))),
-        budget=_drawn(figures.error_budget(plans)),
+        schedules=drawn(figures.schedules(sorted(rows, key=lambda row: row["arm"] != "plan"))),
+        budget=drawn(figures.error_budget(plans)),
         horizons=[(plan, Markup(svg)) for plan in plans if (svg := figures.horizon_curve(plan))],
-        profile=_drawn(figures.measured_profile(results.get("profile") or {})),
+        profile=drawn(figures.measured_profile(results.get("profile") or {})),
         headings=[column[1:] for column in COLUMNS],
         table=_table(rows, floor),
         environment=dict(results.get("environment") or {}),
@@ -334,6 +334,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
 
 
-def _drawn(*svgs: str) -> list[Markup]:
+def drawn(*svgs: str) -> list[Markup]:
     """The figures that have something to show, as they are: they are ours, and their text is escaped already."""
     return [Markup(svg) for svg in svgs if svg]

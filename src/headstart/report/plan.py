@@ -20,7 +20,7 @@ from headstart.plan import Candidate, Plan
 from headstart.profile import Profile
 from headstart.report import figures
 from headstart.report.figures import number
-from headstart.report.images import data_uri, image_grid, neighbours_grid, png, write_whole
+from headstart.report.images import data_uri, image_grid, is_images, neighbours_grid, png, write_whole
 from headstart.report.page import entries, render
 
 __all__ = ["plan_values", "profile_values", "write_plan_page"]
@@ -152,13 +152,9 @@ def _candidate(candidate: Candidate) -> list[dict[str, Any]]:
     ]
 
 
-def _is_images(samples: Tensor | None) -> bool:
-    return samples is not None and samples.ndim == 4 and samples.shape[1] in (1, 3)
-
-
 def _grid(samples: Tensor | None) -> str | None:
     """The first samples side by side, as the address of an image."""
-    if samples is None or not _is_images(samples):
+    if samples is None or not is_images(samples):
         return None
     return _address(image_grid(samples[:SHOWN], COLUMNS))
 
@@ -168,7 +164,7 @@ def _neighbours(samples: Tensor | None, data: Tensor | None) -> dict[str, Any] |
     if samples is None or data is None:
         return None
     distances, places = nearest(samples[:BESIDE], data)
-    uri = _address(neighbours_grid(samples[:BESIDE], data[places])) if _is_images(samples) else None
+    uri = _address(neighbours_grid(samples[:BESIDE], data[places])) if is_images(samples) else None
     return {"uri": uri, "count": len(data), "distances": ", ".join(number(float(d)) for d in distances)}
 
 

@@ -32,9 +32,10 @@ from headstart.metrics.checks import digest
 from headstart.plan import Plan
 from headstart.progress import Progress
 from headstart.report import write_experiment_page
+from headstart.report.figures import number
 from headstart.report.images import write_whole
 
-__all__ = ["METRICS", "Arm", "Experiment", "Subject", "Table", "reproduce"]
+__all__ = ["METRICS", "Arm", "Experiment", "Subject", "Table", "in_units", "reproduce"]
 
 #: What is measured, and its title.
 METRICS: Mapping[str, str] = {"frechet": "Fréchet distance", "swd": "sliced Wasserstein distance"}
@@ -139,6 +140,11 @@ class Experiment:
     found: Callable[[Table], str]
 
 
+def in_units(value: float | None, unit: float) -> str:
+    """A distance in units of another one, as a person reads it; "-" for none."""
+    return number(None if value is None else value / unit)
+
+
 def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, Any]:
     """Do an experiment; write ``results.json`` and ``index.html`` into ``out``, and return what the first holds.
 
@@ -241,17 +247,18 @@ def _pictures(
     gallery: Gallery, order: list[list[str]], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The samples of the fewest evaluations of every row, and those beside their nearest neighbours, by captions."""
+    grids, beside = dict[str, bytes](), dict[str, bytes]()
+    if png := gallery.find("real"):
+        grids["real images"] = png
     first = [row for row in rows if row["seed"] == 0]
-    fewest = {row["row"]: row for row in sorted(first, key=lambda row: -int(row["evaluations"]))}
-    grids, beside = {"real images": gallery.find("real")}, dict[str, bytes | None]()
     for name in dict.fromkeys(row["row"] for row in first):
-        row = fewest[name]
-        picture, caption = _picture(order, name, row["column"]), f"{name}, {row['evaluations']}"
-        grids[caption] = gallery.find(picture)
-        if row.get("nearest"):
-            beside[at_distances(caption, row["nearest"])] = gallery.find_nearest(picture)
-    known, near = ({name: png for name, png in found.items() if png} for found in (grids, beside))
-    return known, near
+        fewest = min((row for row in first if row["row"] == name), key=lambda row: int(row["evaluations"]))
+        picture, caption = _picture(order, name, fewest["column"]), f"{name}, {fewest['evaluations']}"
+        if png := gallery.find(picture):
+            grids[caption] = png
+        if fewest.get("nearest") and (png := gallery.find_nearest(picture)):
+            beside[at_distances(caption, fewest["nearest"])] = png
+    return grids, beside
 
 
 def _real(subject: Subject, seed: int) -> dict[str, float | None]:

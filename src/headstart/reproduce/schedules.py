@@ -16,8 +16,7 @@ from headstart.initialization import Isotropic
 from headstart.plan import Plan
 from headstart.predictor import measure_predictor
 from headstart.profile import Profile
-from headstart.report.figures import number
-from headstart.reproduce.base import Arm, Experiment, Subject, Table
+from headstart.reproduce.base import Arm, Experiment, Subject, Table, in_units
 from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid
 from headstart.solver import Heun
 
@@ -89,12 +88,9 @@ def found(table: Table) -> str:
         values = {name: row[place] for name, row in table.rows.items()}
         known = [value for name, value in values.items() if name.startswith("rho") and value is not None]
         best = min(known)
-        ours, theirs = (
-            "-" if value is None else number(value / best) for value in (values[PROPOSED], values[PREDICTOR])
-        )
+        ours, theirs, worst = (in_units(value, best) for value in (values[PROPOSED], values[PREDICTOR], max(known)))
         said.append(
-            f"{ours} at {table.columns[place]} points, where the {PREDICTOR} has {theirs} and the worst rho "
-            f"{number(max(known) / best)}"
+            f"{ours} at {table.columns[place]} points, where the {PREDICTOR} has {theirs} and the worst rho {worst}"
         )
     return f"By {table.title}, with the best of rho = 3, 7 and 100 as 1, the {PROPOSED} schedule has {'; '.join(said)}."
 

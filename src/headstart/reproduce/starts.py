@@ -11,8 +11,7 @@ from headstart.choose import fit_starts
 from headstart.initialization import Empirical, Isotropic
 from headstart.plan import Plan
 from headstart.profile import Profile
-from headstart.report.figures import number
-from headstart.reproduce.base import Arm, Experiment, Subject, Table
+from headstart.reproduce.base import Arm, Experiment, Subject, Table, in_units
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
 
@@ -25,7 +24,6 @@ HIGH, LOW, LONG = 80.0, 0.002, 18
 SHORT = ((14.0, 9), (4.0, 4))
 
 LONG_ROW, NOISE, ORACLE, LEARNED = "N(0, 80²), long", "N(0, σ_T²)", "noised data (oracle)", "learned"
-SHORT_ROWS = (LEARNED, NOISE, ORACLE)
 
 
 def arms(subject: Subject) -> list[Arm]:
@@ -58,9 +56,7 @@ def found(table: Table) -> str:
     said = []
     for place, column in enumerate(table.columns[1:], 1):
         horizon, evaluations = column.split(", ")
-        learned, noise, oracle = (
-            "-" if value is None else number(value / long) for value in (table.rows[row][place] for row in SHORT_ROWS)
-        )
+        learned, noise, oracle = (in_units(table.rows[row][place], long) for row in (LEARNED, NOISE, ORACLE))
         said.append(f"{learned} from {horizon} in {evaluations}, where noise has {noise} and noised data {oracle}")
     many = table.columns[0].split(", ")[1]
     return f"By {table.title}, with the long run in {many} evaluations as 1, a learned start has {'; '.join(said)}."
