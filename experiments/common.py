@@ -28,15 +28,16 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headstart import metrics
+from headstart.cli.common import usable
 from headstart.cli.progress import RichProgress
 from headstart.environment import environment
 from headstart.errors import HeadstartError, InputError
+from headstart.files import write_whole
 from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.report import write_folder_page
-from headstart.report.images import write_whole
 
-__all__ = ["Blocks", "Run", "command", "drawn", "estimate", "max_sliced", "record", "trimmed"]
+__all__ = ["Blocks", "Run", "command", "drawn", "estimate", "groups", "max_sliced", "record", "trimmed"]
 
 Row = Mapping[str, Any]
 
@@ -147,8 +148,12 @@ def command(
     verdict: Callable[[Mapping[str, Any]], str],
     seeds: int = 1,
     package: str = "experiments",
+    on_device: bool = True,
 ) -> None:
-    """Run an experiment from the command line, as ``python -m <package>.<name>``; see :func:`record`."""
+    """Run an experiment from the command line, as ``python -m <package>.<name>``; see :func:`record`.
+
+    One that is of exact laws alone works on the CPU, and says so by ``on_device=False``.
+    """
 
     def main(
         out: Annotated[Path | None, typer.Option(help="The folder that gets tables, figures and results.json.")] = None,
@@ -160,6 +165,9 @@ def command(
     ) -> None:
         folder = out or Path("runs") / name
         try:
+            if not on_device and device != "cpu":
+                raise InputError(f"{name} has no network, and works on the CPU: leave --device {device} out")
+            usable(device)
             folder.mkdir(parents=True, exist_ok=True)
             run = Run(folder, quick, 1 if quick else count, device, RichProgress())
             record(run, name, experiment, verdict, package)
@@ -181,6 +189,14 @@ def estimate(values: Sequence[float]) -> dict[str, float | int | None]:
     x = torch.tensor(values, dtype=torch.float64)
     error = float(x.std() / math.sqrt(len(x))) if len(x) > 1 else None
     return {"mean": float(x.mean()), "error": error, "n": len(x)}
+
+
+def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows by the values of some columns, in their order."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return found
 
 
 class Blocks(Noise):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
@@ -516,6 +517,7 @@ def test_conditions_go_with_the_data():
         ({"schedule": rho_grid(3, 3.0, 0.1), "horizon": 2.0}, "horizon is 2, and the schedule starts at 3"),
         ({"schedule": rho_grid(3, 1e6, 0.1)}, "measured from"),
         ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"batch_size": 1, "schedule": "distilled"}, "batch_size is at least 2"),
         ({"seed": -1}, "seed from 0 to"),
         ({"seed": 2**28}, "seed from 0 to"),
     ],
@@ -890,6 +892,44 @@ def test_a_profile_without_trajectories_falls_back_on_the_defect(profile):
     np.testing.assert_array_equal(own, profile.trajectories.local_errors(grid, get_solver("deis")).mean(axis=0))
     with pytest.raises(InputError, match="no trajectories"):
         build_schedule("least_error", bare, 4, 5.0, 0.1)
+
+
+def test_two_steps_above_0_are_piloted_with_every_solver(profile):
+    """Without a step to 0 two steps are two steps, in the second of which solvers differ."""
+    plan = fit(TARGET, DATA, profile=profile, schedule=Schedule([5.0, 1.0, 0.1]), **FAST)
+    assert {c.solver for c in plan.candidates} == {"dpm++2m", *SOLVERS}
+    assert plan.chosen["solver"] == "by pilot"
+
+
+def test_an_outlier_that_is_not_held_out_hides_no_level():
+    """It is in the spread of all data, which says how far to measure, and not in that of the held-out data."""
+    data = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    data[hold_out(data)[0][0]] = 1e4
+    profile = fit(GaussianTarget([0.0, 0.0], 1.0), data, 3, **FAST).profile
+    assert profile.sigma_data < 2
+    assert profile.sigmas[-1] <= 0.05 * profile.sigma_data
+
+
+def test_a_trained_start_learns_the_horizon_of_a_schedule(monkeypatch, profile):
+    seen = {}
+    fitted = lambda *_, **given: seen.update(given) or [Isotropic((2,))]  # noqa: E731
+    monkeypatch.setattr(sys.modules["headstart.choose.fit"], "fit_starts", fitted)
+    far = 75 * float(DATA.std())
+    fit(TARGET, DATA, profile=profile, schedule=rho_grid(3, far, 0.1), solver="euler", initialization="flow")
+    assert seen["sigmas"][0] < seen["sigmas"][1] == far
+
+
+def test_what_is_learned_below_the_levels_that_were_measured_is_not_taken(monkeypatch, profile):
+    """Nothing is known of its error there."""
+
+    def low(denoiser, start, schedule, solver, data, **_):
+        grid = Schedule([*schedule.sigmas[:-2], profile.sigmas[-1] / 2, 0.0])
+        return SimpleNamespace(won=1, schedule=grid, solver=solver, winner=SimpleNamespace(objective="data"))
+
+    monkeypatch.setattr("headstart.choose.learn.distill", low)
+    plan = fit(TARGET, DATA, 3, profile=profile, schedule="distilled", **FAST)
+    assert plan.schedule.sigma_min >= profile.sigmas[-1]
+    assert "nothing that was learned is better" in plan.chosen["schedule"]
 
 
 def test_two_evaluations_are_not_piloted_with_every_solver():

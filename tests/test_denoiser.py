@@ -244,6 +244,13 @@ def test_half_types_lose_their_own_digits_and_no_more(prediction: Prediction, dt
         assert error < 8 * torch.finfo(dtype).eps * scale * max(1.0, sigma if prediction == "score" else 1.0)
 
 
+def test_a_score_far_out_is_no_larger_than_a_half_type_holds() -> None:
+    """D = x + sigma^2 s is of the size of x, where sigma^2 alone is beyond float16."""
+    adapted = adapt(lambda z, time: -z / time.reshape(-1, 1) ** 2, "score")
+    x = 300 * torch.randn(4, 2, generator=torch.Generator().manual_seed(0)).half()
+    assert float(denoise(adapted, x, 300.0).abs().max()) < 2
+
+
 @pytest.mark.parametrize(
     ("process", "sigma_max", "time"),
     [

@@ -271,6 +271,14 @@ def test_half_types_round_states_and_neither_levels_nor_weights(dtype):
     assert float((out.double() - fine).abs().max()) < 8 * step * float(x.abs().max())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_both_objectives_learn_from_states_of_a_half_type(dtype):
+    """Sums over all pairs are beyond float16, and the places of a sorted sample beyond the integers of bfloat16."""
+    settings = {**FAST, "iterations": 3, "batch_size": 128}
+    found = distill(TARGET, START, BAD, Euler(), DATA, dtype=dtype, **settings)
+    assert [len(candidate.losses) for candidate in found.candidates] == [0, 3, 3]
+
+
 @pytest.mark.parametrize("error", [ValueError, RuntimeError, KeyError])
 def test_a_network_that_fails_in_training_is_named(error):
     def denoiser(x, sigma):

@@ -18,7 +18,7 @@ import torch
 from headstart.budget import Budget, Estimate, discretization_error
 from headstart.denoiser import Counted
 from headstart.errors import ArtefactError, DenoiserError, InputError
-from headstart.initialization import Empirical, Gaussian, Isotropic, Mixture
+from headstart.initialization import Empirical, Flow, Gaussian, Isotropic, Mixture, Training
 from headstart.noise import Noise
 from headstart.plan import Candidate, Plan
 from headstart.profile import Profile
@@ -318,12 +318,21 @@ def test_an_older_plan_is_replaced(tmp_path):
     assert os.listdir(tmp_path) == ["plan"]
 
 
-@pytest.mark.parametrize("files", [[], ["thesis.tex"], ["plan.json", "thesis.tex"]], ids=str)
-def test_nothing_but_a_plan_is_replaced(files, tmp_path):
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ([], "exists and is not a plan: choose another name"),
+        (["thesis.tex"], "exists and is not a plan: choose another name"),
+        (["plan.json", "thesis.tex"], "is a plan and holds thesis.tex too: choose another name"),
+        (["plan.json", "tensors.safetensors", ".git"], r"is a plan and holds \.git too"),
+    ],
+    ids=str,
+)
+def test_nothing_but_a_plan_is_replaced(files, said, tmp_path):
     (tmp_path / "mine").mkdir()
     for name in files:
         (tmp_path / "mine" / name).write_text("dear")
-    with pytest.raises(ArtefactError, match="mine exists and is not a plan: choose another name"):
+    with pytest.raises(ArtefactError, match=f"mine {said}"):
         make().save(tmp_path / "mine")
     assert {path.name: path.read_text() for path in (tmp_path / "mine").iterdir()} == dict.fromkeys(files, "dear")
     assert os.listdir(tmp_path) == ["mine"]
@@ -422,6 +431,17 @@ def test_damaged_values_are_named(change, message, tmp_path):
     make().save(tmp_path / "plan")
     damage(tmp_path / "plan", change)
     with pytest.raises(ArtefactError, match=message):
+        Plan.load(tmp_path / "plan")
+
+
+@pytest.mark.parametrize(("name", "value"), [("sigmas", [1.0]), ("hidden", ["x"]), ("transforms", "x"), ("gain", "x")])
+def test_damaged_values_of_a_flow_are_named(name, value, tmp_path):
+    data = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    start = Flow.fit(data, hidden=(4,), transforms=1, training=Training(epochs=1))
+    replace(make(), initialization=start).save(tmp_path / "plan")
+    assert isinstance(Plan.load(tmp_path / "plan").initialization, Flow)
+    damage(tmp_path / "plan", put("initialization", "values", name, value))
+    with pytest.raises(ArtefactError, match="plan is damaged: "):
         Plan.load(tmp_path / "plan")
 
 

@@ -3,4 +3,4 @@
 from experiments.bimodal.run import bimodal, verdict
 from experiments.common import command
 
-command("bimodal", bimodal, verdict, seeds=3)
+command("bimodal", bimodal, verdict, seeds=3, on_device=False)

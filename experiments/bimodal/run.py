@@ -44,7 +44,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.common import Run, drawn, estimate
+from experiments.common import Run, drawn, estimate, groups
 from headstart.denoiser import Denoiser, denoise
 from headstart.errors import DenoiserError
 from headstart.schedule import OnlineSchedule, Schedule, fixed_point, log_linear, rho_grid
@@ -289,13 +289,10 @@ def _spread(denoiser: Denoiser, schedule: Schedule) -> float:
 
 def means(rows: Sequence[Mapping[str, Any]], by: Sequence[str], keys: Sequence[str]) -> list[dict[str, Any]]:
     """Means over the seeds, with their errors."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in by), []).append(row)
-    out = []
-    for group, own in groups.items():
-        out.append(dict(zip(by, group, strict=True)) | _estimates(keys, own) | {"seeds": len(own)})
-    return out
+    return [
+        dict(zip(by, group, strict=True)) | _estimates(keys, own) | {"seeds": len(own)}
+        for group, own in groups(rows, *by).items()
+    ]
 
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,4 +3,4 @@
 from experiments.cantor.run import cantor, verdict
 from experiments.common import command
 
-command("cantor", cantor, verdict, seeds=3)
+command("cantor", cantor, verdict, seeds=3, on_device=False)

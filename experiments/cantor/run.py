@@ -44,7 +44,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtr
 from torch import Tensor
 
-from experiments.common import Run, drawn, estimate
+from experiments.common import Run, drawn, estimate, groups
 from headstart.denoiser import Denoiser
 from headstart.noise import Noise
 from headstart.predictor import predictor_costs
@@ -342,7 +342,7 @@ def scores(samples: Tensor, law: GaussianMixture, exact: Tensor) -> dict[str, fl
 def means(rows: Sequence[Mapping[str, Any]], *keys: str) -> list[dict[str, Any]]:
     """Means over the seeds, with standard errors."""
     out = []
-    for key, own in _groups(rows, *keys).items():
+    for key, own in groups(rows, *keys).items():
         row = dict(zip(keys, key, strict=True))
         for score in ("modes", "separated", "w1"):
             found = estimate([r[score] for r in own])
@@ -358,7 +358,7 @@ def first(mean: Sequence[Mapping[str, Any]], floor: Sequence[Mapping[str, Any]])
     """
     best = {row["law"]: row for row in floor}
     out = []
-    for key, own in _groups(mean, "law", "solver", "schedule").items():
+    for key, own in groups(mean, "law", "solver", "schedule").items():
         at = best[key[0]]
         row = dict(zip(("law", "solver", "schedule"), key, strict=True))
         for score in ("modes", "separated"):
@@ -375,13 +375,6 @@ def _from_on(found: Iterable[tuple[int, bool]]) -> int | None:
             break
         least = nfe
     return least
-
-
-def _groups(rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return groups
 
 
 def equal(mean: Sequence[Mapping[str, Any]], nfe: int = 20) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor
 
-from experiments.common import Run, estimate
+from experiments.common import Run, estimate, groups
 from headstart.budget import Estimate, initialization_errors
 from headstart.choose import build_schedule, fit, fit_starts, hold_out
 from headstart.choose.levels import usual_last
@@ -226,24 +226,17 @@ def _mean(rows: Sequence[Mapping[str, Any]], key: str = "frechet") -> float:
     return sum(float(row[key]) for row in rows) / len(rows)
 
 
-def _groups(rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return groups
-
-
 def _best(cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float, int], float]:
     """The mean Fréchet distance over the seeds of every (start, horizon, nfe)."""
-    groups = _groups(cells, "start", "horizon", "nfe")
-    return {(start, horizon, nfe): _mean(rows) for (start, horizon, nfe), rows in groups.items()}
+    own = groups(cells, "start", "horizon", "nfe")
+    return {(start, horizon, nfe): _mean(rows) for (start, horizon, nfe), rows in own.items()}
 
 
 def _summary(cells: Sequence[Mapping[str, Any]], finals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """At each number of evaluations: the arms at full size, over the seeds, and their ratio to Heun's."""
     heun = [row["frechet"] for row in finals if row["arm"] == "edm-heun"]
     rows = []
-    for (arm, nfe), own in sorted(_groups(finals, "arm", "nfe").items(), key=lambda item: (item[0][1], item[0][0])):
+    for (arm, nfe), own in sorted(groups(finals, "arm", "nfe").items(), key=lambda item: (item[0][1], item[0][0])):
         found = estimate([row["frechet"] for row in own])
         rows.append(
             {
@@ -269,7 +262,7 @@ def _order(errors: Sequence[Mapping[str, Any]], cells: Sequence[Mapping[str, Any
     """
     nats = {(r["seed"], r["start"], r["horizon"]): (r["e_init"], r["e_init_error"]) for r in errors}
     rows = []
-    for (seed, horizon, nfe), own in _groups(cells, "seed", "horizon", "nfe").items():
+    for (seed, horizon, nfe), own in groups(cells, "seed", "horizon", "nfe").items():
         for i, a in enumerate(own):
             for b in own[i + 1 :]:
                 (x, dx), (y, dy) = (nats[seed, row["start"], horizon] for row in (a, b))

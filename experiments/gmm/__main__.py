@@ -3,4 +3,4 @@
 from experiments.common import command
 from experiments.gmm.run import gmm, verdict
 
-command("gmm", gmm, verdict, seeds=3)
+command("gmm", gmm, verdict, seeds=3, on_device=False)

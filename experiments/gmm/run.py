@@ -39,7 +39,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.common import Run, drawn, estimate, max_sliced
+from experiments.common import Run, drawn, estimate, groups, max_sliced
 from headstart.budget import (
     Budget,
     Estimate,
@@ -258,7 +258,7 @@ def exact_table(run: Run, sizes: Sizes) -> tuple[list[dict[str, Any]], list[dict
 def picks(exact: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The horizon that each criterion picks for a start and a number of steps, against the best for Euler's method."""
     rows = []
-    for (start, steps), own in _groups(exact, "start", "steps").items():
+    for (start, steps), own in groups(exact, "start", "steps").items():
         horizons = [row["horizon"] for row in own]
         best = min(range(len(own)), key=lambda i: own[i]["divergence"])
         for criterion in ("b_ode", *(f"j_{variance}" for variance in get_args(ReverseVariance))):
@@ -406,7 +406,7 @@ class _Setup:
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Means over the seeds."""
     out = []
-    for (law, nfe, arm), own in _groups(rows, "law", "nfe", "arm").items():
+    for (law, nfe, arm), own in groups(rows, "law", "nfe", "arm").items():
         row = {"law": law, "nfe": nfe, "arm": arm}
         for key in ("swd", "max_swd", "max_swd_paper"):
             if key in own[0]:
@@ -420,18 +420,11 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _largest_ratio(exact: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     """By what factor our divergences are at most away from the reference, by number of steps."""
     known = [row for row in exact if "reference" in row]
-    groups = _groups(known, "steps")
+    by_steps = groups(known, "steps")
     return {
         str(steps): max(math.exp(abs(math.log(r["divergence"] / r["reference"]))) for r in own)
-        for (steps,), own in groups.items()
+        for (steps,), own in by_steps.items()
     } or None
-
-
-def _groups(rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return groups
 
 
 def _exact_figure(exact: Sequence[Mapping[str, Any]]) -> Figure:

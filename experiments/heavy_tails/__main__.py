@@ -3,4 +3,4 @@
 from experiments.common import command
 from experiments.heavy_tails.run import heavy_tails, verdict
 
-command("heavy_tails", heavy_tails, verdict, seeds=2)
+command("heavy_tails", heavy_tails, verdict, seeds=2, on_device=False)

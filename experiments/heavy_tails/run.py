@@ -37,7 +37,7 @@ from matplotlib.figure import Figure
 from scipy.special import ndtri
 from torch import Tensor
 
-from experiments.common import Run, drawn, estimate, max_sliced, trimmed
+from experiments.common import Run, drawn, estimate, groups, max_sliced, trimmed
 from headstart.budget import initialization_error
 from headstart.choose import build_schedule, fit, hold_out
 from headstart.choose.starts import Starts
@@ -549,11 +549,8 @@ def _quantiles(
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Means over the seeds."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["law"], row["horizon"], row["start"]), []).append(row)
     out = []
-    for (law, horizon, start), own in groups.items():
+    for (law, horizon, start), own in groups(rows, "law", "horizon", "start").items():
         row = {"law": law, "horizon": horizon, "start": start}
         for key in ("swd", "max_swd", "bulk", "bulk_box", "tail"):
             values = [r[key] for r in own if r[key] is not None]

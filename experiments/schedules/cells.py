@@ -8,19 +8,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from experiments.common import groups
 from headstart.compare.cells import Cells
 
-__all__ = ["Cells", "best", "groups", "lines"]
+__all__ = ["Cells", "best", "lines"]
 
 Row = Mapping[str, Any]
-
-
-def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
-    """The rows by the values of some columns, in their order."""
-    found: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found
 
 
 def best(rows: Iterable[Row], score: str, *keys: str) -> list[Row]:

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.common import Run, estimate
-from experiments.schedules.cells import Cells, best, groups, lines
+from experiments.common import Run, estimate, groups
+from experiments.schedules.cells import Cells, best, lines
 from experiments.schedules.grids import SOLVERS as EVERY
 from experiments.schedules.grids import Grids, aligned_length, class_of, fits, teacher_of, trajectories
 from headstart.choose import fit_starts, hold_out

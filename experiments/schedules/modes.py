@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.common import Run, estimate
-from experiments.schedules.cells import Cells, best, groups, lines
+from experiments.common import Run, estimate, groups
+from experiments.schedules.cells import Cells, best, lines
 from experiments.schedules.grids import (
     HAND,
     SOLVERS,

@@ -14,25 +14,28 @@ in the same folder again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from experiments.common import Run
+from experiments.schedules import images, modes
 from experiments.schedules.cells import Cells
 from experiments.schedules.gaussians import gaussians
-from experiments.schedules.images import images
-from experiments.schedules.modes import modes
+from headstart.environment import environment
 
 __all__ = ["schedules", "summary", "verdict"]
 
 
 def schedules(run: Run) -> dict[str, Any]:
     """Every schedule with every solver at every number of evaluations: on Gaussians, on 25 modes, on Fashion-MNIST."""
-    cells = Cells(run.out / "cells.jsonl", {"experiment": "schedules", "quick": run.quick})
+    sizes = [asdict(part.QUICK if run.quick else part.Sizes()) for part in (modes, images)]
+    settings = {"sizes": sizes, "device": run.device, "headstart": environment(run.device)["headstart"]}
+    cells = Cells(run.out / "cells.jsonl", {"experiment": "schedules", **settings})
     parts: dict[str, Callable[[Run], dict[str, Any]]] = {
         "gaussians": gaussians,
-        "modes": partial(modes, cells=cells),
-        "images": partial(images, cells=cells),
+        "modes": partial(modes.modes, cells=cells),
+        "images": partial(images.images, cells=cells),
     }
     found: dict[str, Any] = {}
     for name, part in parts.items():

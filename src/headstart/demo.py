@@ -23,6 +23,7 @@ from headstart.data import fashion_mnist
 from headstart.denoiser import Counted, Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, InputError
+from headstart.files import write_whole
 from headstart.initialization import Isotropic
 from headstart.metrics import Reference, Scores, evaluate, floor
 from headstart.models import features, load_denoiser
@@ -30,7 +31,6 @@ from headstart.plan import Plan, check_place
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.report import write_demo_report
-from headstart.report.images import write_whole
 from headstart.report.plan import plan_values, profile_values
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import DPMSolverPP2M, Heun, Solver
@@ -128,10 +128,10 @@ def run(
         "data": f"Fashion-MNIST: {len(real)} training images to fit on, {len(reference)} test images to score against",
         "seconds": time.perf_counter() - began,
     }
+    write_whole(json.dumps(results, indent=1, allow_nan=False).encode(), out / "results.json")
     write_demo_report(results, images, out / "report.html")
     for plan in plans:
         plan.save(out / f"plan-{plan.nfe}")
-    write_whole(json.dumps(results, indent=1, allow_nan=False).encode(), out / "results.json")
     return results
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "Counted",
     "Denoiser",
     "DiscreteVariancePreserving",
+    "Guided",
     "Prediction",
     "Process",
     "RectifiedFlow",
@@ -204,6 +205,30 @@ class Counted:
         return f"Counted({self.calls} calls, {self.samples} samples)"
 
 
+@dataclass(frozen=True)
+class Guided:
+    """A denoiser with classifier-free guidance. Made by :func:`guide`.
+
+    Attributes:
+        denoiser: takes the conditions that it is guided by.
+        scale: the guidance scale; 1 means no guidance.
+        unconditional: the conditions that make the denoiser unconditional.
+    """
+
+    denoiser: Denoiser
+    scale: float
+    unconditional: Mapping[str, Any]
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that the denoiser knows, as far as it says."""
+        return float(getattr(self.denoiser, "sigma_max", math.inf))
+
+    def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        plain = self.denoiser(x, sigma, **{**conditions, **self.unconditional})
+        return plain + self.scale * (self.denoiser(x, sigma, **conditions) - plain)
+
+
 def guide(denoiser: Denoiser, scale: float, unconditional: Mapping[str, Any] | None = None) -> Denoiser:
     r"""Classifier-free guidance: :math:`D = D_u + s\,(D_c - D_u)`, where a scale :math:`s` of 1 means no guidance.
 
@@ -222,15 +247,7 @@ def guide(denoiser: Denoiser, scale: float, unconditional: Mapping[str, Any] | N
     if not math.isfinite(scale):
         raise InputError(f"the guidance scale is {scale}: it must be finite (1 means no guidance)")
     without = {"label": None} if unconditional is None else dict(unconditional)
-    if scale == 1:
-        return denoiser
-
-    def guided(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
-        plain = denoiser(x, sigma, **{**conditions, **without})
-        return plain + scale * (denoiser(x, sigma, **conditions) - plain)
-
-    setattr(guided, "sigma_max", getattr(denoiser, "sigma_max", math.inf))  # noqa: B010  (mypy knows no such attribute)
-    return guided
+    return denoiser if scale == 1 else Guided(denoiser, scale, without)
 
 
 class Process(Protocol):
@@ -315,13 +332,13 @@ class DiscreteVariancePreserving:
         return (1 + sigma**2).rsqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
-        a = torch.as_tensor(self.alphas_cumprod, dtype=torch.float64, device=sigma.device)
+        a = torch.as_tensor(self.alphas_cumprod, dtype=torch.float64, device="cpu")
         levels = 0.5 * ((1 - a) / a).log()
-        target = sigma.double().log().clamp(levels[0], levels[-1])
+        target = sigma.cpu().double().log().clamp(levels[0], levels[-1])  # some devices have no float64
         right = torch.searchsorted(levels, target).clamp(1, len(levels) - 1)
         share = (target - levels[right - 1]) / (levels[right] - levels[right - 1])
         time = right - 1 + share
-        return time.round().long() if self.rounded else time.to(sigma.dtype)
+        return (time.round().long() if self.rounded else time.to(sigma.dtype)).to(sigma.device)
 
 
 @dataclass(frozen=True)
@@ -372,7 +389,8 @@ class Adapted:
         alpha = self.process.scale(level)
         keep, add = self._coefficients(alpha, level)
         out = self.network(expand(alpha, x) * x, self.process.time(level), **conditions)
-        return expand(keep, x) * x + expand(add, x) * out
+        wide = x.to(dtype)
+        return (expand(keep, wide) * wide + expand(add, wide) * out).to(x.dtype)
 
     def _coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """D = keep x + add F: the table at the top of this module."""

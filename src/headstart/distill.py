@@ -450,10 +450,15 @@ def _trajectory_loss(pool: _Pool, teacher: Schedule, pairs: int) -> Loss:
 
     def loss(sampler: _Sampler, iteration: int) -> Tensor:
         rows = torch.randint(pairs, (min(pairs, pool.batch_size),), generator=pool.generator)
-        samples = sampler(pool.denoiser, x[rows], **pool.conditions_of(index[rows]))
+        samples = _whole(sampler(pool.denoiser, x[rows], **pool.conditions_of(index[rows])))
         return (samples - ends[rows]).square().mean()
 
     return loss
+
+
+def _whole(x: Tensor) -> Tensor:
+    """In a type that holds sums over pairs and squares, which a half type does not."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _data_loss(pool: _Pool) -> Loss:
@@ -462,7 +467,7 @@ def _data_loss(pool: _Pool) -> Loss:
     def loss(sampler: _Sampler, iteration: int) -> Tensor:
         index = pool.some(pool.batch_size)
         x = pool.starts(iteration * pool.batch_size, index)
-        samples = sampler(pool.denoiser, x, **pool.conditions_of(index))
+        samples = _whole(sampler(pool.denoiser, x, **pool.conditions_of(index)))
         places = pool.views.places(pool.generator)
         real = pool.data[pool.some(RICHER * pool.batch_size)].to(samples)
         compared = list(zip(pool.views(samples, places), pool.views(real, places), strict=True))

@@ -390,18 +390,20 @@ class Plan:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise ArtefactError(f"{source} is damaged: {where or 'plan.json'}: {first['msg']}") from error
-        except (InputError, SafetensorError, KeyError, TypeError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also of values that are no such start's
             raise ArtefactError(f"{source} is damaged: {error}") from error
 
 
 def check_place(folder: Path) -> None:
     """Raise :class:`ArtefactError` if something that is not a plan is where a plan is to be written."""
     try:
-        inside = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+        inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     except OSError as error:
         raise ArtefactError(f"{folder} cannot be read: {error.strerror or error}") from error
-    if folder.exists() and ("plan.json" not in inside or inside - {"plan.json", "tensors.safetensors"}):
+    if folder.exists() and "plan.json" not in inside:
         raise ArtefactError(f"{folder} exists and is not a plan: choose another name, or remove it first")
+    if others := sorted(inside - {"plan.json", "tensors.safetensors"}):
+        raise ArtefactError(f"{folder} is a plan and holds {others[0]} too: choose another name, or move that first")
 
 
 def _upgraded(values: dict[str, Any]) -> dict[str, Any]:

@@ -62,6 +62,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.denoiser import Denoiser, denoise, labelled, moved, rows_of
 from headstart.errors import DataError, DenoiserError, InputError
+from headstart.profile import Velocity
 from headstart.progress import Progress
 from headstart.schedule import Length
 
@@ -70,7 +71,6 @@ __all__ = [
     "ORDERS",
     "Predictor",
     "PredictorCosts",
-    "Velocity",
     "measure_predictor",
     "predictor_costs",
     "predictor_lengths",
@@ -78,7 +78,6 @@ __all__ = [
 
 Curve = NDArray[np.float64]
 Predictor = Literal["euler", "heun"]
-Velocity = Literal["sigma", "marginal"]
 
 #: The power of the step that the cost of a predictor falls as.
 ORDERS: Mapping[Predictor, int] = {"euler": 4, "heun": 6}

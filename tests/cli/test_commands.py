@@ -289,6 +289,10 @@ def test_evaluate_shows_scores_on_request_with_errors_and_reads_and_writes_stati
     assert lines[0].split() == ["frechet", "swd", "max_swd", "kid", "coverage", "n"]
     assert f"{scores['kid']:.4g} ± {scores['errors']['kid']:.2g}" in lines[1]
 
+    folder = run(*command, "--save-stats", tmp_path / "new")
+    assert (folder.code, folder.out) == (5, "")
+    assert "is a folder: --save-stats takes the name of a file" in folder.err
+
     read = run(*command, "--stats", tmp_path / "new" / "stats.npz")
     assert f"{scores['frechet']:.4g} ±" in read.out
     assert "to the statistics in" in read.out

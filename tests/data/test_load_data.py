@@ -112,6 +112,21 @@ def test_sub_folders_are_classes_and_grey_stays_grey(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    for name in ("0.png", "1.png", ".2.png", ".ipynb_checkpoints/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(PIXELS[0]).save(tmp_path / name)
+    data = load_data(tmp_path)
+    assert len(data) == 2
+    assert data.labels is None
+
+
+def test_a_gradient_is_left_behind(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3, 2, requires_grad=True), tmp_path / "made.pt")
+    assert not load_data(tmp_path / "made.pt").samples.requires_grad
+    assert not load_data(torch.zeros(3, 2, requires_grad=True)).samples.requires_grad
+
+
 def test_images_of_two_sizes_or_damaged_ones_are_refused(tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).save(tmp_path / "0.png")
     with pytest.raises(DataError, match="holds 1 images"):

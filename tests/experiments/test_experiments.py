@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from experiments.common import Blocks, Run, drawn, estimate, max_sliced, record, trimmed
-from experiments.gmm.run import picks, quadrature, tiled
+from experiments.common import Blocks, Run, command, drawn, estimate, max_sliced, record, trimmed
+from experiments.gmm.run import gmm, picks, quadrature, tiled
+from experiments.gmm.run import verdict as gmm_verdict
 from experiments.heavy_tails.run import Tabulated, divergences, marginals, noise_misses
 from headstart.budget import gaussian_divergence
 from headstart.errors import InputError
@@ -338,3 +340,27 @@ def test_gaussian_divergence_agrees_with_the_errors_of_gaussian_starts() -> None
 
 def _unit_plane() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.zeros(2, dtype=Double), torch.eye(2, dtype=Double), torch.ones(2, dtype=Double), torch.tensor(0.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda", "leave --device cuda out"), ("nonsense", "leave --device nonsense out")]
+)
+def test_an_experiment_without_a_network_takes_no_device(
+    device: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gmm", "--device", device, "--out", str(tmp_path / "gmm")])
+    with pytest.raises(SystemExit) as left:
+        command("gmm", gmm, gmm_verdict, on_device=False)
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "gmm").exists()
+
+
+def test_a_device_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["schedules", "--device", "nonsense", "--out", str(tmp_path / "schedules")])
+    with pytest.raises(SystemExit) as left:
+        command("schedules", gmm, gmm_verdict)
+    assert left.value.code == 2
+    assert "the device 'nonsense' cannot be used here" in capsys.readouterr().err

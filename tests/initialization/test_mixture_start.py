@@ -261,6 +261,16 @@ def test_more_points_than_a_fit_looks_at_change_nothing(monkeypatch: pytest.Monk
     assert abs(float(start.weights @ start.means[:, 0]) - float(space.split(some)[0][:, 0].mean())) < 1e-10
 
 
+def test_a_rare_class_is_fitted_on_among_more_points_than_a_fit_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headstart.initialization.mixture.MOST", 50)
+    for place in range(0, 2000, 400):
+        labels = torch.zeros(2000, dtype=torch.long)
+        labels[place] = 7
+        start = Mixture.fit(modes(0, 2000), 3, 2, labels=labels)
+        assert start.owners is not None
+        assert set(start.owners.tolist()) == {0, 7}
+
+
 def test_a_hundred_points_are_enough() -> None:
     start = Mixture.fit(modes(0, 100))
     x = modes(10**6) + random(N, 2, seed=2)

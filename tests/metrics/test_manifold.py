@@ -151,3 +151,17 @@ def test_bad_features_are_refused() -> None:
         manifold(x, x, k=0)
     with pytest.raises(InputError, match="seed"):
         manifold(x, x, seed=-1)
+
+
+def test_features_with_a_gradient_leave_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    squares, seen = MODULE._Space.squares, []
+
+    def watched(self: Any, x: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = squares(self, x, y)
+        seen.append(out.requires_grad)
+        return out
+
+    monkeypatch.setattr(MODULE._Space, "squares", watched)
+    manifold(normal(60, 3, 0).requires_grad_(), normal(60, 3, 1))
+    assert seen
+    assert not any(seen)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from headstart.errors import DataError
+from headstart.errors import ArtefactError, DataError
 from headstart.metrics import GaussianMoments, GaussianStatistics
 from headstart.metrics.frechet import frechet_error
 from headstart.metrics.jackknife import groups_of
@@ -97,6 +97,26 @@ def test_the_files_of_others_have_no_count(tmp_path: Path) -> None:
         GaussianMoments().merge(found)
     found.save(tmp_path / "again.npz")
     assert GaussianStatistics.load(tmp_path / "again.npz").n is None
+
+
+def test_numbers_of_other_machines_are_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "big.npz", mu=np.zeros(2, dtype=">f8"), sigma=np.eye(2, dtype=np.longdouble))
+    assert GaussianStatistics.load(tmp_path / "big.npz").distance(
+        GaussianStatistics(torch.zeros(2), torch.eye(2), None)
+    ) == pytest.approx(0, abs=1e-12)
+
+
+def test_statistics_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics = GaussianStatistics(torch.zeros(2), torch.eye(2), 9)
+    statistics.save(tmp_path / "real.npz")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ArtefactError, match=r"cannot write .*real\.npz: No space left"):
+        GaussianStatistics(torch.ones(2), torch.eye(2), 9).save(tmp_path / "real.npz")
+    assert GaussianStatistics.load(tmp_path / "real.npz").mean.tolist() == [0, 0]
 
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from headstart.data import fashion_mnist
-from headstart.denoiser import denoise
+from headstart.denoiser import Adapted, Counted, Guided, denoise
 from headstart.errors import DenoiserError, InputError
 from headstart.models import Preconditioned, bundled, features, load_denoiser
 
@@ -23,6 +23,10 @@ def function():
 
 def network():
     return torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
+
+def adapted():
+    from headstart import Counted, adapt, guide
+    return guide(Counted(adapt(network(), "epsilon")), 2.0)
 
 def failing():
     raise ValueError("no weights today")
@@ -59,6 +63,17 @@ def test_a_factory_in_the_current_directory(module: str) -> None:
 
 def test_a_module_is_put_on_the_device_for_evaluation(module: str) -> None:
     network = load_denoiser(f"python:{module}:network", device="meta")
+    assert isinstance(network, nn.Module)
+    assert not any(part.training for part in network.modules())
+    assert all(p.device.type == "meta" for p in network.parameters())
+
+
+def test_a_module_inside_of_adapters_is_too(module: str) -> None:
+    found = load_denoiser(f"python:{module}:adapted", device="meta")
+    assert isinstance(found, Guided)
+    assert isinstance(found.denoiser, Counted)
+    assert isinstance(found.denoiser.denoiser, Adapted)
+    network = found.denoiser.denoiser.network
     assert isinstance(network, nn.Module)
     assert not any(part.training for part in network.modules())
     assert all(p.device.type == "meta" for p in network.parameters())

@@ -87,6 +87,8 @@ def test_bytes_are_those_of_edm() -> None:
         as_bytes(torch.zeros(2, 2, 4, 4))
     with pytest.raises(InputError, match="NaN"):
         as_bytes(torch.full((1, 1, 2, 2), float("nan")))
+    with pytest.raises(InputError, match=r"of images in \[-1, 1\]: these are from 0 to 254"):
+        as_bytes(torch.arange(0.0, 255.0, 2).reshape(2, 1, 8, 8))
 
 
 def test_a_factory_in_the_current_directory(files: Path) -> None:

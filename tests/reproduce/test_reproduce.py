@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from headstart.denoiser import VarianceExploding, adapt
 from headstart.errors import DenoiserError, InputError
 from headstart.metrics import Reference
 from headstart.noise import Noise
@@ -133,6 +134,28 @@ def test_the_floor_of_fewer_samples_is_told(subject: Subject, tmp_path: Path) ->
     found = reproduce(EXPERIMENTS["starts"], replace(subject, seeds=1, held_out=subject.held_out[:50]), tmp_path)
     assert found["floor_n"] == 50
     assert "The floor is of 50 samples, all that are held out" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_no_level_is_above_what_the_network_knows(name: str, subject: Subject, tmp_path: Path) -> None:
+    law = gmm25()
+    network = adapt(lambda x, sigma: law(x, sigma), "x0", VarianceExploding(sigma_max=14.6))
+    found = reproduce(EXPERIMENTS[name], replace(subject, denoiser=network, seeds=1), tmp_path)
+    assert found["rows"]
+    if name == "starts":
+        assert found["rows"][0]["column"] == "14.6, 5"
+
+
+def test_features_that_overflow_are_named_with_their_arm(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = lambda x: torch.exp(x.abs())  # noqa: E731
+    reference = Reference.of(subject.fitting, features)
+    monkeypatch.setattr(Plan, "sample", lambda self, *_, **__: torch.full((64, 2), 1e3))
+    with pytest.raises(
+        DenoiserError, match=r"N\(0, 80²\), long, .*, seeds 0: .*features.*What was done before is kept"
+    ):
+        reproduce(EXPERIMENTS["starts"], replace(subject, reference=reference), tmp_path)
 
 
 def test_samples_that_are_not_finite_are_named_and_what_is_done_is_kept(

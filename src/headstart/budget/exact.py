@@ -83,7 +83,7 @@ def euler_log_ratios(
     Arguments and errors as in :func:`euler_divergence`.
     """
     before, log_det = invert_euler(denoiser, schedule, x, **conditions)
-    ratios = law.log_prob(x, schedule.sigma_min) - start.log_prob(before, schedule.horizon) + log_det
+    ratios = law.log_prob(x, schedule.sigma_min) - start.log_prob(before, schedule.horizon).to(x.device) + log_det
     return finite(ratios, "a log ratio of densities").cpu()
 
 

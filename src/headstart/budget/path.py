@@ -50,7 +50,7 @@ from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.noise import Noise
 from headstart.profile import Profile
-from headstart.schedule import ReverseVariance, Schedule
+from headstart.schedule import ReverseVariance, Schedule, path_terms
 from headstart.targets import Target
 
 __all__ = [
@@ -144,15 +144,11 @@ def step_terms(profile: Profile, schedule: Schedule, variance: ReverseVariance =
     d, terms = math.prod(profile.shape), []
     for a, b in steps_above_zero(schedule):
         loss = losses_at(profile, a)
-        r, du = (b / a) ** 2, b**-2 - a**-2
-        if variance == "ddpm":
-            terms.append(0.5 * du * loss)
-        elif variance == "em":
-            terms.append(0.5 * (r * du * loss - d * (1 - r) - d * math.log(r)))
+        if variance != "opt":
+            terms.append(path_terms(a, b, loss, d, variance))
         else:
-            mean = loss.mean()
-            widening = 1 + du * mean / d
-            terms.append(0.5 * (d * math.log(widening) + du * (loss - mean) / widening))
+            du, mean = b**-2 - a**-2, loss.mean()
+            terms.append(path_terms(a, b, mean, d, variance) + 0.5 * du * (loss - mean) / (1 + du * mean / d))
     return np.stack(terms, axis=1) if terms else np.zeros((len(profile.losses), 0))
 
 
@@ -210,7 +206,7 @@ def path_log_ratios(
         - \log p_\theta(x_0) - \sum_i \log N(x_{i+1};\, r x_i + (1 - r) D(x_i, a), \tau^2 I).
 
     Arguments:
-        denoiser: the sampler's.
+        denoiser: the sampler's; it is called in float64.
         law: of the clean data, known exactly.
         start: of the sampler.
         schedule: the levels; a step to 0 is left out.
@@ -233,7 +229,7 @@ def path_log_ratios(
         mean = r * before + (1 - r) * denoise(denoiser, before, a, **conditions)
         ratios = ratios + _log_normal(before - x, a**2 - b**2) - _log_normal(x - mean, variance)
         x = before
-    return finite(ratios - start.log_prob(x, schedule.horizon), "a log ratio of paths")
+    return finite(ratios - start.log_prob(x, schedule.horizon).to(x.device), "a log ratio of paths")
 
 
 def _log_normal(x: Tensor, variance: float) -> Tensor:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 from headstart.budget.base import Estimate, steps_above_zero
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, called_in, denoise
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.schedule import Schedule
@@ -39,6 +39,8 @@ def score_error(
     schedule: Schedule,
     noise: Noise,
     variance: Literal["ddpm", "em"] = "ddpm",
+    *,
+    dtype: torch.dtype = torch.float64,
     **conditions: Any,
 ) -> Estimate:
     """E_score of a network on a schedule, in nats; a step to 0 is left out. All levels share samples and noise.
@@ -49,6 +51,7 @@ def score_error(
         schedule: the levels.
         noise: one stream for each sample.
         variance: of the sampler's steps. For the best one, ``opt``, the error is no sum of two parts.
+        dtype: of the states that the network is called with; float32 is what most are made for.
         **conditions: handed to the network.
 
     Raises:
@@ -57,12 +60,13 @@ def score_error(
     """
     if variance not in ("ddpm", "em"):
         raise InputError(f"unknown variance {variance!r}: the score's part is known for ddpm and em")
+    network = called_in(denoiser, dtype)
     x0 = law.sample(noise).double()
     eps = noise.normal(law.shape).double()
     total = torch.zeros(len(x0), dtype=torch.float64)
     for a, b in steps_above_zero(schedule):
         x = x0 + a * eps
-        gap = denoise(law, x, a) - denoise(denoiser, x, a, **conditions)
+        gap = denoise(law, x, a) - denoise(network, x, a, **conditions)
         weight = b**-2 - a**-2 if variance == "ddpm" else (a**2 - b**2) / a**4
         total += 0.5 * weight * gap.flatten(1).square().sum(1).cpu()
     return Estimate.of(total.numpy())

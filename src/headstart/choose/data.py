@@ -114,4 +114,4 @@ def dataset_of(data: Tensor | Dataset | NDArray[Any], labels: Tensor | None) -> 
     if len(dataset) < 10:
         raise DataError(f"a plan needs at least ten samples of the data: got {len(dataset)}")
     labels = None if dataset.labels is None else dataset.labels.cpu()
-    return Dataset(dataset.samples.cpu(), labels, dataset.name)
+    return Dataset(dataset.samples.detach().cpu(), labels, dataset.name)

@@ -28,7 +28,17 @@ from torch import Tensor
 
 from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, hold_out, own_samples
 from headstart.choose.learn import learn
-from headstart.choose.levels import DISTILLED, MEASURED, Asked, check_kind, horizon_range, measured_levels
+from headstart.choose.levels import (
+    DISTILLED,
+    MEASURED,
+    SIGMA_MINS,
+    Asked,
+    check_kind,
+    horizon_range,
+    measured_levels,
+    one_level,
+    spread,
+)
 from headstart.choose.pilot import Pilot, decide, even
 from headstart.choose.screen import (
     GROUPS,
@@ -173,8 +183,9 @@ def fit(
         raise InputError(f"a distilled schedule needs a solver of the ODE with one evaluation a step: not {method!r}")
     if isinstance(schedule, Schedule) and (horizon == "unimodal" or sigma_min is not None):
         raise InputError(f"{schedule!r} has its horizon and its last level: neither can be asked for beside it")
-    if batch_size < 1 or not 0 <= seed < 2**28:
-        raise InputError(f"batch_size is at least 1 and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
+    fewest = 2 if schedule == DISTILLED else 1  # which learns from pairs
+    if batch_size < fewest or not 0 <= seed < 2**28:
+        raise InputError(f"batch_size is at least {fewest} and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
     if criterion not in ("pilot", "nats"):
         raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
     if criterion == "nats" and nfe == 1:
@@ -213,6 +224,10 @@ def fit(
         fixed = [*(schedule.sigmas if isinstance(schedule, Schedule) else ()), horizon, sigma_min]
         if horizon is not None and sigma_min is None and not isinstance(schedule, Schedule):
             fixed.append(horizon / 8)
+        if sigma_min is not None and schedule == DISTILLED:
+            fixed.append(sigma_min / 4)  # it moves while it is learned
+        # Last levels are in units of the held-out data, which need not share an outlier that all of the data have.
+        fixed.append(SIGMA_MINS[0] * spread(held_data))
         known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
         profile = Profile.measure(
             network,
@@ -242,7 +257,7 @@ def fit(
             seed,
             bar,
             training=training,
-            sigmas=horizon_range(profile.sigma_data, horizon),
+            sigmas=horizon_range(profile.sigma_data, schedule.horizon if isinstance(schedule, Schedule) else horizon),
             device=device,
         )
         costs = {id(start): cost(start) for start in starts if not start.closed_form}
@@ -287,7 +302,7 @@ def fit(
     how = dict.fromkeys(settled, {"pilot": "by pilot", "nats": "by budget"}[criterion])
     if criterion == "nats":
         how["sigma_min"] = "by default"
-    if best.schedule.steps <= 2:
+    if one_level(best.schedule):
         how |= dict.fromkeys(("schedule", "solver"), "one level or two leave no choice")
     if best.schedule.steps == 1:
         how["sigma_min"] = how["schedule"]

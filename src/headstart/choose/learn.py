@@ -68,7 +68,7 @@ def learn(
             batch_size=min(128, pilot.batch_size),
             progress=pilot.progress,
         )
-        if learned.won:
+        if learned.won and learned.schedule.sigma_min >= pilot.profile.sigmas[-1]:  # else nothing is known of its error
             better = resampled(pilot.profile, option, DISTILLED, learned.schedule, learned.solver)
             found.append(better)
             won[id(better)] = {"data": "learned from the data", "trajectory": "learned from fine trajectories"}[

@@ -28,6 +28,8 @@ __all__ = [
     "horizon_range",
     "horizons_of",
     "measured_levels",
+    "one_level",
+    "spread",
     "usual_last",
 ]
 
@@ -158,9 +160,19 @@ def horizon_range(sigma_data: float, horizon: float | None) -> tuple[float, floa
     return (low, high) if horizon is None else (min(low, horizon), max(high, horizon))
 
 
+def one_level(schedule: Schedule) -> bool:
+    """Whether it has one step above 0, or none, so that all solvers and all kinds of schedule are the same."""
+    return sum(b > 0 for _, b in schedule.pairs()) <= 1
+
+
 def usual_last(profile: Profile, horizon: float) -> float:
     """The last level above 0 that goes with a horizon, where none is asked for."""
     return max(min(SIGMA_MINS[0] * profile.sigma_data, horizon / 8), float(profile.sigmas[-1]))
+
+
+def spread(x: Tensor) -> float:
+    """The standard deviation of samples (N, \\*S), the root of the mean variance of their coordinates."""
+    return float(moments(x)[1].mean().sqrt())
 
 
 def measured_levels(x: Tensor, fixed: Sequence[float], sigma_max: float) -> NDArray[np.float64]:
@@ -169,7 +181,7 @@ def measured_levels(x: Tensor, fixed: Sequence[float], sigma_max: float) -> NDAr
     Raises:
         InputError: if the network does not know the user's own levels.
     """
-    scale = float(moments(x)[1].mean().sqrt()) or 1.0
+    scale = spread(x) or 1.0
     highest = min(max([HIGHEST * scale, *fixed]), sigma_max)
     if max(fixed, default=0.0) > highest:
         raise InputError(f"the network knows noise up to sigma = {sigma_max:.6g}: got a level of {max(fixed):.6g}")

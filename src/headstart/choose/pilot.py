@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.choose.levels import SIGMA_MINS, Asked
+from headstart.choose.levels import SIGMA_MINS, Asked, one_level
 from headstart.choose.screen import Option, Score, Tails, combined, contenders, varied
 from headstart.denoiser import Denoiser, rows_of
 from headstart.metrics import ViewReference
@@ -150,9 +150,9 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
 
 
 def _leads(option: Option, asked: Asked) -> list[dict[str, Any]]:
-    """What a horizon is first tried with, of what may be chosen; with a single step above 0 all of it is the same."""
+    """What a horizon is first tried with, of what may be chosen."""
     leads: list[dict[str, Any]] = [{}]
-    for kind, name in LEADS if option.schedule.steps > 2 else ():
+    for kind, name in () if one_level(option.schedule) else LEADS:
         lead: dict[str, Any] = {}
         if asked.solver is None:
             lead["solver"] = get_solver(name)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.budget import Budget, Estimate, discretization_error, initialization_errors, path_objectives
-from headstart.choose.levels import MEASURED, Asked, build_schedule, horizons_of, usual_last
+from headstart.choose.levels import MEASURED, Asked, build_schedule, horizons_of, one_level, usual_last
 from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.metrics import TailGap, tail_gap
@@ -246,7 +246,7 @@ def resampled(profile: Profile, option: Option, kind: str, schedule: Schedule, s
 
 def combined(profile: Profile, option: Option, asked: Asked) -> list[Option]:
     """The option with every solver on every kind of schedule that may be chosen, the option itself first."""
-    if option.schedule.steps <= 2:  # a single step above 0: all of them are the same
+    if one_level(option.schedule):
         return [option]
     found = [option]
     for solver in asked.solvers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, Seed, answers, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
-from headstart.errors import InputError
+from headstart.errors import ArtefactError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,19 +88,22 @@ def evaluate(
     if network is None and (stats or save_stats):
         raise InputError("statistics are of features: say which with --features")
     published = None if stats is None else metrics.GaussianStatistics.load(stats)
+    if save_stats is not None and save_stats.is_dir():
+        raise ArtefactError(f"{save_stats} is a folder: --save-stats takes the name of a file")
     names = _names(scores, network is not None)
     if by_class:
         _check_labels(found, real, held_out, metrics.needed(names))
     progress = RichProgress()
-    reference = metrics.Reference.of(
-        real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
-    )
+    with contextlib.nullcontext() if save_stats is None else staged(save_stats.parent) as place:
+        reference = metrics.Reference.of(
+            real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
+        )
+        if save_stats is not None and place is not None:
+            _save(real.samples, network, reference, published is not None, place / save_stats.name)
     count = min(len(found), len(held_out))
     errors = count >= metrics.scores.ENOUGH
     result = metrics.evaluate(found.samples, reference, progress, scores=names, errors=errors)
     floor = metrics.floor(reference, held_out.samples, count, seed=seed, progress=progress, scores=names, errors=errors)
-    if save_stats is not None:
-        _save(real.samples, network, reference, published is not None, save_stats)
     rows: dict[str, Scores | ClassScores] = {"samples": result, "noise floor": floor}
     values = {"samples": asdict(result), "floor": asdict(floor), "data": data, "features": network is not None}
     if by_class:
@@ -179,8 +183,7 @@ def _save(real: Tensor, network: Features | None, reference: Reference, others: 
 
     own = Reference.of(real, network, directions=1) if others else reference
     assert own.statistics is not None
-    with staged(path.parent) as folder:
-        own.statistics.save(folder / path.name)
+    own.statistics.save(path)
 
 
 def _table(rows: Mapping[str, Scores | ClassScores]) -> str:

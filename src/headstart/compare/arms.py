@@ -19,7 +19,7 @@ from torch import Tensor
 from headstart.citation import citations
 from headstart.compare.setting import Setting
 from headstart.denoiser import Counted, Denoiser, denoise
-from headstart.errors import DenoiserError
+from headstart.errors import DataError, DenoiserError
 from headstart.initialization import Initialization
 from headstart.metrics import Reference, Scores, evaluate
 from headstart.noise import Noise
@@ -132,13 +132,12 @@ def scored(samples: Tensor, reference: Reference, progress: Progress | None = No
     """The scores of samples (n, \\*S), every one a number.
 
     Raises:
-        DenoiserError: if the samples are not finite, or so far out that a score of them is not.
-        DataError: as :func:`headstart.metrics.evaluate`.
+        DenoiserError: if the samples are not finite, or so far out that features or a score of them are not.
     """
     _check_finite(samples)
     try:
         scores = evaluate(samples, reference, progress)
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+    except (DataError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
         raise DenoiserError(f"the scores of the samples cannot be computed: {error}") from error
     if lost := [name for name, value, _ in scores.items() if not math.isfinite(value)]:
         largest = float(samples.abs().max())

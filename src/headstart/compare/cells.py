@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import ArtefactError, InputError
-from headstart.report.images import write_whole
+from headstart.files import write_whole
 
 __all__ = ["Cells"]
 

@@ -35,11 +35,11 @@ from headstart.compare.summary import ratios, summarised, verdict
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
+from headstart.files import write_whole
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.progress import Progress
 from headstart.report.comparison import comparison_table, write_comparison
-from headstart.report.images import write_whole
 
 __all__ = ["ARMS", "NFE", "compare"]
 

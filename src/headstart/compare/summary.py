@@ -7,7 +7,8 @@ ahead if the 95 % interval of the mean difference, of Student's law with k - 1 d
     s_d^2 = \frac{1}{k - 1} \sum_i (d_i - \bar d)^2,
 
 which takes 12.7 standard errors of two seeds, 4.3 of three and 2.8 of five. One seed tells no error, and nobody is
-ahead.
+ahead. The two are picked on the same seeds, each as the least of its side. No correction is made for that; it favours
+the side with more samplers, which is the others.
 
 All functions are of plain values, those of ``results.json``.
 """

@@ -135,9 +135,9 @@ def _tensor(value: Any, name: str) -> Tensor:
 
 
 def _samples(x: Tensor, name: str) -> Tensor:
-    """Floating-point samples as they are; bytes as images in [-1, 1] with channels first."""
+    """Floating-point samples as they are, without a gradient; bytes as images in [-1, 1] with channels first."""
     if x.is_floating_point():
-        return x
+        return x.detach() if x.requires_grad else x
     if x.dtype != torch.uint8:
         raise DataError(f"{name} holds {x.dtype} samples: convert them to floating point, or images to bytes (uint8)")
     if x.ndim == 3:
@@ -150,7 +150,11 @@ def _samples(x: Tensor, name: str) -> Tensor:
 
 
 def _folder(folder: Path) -> Dataset:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+    paths = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGES and not any(part[0] == "." for part in path.relative_to(folder).parts)
+    )
     if len(paths) < 2:
         raise DataError(f"{folder} holds {len(paths)} images ({', '.join(IMAGES)}): expected at least 2")
     images = [_image(path) for path in paths]

@@ -46,7 +46,7 @@ class Empirical(Initialization):
 
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         eps = noise.normal(self.shape)
-        share = noise.uniform().double().cpu()
+        share = noise.uniform().cpu().double()
         if label is None or self.labels is None:
             index = (share * len(self.data)).long().clamp_max(len(self.data) - 1)
         else:

@@ -227,7 +227,7 @@ class Flow(Initialization):
 
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         if self.classes is not None and self.shares is not None and label is None:
-            share = noise.uniform().double().cpu() * self.shares.sum()
+            share = noise.uniform().cpu().double() * self.shares.sum()
             pick = torch.searchsorted(self.shares.cumsum(0), share, right=True).clamp_max(len(self.classes) - 1)
             label = self.classes[pick]
         x = self.base.sample(noise, sigma, label)

@@ -26,6 +26,9 @@ from headstart.noise import Noise
 
 __all__ = ["Generated", "Generator"]
 
+#: Where the seeds of :meth:`Generator.drawn` begin.
+SEEDS = 3 * 2**60
+
 
 class Generator(Initialization):
     """A generator's samples plus noise.
@@ -81,7 +84,7 @@ class Generator(Initialization):
             raise InputError(f"at least one sample is drawn, with one label for each or none: got n = {n}")
         parts = []
         for i in range(0, n, 256):
-            noise = Noise([2**60 + seed * 2**32 + j for j in range(i, min(i + 256, n))], device)
+            noise = Noise([SEEDS + seed * 2**32 + j for j in range(i, min(i + 256, n))], device)
             own = None if labels is None else labels[i : i + 256].to(device)
             parts.append(self.clean(noise, own).cpu())
         return Generated(torch.cat(parts), labels)

@@ -130,7 +130,7 @@ class Mixture(Initialization):
         if labels is not None and labels.shape != (len(data),):
             raise InputError(f"there are {labels.numel()} labels for {len(data)} samples")
         subspace = Subspace.fit(data, max(dimensions or 0, 256)) if subspace is None else subspace
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:MOST]
+        order = _some(len(data), labels, torch.Generator().manual_seed(seed))
         z = torch.cat([subspace.split(data[part])[0] for part in torch.split(order, 4096)])
         points = _Points(z, None if labels is None else labels.cpu()[order], subspace, seed)
         if components is None or dimensions is None:
@@ -140,7 +140,7 @@ class Mixture(Initialization):
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
         chances = self._log_weights(label).exp().cumsum(-1).expand(len(noise), -1)
-        share = noise.uniform((1,)).double().cpu() * chances[:, -1:]
+        share = noise.uniform((1,)).cpu().double() * chances[:, -1:]
         pick = (chances <= share).sum(-1).clamp_max(len(self.weights) - 1)
         z = self.subspace.leading(normal)
         coordinates = (self.subspace.variances + sigma**2).sqrt().to(normal) * z
@@ -253,6 +253,17 @@ class _Points:
             narrower = [m for m in DIMENSIONS if m < widest]
             dimensions = _descend([(components, m) for m in (widest, *narrower)], loss)[1]
         return components, dimensions
+
+
+def _some(count: int, labels: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Indices of the samples to fit on, in random order: at most :data:`MOST`, and one of every class."""
+    order = torch.randperm(count, generator=generator)
+    some, left = order[:MOST], order[MOST:]
+    if labels is None or not len(left):
+        return some
+    classes = labels.cpu()
+    missing = set(classes.tolist()) - set(classes[some].tolist())
+    return torch.cat([some, *(left[classes[left] == label][:1] for label in sorted(missing))])
 
 
 def _descend(sizes: Sequence[tuple[int, int]], loss: Callable[[tuple[int, int]], float]) -> tuple[int, int]:

@@ -134,10 +134,10 @@ def moments(data: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of every coordinate of ``data`` (N, \\*S), each of shape (d,), in float64.
 
     Raises:
-        DataError: if there are fewer than two samples, or NaN or Inf among them.
+        DataError: if there are fewer than two samples, or they are numbers, or NaN or Inf is among them.
     """
-    wanted = "an initialization is fitted on at least two samples, without NaN or Inf"
-    if len(data) < 2:
+    wanted = "an initialization is fitted on at least two samples in an array (N, ...), without NaN or Inf"
+    if data.ndim < 2 or len(data) < 2:
         raise DataError(wanted)
     mean = torch.stack([x.sum(0) for x in chunks(data)]).sum(0) / len(data)
     variances = torch.stack([x.square().sum(0) for x in _centred(data, mean)]).sum(0) / (len(data) - 1)

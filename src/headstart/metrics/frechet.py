@@ -29,6 +29,7 @@ References:
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.errors import DataError
+from headstart.files import write_whole
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import jackknife
 
@@ -107,7 +109,8 @@ class GaussianStatistics:
         if any(array.dtype.kind not in "fiu" for array in arrays.values()):
             raise DataError(f"{path} holds something else than real numbers")
         n = _count(arrays["n"], path) if "n" in arrays else None
-        found = cls(torch.from_numpy(arrays["mu"]), torch.from_numpy(arrays["sigma"]), n)
+        mean, covariance = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
+        found = cls(mean, covariance, n)
         values = torch.linalg.eigvalsh(found.covariance)
         rounding = values.abs().max() * len(values) * torch.finfo(torch.float32).eps
         if values.min() < -rounding:
@@ -115,16 +118,17 @@ class GaussianStatistics:
         return found
 
     def save(self, path: Path | str) -> None:
-        """Write the arrays ``mu``, ``sigma`` and, if it is known, ``n`` to the ``.npz`` file ``path``.
+        """Write ``mu``, ``sigma`` and, if it is known, ``n`` to the ``.npz`` file ``path``, whole or not at all.
 
         Raises:
-            OSError: if the file cannot be written.
+            ArtefactError: if the file cannot be written.
         """
         arrays: dict[str, Any] = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
         if self.n is not None:
             arrays["n"] = np.array(self.n)
-        with Path(path).open("wb") as file:  # a path without its ending would get one
-            np.savez(file, **arrays)
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        write_whole(file.getvalue(), path)
 
     def distance(self, other: GaussianStatistics) -> float:
         """The Fréchet distance to other statistics, in squared units of the features."""

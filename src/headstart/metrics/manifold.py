@@ -89,12 +89,12 @@ class Manifold:
         return f"Manifold({scores}; n = {self.n} against {self.n_reference}, k = {self.k} and {self.k_density})"
 
 
-@torch.no_grad()
 def least(k: int = K, k_density: int = K_DENSITY) -> int:
     """The points of either set that so many neighbours ask for."""
     return 2 * max(k, k_density) + 2
 
 
+@torch.no_grad()
 def manifold(
     features: Tensor,
     real: Tensor,
@@ -251,7 +251,7 @@ class _Tally:
         for i in progress.track(starts, "samples among data", len(starts)):
             rows = slice(i, i + BLOCK)
             for g, tile in tiles:
-                squares = space.squares(real[rows], features[tile])
+                squares = space.squares(real[rows], features[tile.to(features.device)])
                 self.precise[tile] |= (squares <= edges[0][rows, None]).any(0)
                 self.inside[tile] += (squares <= edges[1][rows, None]).sum(0)
                 self.nearest[rows, g] = torch.minimum(self.nearest[rows, g], squares.min(1).values)

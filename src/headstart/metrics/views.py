@@ -116,7 +116,7 @@ def _varied(band: Tensor) -> Tensor:
     """Whether the patch at each place of a band (N, C, H, W) is not the same in all samples, by row and column."""
     pixels = (band.amax(dim=0) > band.amin(dim=0)).any(dim=0)
     size = [min(PATCH, side) for side in pixels.shape]
-    return functional.max_pool2d(pixels[None].float(), size, stride=1)[0] > 0
+    return functional.max_pool2d(pixels[None].float(), size, stride=1)[0].cpu() > 0
 
 
 @dataclass(frozen=True, eq=False)

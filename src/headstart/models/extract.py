@@ -82,7 +82,7 @@ def as_bytes(x: Tensor) -> Tensor:
     """Images (B, 1 or 3, H, W) in [-1, 1] as bytes (B, 3, H, W); what lies outside is clipped.
 
     Raises:
-        InputError: if they have another shape, or hold NaN or Inf.
+        InputError: if they have another shape, hold NaN or Inf, or have values from 0 on to far above 1.
 
     >>> as_bytes(torch.tensor([-1.0, 0.0, 1.0]).reshape(3, 1, 1, 1)).flatten(1).tolist()
     [[0, 0, 0], [128, 128, 128], [255, 255, 255]]
@@ -91,6 +91,8 @@ def as_bytes(x: Tensor) -> Tensor:
         raise InputError(f"these features are of images (B, 3, H, W) or (B, 1, H, W), got shape {tuple(x.shape)}")
     if not torch.isfinite(x).all():
         raise InputError("these features are of images in [-1, 1]: these hold NaN or infinite values")
+    if len(x) and x.min() >= 0 and x.max() > 2:  # white all over, were they clipped
+        raise InputError(f"these features are of images in [-1, 1]: these are from {x.min():.3g} to {x.max():.3g}")
     return (x.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
 
 

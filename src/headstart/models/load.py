@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Adapted, Counted, Denoiser, Guided
 from headstart.errors import DenoiserError
 from headstart.models import bundled
 
@@ -29,7 +29,8 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
 
     Arguments:
         spec: ``builtin:fashion-mnist`` or ``python:package.module:factory``.
-        device: where the network is put. A factory that returns a function, not a module, has to place it itself.
+        device: where the network is put, also one inside of an adapter, guidance or a counter. A factory that returns
+            a function has to place the network itself.
 
     Returns:
         The denoiser; a module is in evaluation mode.
@@ -74,16 +75,19 @@ def build(module: str, factory: str, what: str) -> Any:
 
 
 def place(found: Any, spec: str, device: torch.device | str, what: str) -> Any:
-    """What a factory returned; a module on the device and in evaluation mode.
+    """What a factory returned; a module, also one inside of an adapter, on the device and in evaluation mode.
 
     Raises:
         DenoiserError: if it is not callable, or cannot be put there.
     """
     if not callable(found):
         raise DenoiserError(f"{spec} returned a {type(found).__name__}: expected {what}")
-    if isinstance(found, nn.Module):
+    network = found
+    while isinstance(network, Adapted | Counted | Guided):
+        network = network.network if isinstance(network, Adapted) else network.denoiser
+    if isinstance(network, nn.Module):
         try:
-            found.to(device).eval()
+            network.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
             raise DenoiserError(f"cannot put {spec} on {device}: {error}") from error
     return found

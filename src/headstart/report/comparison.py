@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
+from headstart.files import write_whole
 from headstart.metrics import floor_note
 from headstart.report.figures import (
     LEGEND,
@@ -28,7 +29,7 @@ from headstart.report.figures import (
     _widen,
     number,
 )
-from headstart.report.images import addresses, write_whole
+from headstart.report.images import addresses
 from headstart.report.page import drawn, entries, render
 
 __all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write_comparison"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import matplotlib
 
+from headstart.files import write_whole
 from headstart.metrics import floor_note
 from headstart.report.figures import (
     LEGEND,
@@ -27,7 +28,7 @@ from headstart.report.figures import (
     _widen,
     number,
 )
-from headstart.report.images import addresses, write_whole
+from headstart.report.images import addresses
 from headstart.report.page import drawn, duration, entries, judged, render
 
 __all__ = ["write_experiment_page"]

@@ -50,7 +50,7 @@ LIGHT = {
     "noise": "#7b4bb3",
     "gaussian": "#0d7a66",
     "other": "#97690a",
-    "floor": "#7c8592",
+    "floor": "#6b7380",
 }
 DARK = {
     "ink": "#e9ebee",

@@ -15,7 +15,8 @@ from typing import Any
 
 from headstart.citation import citations
 from headstart.errors import ArtefactError
-from headstart.report.images import data_uri, write_whole
+from headstart.files import write_whole
+from headstart.report.images import data_uri
 from headstart.report.page import APPROACH, duration, entries, render
 
 __all__ = ["write_folder_page"]

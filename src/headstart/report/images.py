@@ -1,11 +1,9 @@
-"""Images as arrays of bytes: grids of samples, PNG files, and files that are written whole or not at all."""
+"""Images as arrays of bytes: grids of samples, and PNG files."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from headstart.errors import ArtefactError, InputError
+from headstart.errors import InputError
+from headstart.files import write_whole
 
-__all__ = ["addresses", "data_uri", "image_grid", "is_images", "neighbours_grid", "png", "save_png", "write_whole"]
+__all__ = ["addresses", "data_uri", "image_grid", "is_images", "neighbours_grid", "png", "save_png"]
 
 
 def is_images(x: Tensor) -> bool:
@@ -106,21 +105,3 @@ def save_png(array: NDArray[Any], path: str | Path) -> None:
         InputError: if the array is none that a PNG can be made from.
     """
     write_whole(png(array), path)
-
-
-def write_whole(content: bytes, path: str | Path) -> None:
-    """Write a file beside its place, then move it there: a reader sees the old file or the new one, never a part.
-
-    Raises:
-        ArtefactError: if the file cannot be written; nothing is left behind then.
-    """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        raise ArtefactError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()

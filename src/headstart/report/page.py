@@ -19,9 +19,10 @@ from torch import Tensor
 
 from headstart.citation import IMAGES, PILOT, bibtex, citations
 from headstart.errors import InputError
+from headstart.files import write_whole
 from headstart.report import figures
 from headstart.report.figures import number, seconds_per_thousand
-from headstart.report.images import data_uri, image_grid, png, write_whole
+from headstart.report.images import data_uri, image_grid, png
 
 __all__ = ["verdict", "write_demo_report"]
 

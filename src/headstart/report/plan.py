@@ -15,12 +15,13 @@ from torch import Tensor
 
 from headstart.environment import environment
 from headstart.errors import InputError
+from headstart.files import write_whole
 from headstart.metrics import nearest
 from headstart.plan import Candidate, Plan
 from headstart.profile import Profile
 from headstart.report import figures
 from headstart.report.figures import number
-from headstart.report.images import data_uri, image_grid, is_images, neighbours_grid, png, write_whole
+from headstart.report.images import data_uri, image_grid, is_images, neighbours_grid, png
 from headstart.report.page import entries, render
 
 __all__ = ["plan_values", "profile_values", "write_plan_page"]

@@ -9,6 +9,7 @@ made when a cell is missing.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -27,13 +28,13 @@ from headstart.compare.summary import estimate
 from headstart.denoiser import Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, InputError
+from headstart.files import write_whole
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.plan import Plan
 from headstart.progress import Progress
 from headstart.report import write_experiment_page
 from headstart.report.figures import number
-from headstart.report.images import write_whole
 
 __all__ = ["METRICS", "Arm", "Experiment", "Subject", "Table", "in_units", "reproduce"]
 
@@ -98,6 +99,11 @@ class Subject:
     device: torch.device | str = "cpu"
     batch_size: int = 256
     progress: Progress = Progress()  # noqa: RUF009 (it holds nothing)
+
+    @property
+    def highest(self) -> float:
+        """EDM's highest noise level, or the network's own if it knows less."""
+        return min(80.0, float(getattr(self.denoiser, "sigma_max", math.inf)))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from headstart.solver import Heun
 
 __all__ = ["SCHEDULES"]
 
-#: EDM's range of noise levels.
-HIGH, LOW = 80.0, 0.002
+#: EDM's lowest noise level.
+LOW = 0.002
 
 #: Points of the grids; 18 is what EDM uses on CIFAR-10.
 POINTS = (10, 18, 20, 30, 50, 100)
@@ -38,7 +38,7 @@ Grid = Callable[[int], Schedule]
 
 
 def arms(subject: Subject) -> list[Arm]:
-    """Heun's method from N(0, 80^2) on every schedule, few points first."""
+    """Heun's method from N(0, 80^2), or as high as the network knows, on every schedule, few points first."""
     grids, profile = _grids(subject)
     points = (3, 4) if subject.quick else POINTS
     start = Isotropic(profile.shape)
@@ -51,8 +51,9 @@ def arms(subject: Subject) -> list[Arm]:
 
 def _grids(subject: Subject) -> tuple[dict[str, Grid], Profile]:
     """The schedules by their names in the tables, and what was measured for them."""
-    levels = np.geomspace(HIGH, LOW, 8 if subject.quick else LEVELS)
-    levels[0], levels[-1] = HIGH, LOW
+    high = subject.highest
+    levels = np.geomspace(high, LOW, 8 if subject.quick else LEVELS)
+    levels[0], levels[-1] = high, LOW
     device, progress = subject.device, subject.progress
     few = 8 if subject.quick else CORRECTED
     profile = Profile.measure(
@@ -72,12 +73,12 @@ def _grids(subject: Subject) -> tuple[dict[str, Grid], Profile]:
     costs = measure_predictor(subject.denoiser, taken, levels, batch_size=batch, device=device, progress=progress)
     predictor = costs.length()
     return {
-        "rho = 3": lambda count: rho_grid(count, HIGH, LOW, rho=3),
-        "rho = 7": lambda count: rho_grid(count, HIGH, LOW),
-        "rho = 100": lambda count: rho_grid(count, HIGH, LOW, rho=100),
-        "log-linear": lambda count: log_linear(count, HIGH, LOW),
-        PROPOSED: lambda count: equidistribute(corrector, count, HIGH, LOW),
-        PREDICTOR: lambda count: equidistribute(predictor, count, HIGH, LOW),
+        "rho = 3": lambda count: rho_grid(count, high, LOW, rho=3),
+        "rho = 7": lambda count: rho_grid(count, high, LOW),
+        "rho = 100": lambda count: rho_grid(count, high, LOW, rho=100),
+        "log-linear": lambda count: log_linear(count, high, LOW),
+        PROPOSED: lambda count: equidistribute(corrector, count, high, LOW),
+        PREDICTOR: lambda count: equidistribute(predictor, count, high, LOW),
     }, profile
 
 

@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 from headstart.choose import fit_starts
+from headstart.choose.levels import measured_levels
 from headstart.initialization import Empirical, Isotropic
 from headstart.plan import Plan
 from headstart.profile import Profile
@@ -17,7 +18,7 @@ from headstart.solver import Heun
 
 __all__ = ["STARTS"]
 
-HIGH, LOW, LONG = 80.0, 0.002, 18
+LOW, LONG = 0.002, 18
 
 #: Horizons in units of the data's standard deviation, and steps of Heun's method from there. The paper's is 7 for data
 #: of 0.5, with half the points of the long one.
@@ -28,10 +29,11 @@ LONG_ROW, NOISE, ORACLE, LEARNED = "N(0, 80²), long", "N(0, σ_T²)", "noised d
 
 def arms(subject: Subject) -> list[Arm]:
     """Heun's method from every start, the long one first."""
-    few = 8 if subject.quick else None
+    few, high = 8 if subject.quick else None, subject.highest
     profile = Profile.measure(
         subject.denoiser,
         subject.fitting,
+        sigmas=measured_levels(subject.fitting, [high], high),
         samples=few,
         device=subject.device,
         batch_size=subject.batch_size,
@@ -40,10 +42,10 @@ def arms(subject: Subject) -> list[Arm]:
     (learned,) = fit_starts(subject.fitting, ["mixture"], progress=subject.progress)
     noise = Isotropic(profile.shape)
     starts = {NOISE: noise, ORACLE: Empirical(subject.fitting), LEARNED: learned}
-    long = Plan(noise, rho_grid(3 if subject.quick else LONG, HIGH, LOW), Heun(), None, profile)
-    found = [Arm(LONG_ROW, f"80, {long.nfe}", long)]
+    long = Plan(noise, rho_grid(3 if subject.quick else LONG, high, LOW), Heun(), None, profile)
+    found = [Arm(LONG_ROW, f"{high:g}, {long.nfe}", long)]
     for relative, steps in SHORT[-1:] if subject.quick else SHORT:
-        horizon = float(f"{relative * profile.sigma_data:.2g}")
+        horizon = min(float(f"{relative * profile.sigma_data:.2g}"), high)
         grid = rho_grid(steps, horizon, LOW, rho=5)
         plans = {row: Plan(start, grid, Heun(), None, profile) for row, start in starts.items()}
         found += [Arm(row, f"{horizon:g}, {plan.nfe}", plan) for row, plan in plans.items()]
