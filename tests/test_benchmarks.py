@@ -108,7 +108,8 @@ def test_every_kind_of_schedule_is_timed(tmp_path: Path, profile: Profile) -> No
 def test_the_benchmark_of_throughput_runs(tmp_path: Path) -> None:
     found = done("throughput", tmp_path)
     assert {row["distance"] for row in found["throughput"]} == {"frechet", "kernel", "manifold", "sliced"}
-    for row in found["throughput"]:
+    assert {row["distance"] for row in found["whole"]} == {"frechet", "kernel", "manifold", "sliced", "max_sliced"}
+    for row in found["throughput"] + found["whole"]:
         assert row["per_second"] == pytest.approx(row["samples"] / row["seconds"])
 
 

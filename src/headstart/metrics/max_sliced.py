@@ -37,6 +37,7 @@ from torch.nn import functional
 
 from headstart.errors import InputError
 from headstart.metrics.checks import check_same_shape, check_samples, evenly
+from headstart.metrics.frechet import ROWS, GaussianMoments, GaussianStatistics
 from headstart.metrics.jackknife import groups_of, jackknife, others
 from headstart.metrics.wasserstein import CHUNK, compare, directions_of, project, quantile_steps, squares
 
@@ -148,23 +149,37 @@ def _candidates(x: Tensor, y: Tensor, random: int, seed: int) -> Tensor:
     """Random directions, the difference of the means, and the principal axes, of shape (d, K)."""
     d = x.shape[1]
     shift = functional.normalize((x.mean(0) - y.mean(0))[:, None], dim=0)
-    axes = [torch.linalg.eigh(side.T.cov().reshape(d, d))[1] for side in (x, y)]
+    axes = [torch.linalg.eigh(GaussianStatistics.of(side).covariance)[1] for side in (x, y)]
     return torch.cat([directions_of(d, random, seed), shift, *axes], dim=1)
 
 
 def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Where second moments differ, shape (d, d), and where third and fourth do, shape (d, 3), of whitened samples."""
-    d, both = x.shape[1], torch.cat([x, y])
-    values, vectors = torch.linalg.eigh(both.T.cov().reshape(d, d))
+    moments = GaussianMoments()
+    moments.update(x)
+    own = moments.statistics()
+    moments.update(y)
+    both = moments.statistics()
+    values, vectors = torch.linalg.eigh(both.covariance)
     whiten = vectors * values.clamp_min(1e-6 * float(values[-1]) or 1.0).rsqrt()
-    p, q = ((side - both.mean(0)) @ whiten for side in (x, y))
-    away = [(z.square().sum(1, keepdim=True) - d) * z for z in (p, q)]
-    second = torch.linalg.eigh(p.T.cov().reshape(d, d))[1]
-    third = (away[0].mean(0) - away[1].mean(0))[:, None]
-    fourth = torch.linalg.eigh(away[0].T @ p / len(p) - away[1].T @ q / len(q))[1][:, [0, -1]]
+    second = torch.linalg.eigh(whiten.T @ own.covariance @ whiten)[1]
+    (third, fourth), (third_y, fourth_y) = (_weighted(side, both.mean, whiten) for side in (x, y))
+    extreme = torch.linalg.eigh(fourth - fourth_y)[1][:, [0, -1]]
     return functional.normalize(whiten @ second, dim=0), functional.normalize(
-        whiten @ torch.cat([third, fourth], dim=1), dim=0
+        whiten @ torch.cat([(third - third_y)[:, None], extreme], dim=1), dim=0
     )
+
+
+def _weighted(x: Tensor, mean: Tensor, whiten: Tensor) -> tuple[Tensor, Tensor]:
+    """E[(|z|^2 - d) z] and E[(|z|^2 - d) z z^T] of whitened samples z, of shapes (d,) and (d, d), part by part."""
+    d = x.shape[1]
+    third, fourth = x.new_zeros(d), x.new_zeros(d, d)
+    for part in torch.split(x, ROWS):
+        z = (part - mean) @ whiten
+        away = (z.square().sum(1, keepdim=True) - d) * z
+        third += away.sum(0)
+        fourth += away.T @ z
+    return third / len(x), fourth / len(x)
 
 
 def _ascend(x: Tensor, y: Tensor, start: Tensor, pairs: Steps, steps: int) -> Tensor:
