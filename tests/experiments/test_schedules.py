@@ -275,7 +275,7 @@ def test_a_run_goes_on_where_it_was_cut_off(
 
     monkeypatch.setattr(Cells, "__call__", counted)
     run = run_in(tmp_path)
-    modes(run, Cells(path, {"experiment": "schedules", "quick": True}))
+    modes(run, Cells(path, json.loads(lines[0])["settings"]))
     assert len(made) == 4
     again = path.read_text().splitlines()
     assert len(again) == len(lines)
