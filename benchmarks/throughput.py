@@ -49,10 +49,9 @@ def verdict(results: Mapping[str, Any]) -> str:
         f"The slowest distance, {slow['distance']} in {slow['dimensions']:,} dimensions, takes "
         f"{slow['per_second']:,.0f} samples a second"
     )
-    known = [row for row in results["throughput"] if row["memory_mib"] is not None]
-    if not known:
-        return f"{said}."
     large = max(results["whole"], key=lambda row: row["memory_mib"] or 0.0)
+    if large["memory_mib"] is None:
+        return f"{said}."
     return (
         f"{said}; of {large['samples']:,} samples in {large['dimensions']:,} dimensions the most memory, "
         f"{large['memory_mib']:,.0f} MiB beyond the data's {large['data_mib']:,.0f}, is that of {large['distance']}, "
