@@ -473,7 +473,7 @@ def test_data_that_it_cannot_be_fitted_on_are_named() -> None:
     bad = random(9, 4)
     bad[3, 2] = math.nan
     for data in (bad, random(1, 4)):
-        with pytest.raises(DataError, match="at least two samples in an array"):
+        with pytest.raises(DataError, match=r"at least two samples in an array \(N, ...\), without NaN or Inf"):
             Autoregressive.fit(data)
     with pytest.raises(DataError, match="all samples are the same"):
         Autoregressive.fit(torch.ones(9, 4))
