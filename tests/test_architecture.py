@@ -183,6 +183,26 @@ def statements_with_logic(source: Path) -> list[str]:
     return [f"__init__.py:{s.lineno} does more than re-export: {ast.unparse(s)}" for s in body if not plain(s)]
 
 
+def seed_streams(source: Path) -> list[str]:
+    """Numbers of 2^60 and more outside ``noise.py``, whose table alone says where streams of seeds begin."""
+
+    def power(node: ast.AST) -> bool:
+        if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Pow | ast.LShift):
+            return False
+        sides = node.left, node.right
+        return all(isinstance(side, ast.Constant) for side in sides) and eval(ast.unparse(node)) >= 2**60
+
+    wrong = []
+    for file in files_of(source):
+        tree = ast.parse((source / file).read_text(encoding="utf-8"))
+        limits = {id(limit) for node in ast.walk(tree) if isinstance(node, ast.Compare) for limit in ast.walk(node)}
+        for node in ast.walk(tree):
+            big = isinstance(node, ast.Constant) and isinstance(node.value, int) and node.value >= 2**60
+            if (big or power(node)) and id(node) not in limits and file != Path("noise.py"):
+                wrong.append(f"{file.as_posix()}:{node.lineno} begins a stream of seeds: enter it in noise.Stream")
+    return wrong
+
+
 def declared() -> tuple[set[str], set[str]]:
     """The modules of the required and of the optional libraries in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -212,6 +232,10 @@ def test_libraries_are_declared_and_stay_where_they_are_needed() -> None:
 def test_the_package_itself_only_re_exports() -> None:
     violations = statements_with_logic(SOURCE)
     assert not violations, report(violations)
+
+
+def test_streams_of_seeds_begin_in_one_table() -> None:
+    assert not seed_streams(SOURCE)
 
 
 def test_what_may_be_imported_has_no_circle() -> None:
@@ -289,3 +313,12 @@ def test_an_optional_library_has_one_module(tmp_path: Path) -> None:
     violations = violations_in(tree(tmp_path, {"integrations/a.py": text, "models/b.py": text}))
     assert len(violations) == 1
     assert violations[0].startswith("integrations/a.py, models/b.py import diffusers")
+
+
+@pytest.mark.parametrize(
+    "text", ["SEEDS = 2**61\n", "SEEDS = 3 * 2**60\n", "SEEDS = 1 << 62\n", f"x = range({2**60}, {2**60} + 4)\n"]
+)
+def test_a_stream_of_seeds_outside_the_table_is_found(tmp_path: Path, text: str) -> None:
+    assert seed_streams(tree(tmp_path, {"choose/pilot.py": text}))[0].startswith("choose/pilot.py:1 begins a stream")
+    assert not seed_streams(tree(tmp_path / "table", {"noise.py": text}))
+    assert not seed_streams(tree(tmp_path / "limit", {"choose/pilot.py": "if seed >= 2**63: pass\n"}))

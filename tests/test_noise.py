@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.noise import Noise
+from headstart.noise import Noise, Stream
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 seeds = st.integers(0, 2**64 - 1)
@@ -221,3 +222,26 @@ def test_a_gamma_number_needs_a_parameter_above_zero(bad: Any) -> None:
 def test_parameters_that_do_not_fit_the_shape_are_named() -> None:
     with pytest.raises(InputError, match="does not broadcast"):
         Noise([1]).gamma([1.0, 2.0, 3.0], (2,))
+
+
+def test_the_streams_of_the_library_share_no_seed_over_all_seeds_of_a_run() -> None:
+    """But for one pair, which is said in the table; and all are far above the seeds of users, which begin at 0."""
+    ends = sorted((stream.seeds(0, 1)[0], stream.seeds(2**28 - 1, 2**32)[-1]) for stream in Stream)
+    assert all(high < low for (_, high), (low, _) in pairwise(ends))
+    assert ends[0][0] >= 2**60
+    assert ends[-1][-1] < 2**64
+    aliases = {name: stream.name for name, stream in Stream.__members__.items() if name != stream.name}
+    assert aliases == {"TAUGHT": "TAILS"}
+
+
+def test_the_seeds_of_a_stream_stay_what_they_are() -> None:
+    assert list(Stream.PILOT.seeds(3, 2)) == [2**63 + 3 * 2**32, 2**63 + 3 * 2**32 + 1]
+    assert Stream.DISTILL.seeds(1, 2, 3 * 2**30)[0] == 2**60 + 2**32 + 3 * 2**30
+    starts = {name: stream.seeds(0, 1)[0] / 2**60 for name, stream in Stream.__members__.items()}
+    assert starts == {"DISTILL": 1, "TAILS": 2, "TAUGHT": 2, "GENERATOR": 3, "OWN_SAMPLES": 4, "PILOT": 8}
+
+
+@pytest.mark.parametrize("bad", [(-1, 1), (2**28, 1), (0, 2**32 + 1), (0, 1, 2**32), (0, -1), (0, 1, -1)])
+def test_a_stream_gives_no_seed_of_another(bad: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="a stream has"):
+        Stream.TAILS.seeds(*bad)

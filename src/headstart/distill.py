@@ -45,7 +45,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -59,7 +59,7 @@ from headstart.denoiser import Denoiser, answer, labelled, moved, rows_of
 from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
 from headstart.metrics import ViewReference, Views
-from headstart.noise import Noise
+from headstart.noise import Noise, Stream
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import Distilled, DPMSolverPP2M, Solver
@@ -87,9 +87,6 @@ MARGIN = 0.01
 
 #: Groups of the jackknife.
 GROUPS = 8
-
-#: Where the seeds begin: not those of pilots, of tails, of the network's own samples, or of users.
-SEEDS = 2**60
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,12 +398,12 @@ class _Pool:
 
     def starts(self, first: int, index: Tensor) -> Tensor:
         """Starts with the labels of some samples, and with the seeds from ``first`` on."""
-        seeds = range(first, first + len(index))
+        seeds = Stream.DISTILL.seeds(self.seed, len(index), first)
         parts = [slice(i, i + self.batch_size) for i in range(0, len(index), self.batch_size)]
         return torch.cat([self._start(seeds[part], index[part]) for part in parts])
 
-    def _start(self, seeds: range, index: Tensor) -> Tensor:
-        noise = Noise([SEEDS + self.seed * 2**32 + seed for seed in seeds], self.device, self.dtype)
+    def _start(self, seeds: Iterable[int], index: Tensor) -> Tensor:
+        noise = Noise(seeds, self.device, self.dtype)
         return self.start.sample(noise, self.horizon, self.conditions_of(index).get("label"))
 
     @torch.no_grad()

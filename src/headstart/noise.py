@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -27,7 +28,51 @@ from torch import Tensor
 
 from headstart.errors import InputError
 
-__all__ = ["Noise"]
+__all__ = ["Noise", "Stream"]
+
+
+class Stream(IntEnum):
+    """The seeds that the library draws with for itself, so that no two purposes share a random number.
+
+    A stream begins at its value, far above the seeds of users, and holds 2^32 seeds for each of 2^28 seeds of a run.
+    """
+
+    #: Starts that distilling learns from (:mod:`headstart.distill`).
+    DISTILL = 2**60
+
+    #: Samples of the starts whose tails are judged (:class:`headstart.choose.screen.Tails`).
+    TAILS = 2**61
+
+    #: Trajectories that GITS learns from in a comparison. These are the seeds of TAILS: the two never meet in one
+    #: decision, and other seeds would change the published comparisons.
+    TAUGHT = 2**61
+
+    #: Samples of a generator, drawn once (:meth:`headstart.initialization.Generator.drawn`).
+    GENERATOR = 3 * 2**60
+
+    #: Samples of the network itself, where there are no data (:func:`headstart.choose.own_samples`).
+    OWN_SAMPLES = 2**62
+
+    #: Samples of a pilot (:class:`headstart.choose.pilot.Pilot`).
+    PILOT = 2**63
+
+    def seeds(self, seed: int, count: int, first: int = 0) -> range:
+        """``count`` seeds of this stream, those from place ``first`` on.
+
+        Arguments:
+            seed: of the run, from 0 to 2^28 - 1.
+            count: how many.
+            first: the place of the first of them; ``first + count`` is at most 2^32.
+
+        Raises:
+            InputError: if a number is out of its range: the seeds would be those of another purpose.
+        """
+        if not (0 <= seed < 2**28 and 0 <= first <= first + count <= 2**32):
+            raise InputError(
+                f"a stream has 2^32 seeds for each seed from 0 to 2^28 - 1: got {seed}, and {count} from {first} on"
+            )
+        start = self.value + seed * 2**32 + first
+        return range(start, start + count)
 
 
 class Noise:

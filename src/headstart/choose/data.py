@@ -14,7 +14,7 @@ from torch import Tensor
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser, labelled, moved, rows_of
 from headstart.errors import DataError, InputError
-from headstart.noise import Noise
+from headstart.noise import Noise, Stream
 from headstart.progress import Progress
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
@@ -93,7 +93,7 @@ def own_samples(
     with torch.no_grad():
         for i in (progress or Progress()).track(starts, "drawing samples of the network itself", len(starts)):
             rows = slice(i, min(i + batch_size, n))
-            noise = Noise([2**62 + seed * 2**32 + j for j in range(rows.start, rows.stop)], device, dtype)
+            noise = Noise(Stream.OWN_SAMPLES.seeds(seed, n)[rows], device, dtype)
             given = moved(rows_of(conditions, rows, n), device)
             x = schedule.horizon * noise.normal(tuple(shape))
             parts.append(Heun().solve(denoiser, x, schedule, **given).cpu())

@@ -21,6 +21,7 @@ from headstart.choose.levels import SIGMA_MINS, Asked, one_level
 from headstart.choose.screen import Option, Score, Tails, combined, contenders, varied
 from headstart.denoiser import Denoiser, rows_of
 from headstart.metrics import ViewReference
+from headstart.noise import Stream
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.progress import Progress
@@ -73,7 +74,7 @@ class Pilot:
         self.held_out, self.seed = held_out, seed
         index = torch.arange(count) % len(held_out)
         self.conditions = rows_of(conditions, index, len(held_out))
-        self.seeds = [2**63 + seed * 2**32 + i for i in range(count)]
+        self.seeds = Stream.PILOT.seeds(seed, count)
         self.progress = progress
 
     def __call__(self, options: Iterable[Option]) -> list[Option]:

@@ -17,7 +17,7 @@ from headstart.choose.levels import MEASURED, Asked, build_schedule, horizons_of
 from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.metrics import TailGap, tail_gap
-from headstart.noise import Noise
+from headstart.noise import Noise, Stream
 from headstart.plan import Candidate
 from headstart.profile import Profile
 from headstart.schedule import ReverseVariance, Schedule
@@ -297,7 +297,7 @@ class Tails:
         self.clean = held_out[:TAIL_SAMPLES].float()
         self.labels = None if labels is None else labels[: len(self.clean)]
         self.noise = torch.randn(self.clean.shape, generator=torch.Generator().manual_seed(seed + 1))
-        self.seeds = [2**61 + seed * 2**32 + i for i in range(len(self.clean))]
+        self.seeds = Stream.TAILS.seeds(seed, len(self.clean))
         self.device, self.batch_size = device, batch_size
         self.known: dict[tuple[int, float], TailGap] = {}
 

@@ -20,7 +20,7 @@ from headstart.choose import fit_starts, hold_out
 from headstart.choose.levels import SIGMA_MINS, measured_levels
 from headstart.denoiser import Denoiser
 from headstart.initialization import Initialization, Isotropic
-from headstart.noise import Noise
+from headstart.noise import Noise, Stream
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.progress import Progress
@@ -31,9 +31,6 @@ __all__ = ["QUICK", "SIGMA_MAX", "SIGMA_MIN", "Setting", "Sizes"]
 
 #: EDM's range of noise levels.
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
-
-#: Seeds of the trajectories that GITS learns from: those of no samples.
-TAUGHT = 2**61
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ class Setting:
         """The programme of GITS on trajectories of DPM-Solver++(2M) from noise, and the seconds that it took."""
         teacher = rho_grid(self.sizes.teacher, self.sigma_max, self.few_sigma_min, final_zero=False)
         began = time.perf_counter()
-        noise = Noise([TAUGHT + self.seed * 2**32 + i for i in range(self.sizes.trajectories)], self.device)
+        noise = Noise(Stream.TAUGHT.seeds(self.seed, self.sizes.trajectories), self.device)
         x = self.sigma_max * noise.normal(self.shape)
 
         def denoiser(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:

@@ -22,12 +22,9 @@ from torch import Tensor
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization.base import Initialization
 from headstart.initialization.empirical import Empirical
-from headstart.noise import Noise
+from headstart.noise import Noise, Stream
 
 __all__ = ["Generated", "Generator"]
-
-#: Where the seeds of :meth:`Generator.drawn` begin.
-SEEDS = 3 * 2**60
 
 
 class Generator(Initialization):
@@ -84,7 +81,7 @@ class Generator(Initialization):
             raise InputError(f"at least one sample is drawn, with one label for each or none: got n = {n}")
         parts = []
         for i in range(0, n, 256):
-            noise = Noise([SEEDS + seed * 2**32 + j for j in range(i, min(i + 256, n))], device)
+            noise = Noise(Stream.GENERATOR.seeds(seed, n)[i : i + 256], device)
             own = None if labels is None else labels[i : i + 256].to(device)
             parts.append(self.clean(noise, own).cpu())
         return Generated(torch.cat(parts), labels)
