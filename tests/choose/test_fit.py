@@ -1,0 +1,316 @@
+"""Choosing a plan: what is asked for is kept, what is chosen is good, and what cannot be is refused."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from headstart import Noise, Plan, fit
+from headstart.choose import SCHEDULES, build_schedule
+from headstart.choose.levels import RIVALS, SOLVERS
+from headstart.denoiser import Counted, expand
+from headstart.errors import DenoiserError, InputError
+from headstart.initialization import Empirical, Gaussian, Isotropic, Mixture
+from headstart.metrics import Reference, evaluate
+from headstart.progress import Progress
+from headstart.schedule import Schedule, rho_grid
+from headstart.solver import DPMSolverPP2M, Heun
+from tests.choose.cases import DATA, FAST, SETTLED, TARGET, evaluations, untimed
+
+
+@pytest.mark.parametrize("nfe", [1, 2, 3, 5, 20])
+def test_a_plan_spends_the_evaluations_it_is_given(nfe, profile):
+    plan = fit(TARGET, DATA, nfe, profile=profile, **FAST)
+    assert plan.nfe == evaluations(plan) == nfe
+    assert plan.schedule.sigmas[-1] == 0
+    assert len(plan.budget.discretization) == nfe - 1
+
+
+@pytest.mark.parametrize("nfe", [3, 5])
+def test_a_plan_beats_the_usual_sampler(nfe):
+    """The whole of it with the exact denoiser; far from the rho grid from 80 at the same cost."""
+    plan = fit(TARGET, DATA, nfe)
+    reference = Reference.of(TARGET.sample(Noise(range(10_000, 12_000))))
+    usual = Plan(Isotropic((2,)), rho_grid(nfe, 80.0, 0.002), DPMSolverPP2M(), None, plan.profile)
+    ours, theirs = (evaluate(p.sample(TARGET, 1000), reference).swd for p in (plan, usual))
+    assert evaluations(plan) == nfe
+    assert ours < 0.75 * theirs
+    piloted = [c for c in plan.candidates if c.pilot is not None]
+    best = min(piloted, key=lambda c: c.pilot)
+    assert best.pilot < 0.25
+    chosen = [
+        c
+        for c in piloted
+        if (c.horizon, c.sigma_min, c.solver) == (plan.horizon, plan.schedule.sigma_min, plan.solver.name)
+    ]
+    assert plan.initialization.name in {c.initialization for c in chosen}
+    pairs = set(product(("defect", *RIVALS), ("dpm++2m", *SOLVERS)))
+    places = {(c.horizon, c.sigma_min) for c in piloted}
+    assert any(pairs == {(c.schedule, c.solver) for c in piloted if (c.horizon, c.sigma_min) == p} for p in places)
+
+
+# What is asked for
+
+
+def test_a_horizon_is_kept(profile):
+    plan = fit(TARGET, DATA, 3, profile=profile, horizon=4.321, pilot_samples=16)
+    assert plan.horizon == plan.schedule.sigmas[0] == 4.321
+    assert {c.horizon for c in plan.candidates} == {4.321}
+    assert {c.initialization for c in plan.candidates} == {"isotropic", "gaussian", "mixture"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [("isotropic", Isotropic), ("gaussian", Gaussian), ("mixture", Mixture), ("empirical", Empirical)],
+)
+@pytest.mark.parametrize("criterion", ["pilot", "nats"])
+def test_a_family_is_kept(asked, kind, criterion, profile):
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=asked, pilot_samples=16, criterion=criterion)
+    assert isinstance(plan.initialization, kind)
+    assert {c.initialization for c in plan.candidates} == {asked}
+    assert (plan.budget.initialization is None) == (asked == "empirical")
+
+
+def test_a_fitted_start_is_kept(profile):
+    start = Gaussian.fit(DATA)
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=start, pilot_samples=16)
+    assert plan.initialization is start
+
+
+def test_starts_are_chosen_from_a_list(profile):
+    start = Isotropic((2,))
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=[start, "gaussian"], horizon=2.0, pilot_samples=16)
+    assert plan.initialization.name == "gaussian"
+    assert {c.initialization for c in plan.candidates} == {"isotropic", "gaussian"}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_kind_of_schedule_is_kept(kind, profile):
+    plan = fit(TARGET, DATA, 4, profile=profile, schedule=kind, **FAST)
+    assert {c.schedule for c in plan.candidates} == {kind}
+    assert plan.schedule == build_schedule(kind, profile, 4, plan.horizon, plan.schedule.sigma_min)
+
+
+@pytest.mark.parametrize("criterion", ["pilot", "nats"])
+def test_a_schedule_is_kept(criterion, profile):
+    schedule = Schedule([5.0, 1.0, 0.2, 0.1], "mine")
+    plan = fit(TARGET, DATA, 3, profile=profile, schedule=schedule, criterion=criterion, pilot_samples=16)
+    assert plan.schedule is schedule
+    assert plan.horizon == 5.0
+    assert evaluations(plan) == 3
+    assert len(plan.budget.discretization) == 3
+    assert fit(TARGET, DATA, 3, profile=profile, schedule=schedule, horizon=5.0, **FAST).schedule is schedule
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpm++2m", "ddpm", Heun(churn=2.0)], ids=str)
+def test_a_solver_is_kept(solver, profile):
+    plan = fit(TARGET, DATA, 5, profile=profile, solver=solver, **FAST)
+    assert solver in (plan.solver, plan.solver.name)
+    assert {c.solver for c in plan.candidates} == {plan.solver.name}
+    assert plan.nfe == evaluations(plan) == 5
+    assert plan.schedule.steps == (3 if plan.solver.name == "heun" else 5)
+    assert plan.chosen == {
+        "initialization": "as asked",
+        "horizon": "by pilot",
+        "schedule": "by pilot",
+        "sigma_min": "by pilot",
+        "solver": "as asked",
+    }
+
+
+def test_heun_spends_an_odd_number(profile):
+    plan = fit(TARGET, DATA, 4, profile=profile, solver="heun", criterion="nats")
+    assert plan.nfe == evaluations(plan) == 3
+
+
+def test_the_default_is_four_evaluations_or_those_of_the_schedule(profile):
+    assert fit(TARGET, DATA, profile=profile, criterion="nats").nfe == 4
+    schedule = rho_grid(7, 5.0, 0.1)
+    assert fit(TARGET, DATA, profile=profile, schedule=schedule, **FAST).nfe == 7
+    assert fit(TARGET, DATA, profile=profile, schedule=schedule, solver="heun", **FAST).nfe == 13
+
+
+def test_a_last_level_is_kept(profile):
+    plan = fit(TARGET, DATA, 4, profile=profile, sigma_min=0.0771, **FAST)
+    assert plan.schedule.sigma_min == plan.schedule.sigmas[-2] == 0.0771
+    assert {c.sigma_min for c in plan.candidates} == {0.0771}
+
+
+def test_with_everything_asked_for_nothing_is_piloted(profile):
+    counted = Counted(TARGET)
+    plan = fit(
+        counted,
+        DATA,
+        5,
+        profile=profile,
+        horizon=3.0,
+        initialization="gaussian",
+        schedule="rho",
+        solver="heun",
+        sigma_min=0.1,
+    )
+    assert counted.samples == SETTLED + 256 * 5
+    assert all(c.pilot is None for c in plan.candidates)
+    assert plan.schedule == rho_grid(3, 3.0, 0.1)
+    assert set(plan.chosen.values()) == {"as asked"}
+    assert len(plan.candidates) == 1
+
+
+def test_states_have_the_dtype_that_is_asked_for():
+    seen = set()
+
+    def denoiser(x, sigma):
+        seen.add(x.dtype)
+        return TARGET(x, sigma)
+
+    fit(denoiser, DATA[:100], 2, dtype=torch.float64, horizon=2.0, **FAST)
+    assert seen == {torch.float64}
+
+
+# What is chosen
+
+
+def test_a_plans_profile_serves_other_plans():
+    first = fit(TARGET, DATA, 3, **FAST)
+    second = fit(TARGET, DATA, 6, profile=first.profile, **FAST)
+    np.testing.assert_array_equal(second.profile.losses, first.profile.losses)
+    assert untimed(second) == untimed(fit(TARGET, DATA, 6, **FAST))
+
+
+def test_a_loaded_plans_profile_serves_other_plans(tmp_path):
+    """Its samples are not saved, and are found again in the data."""
+    first = fit(TARGET, DATA, 3, **FAST)
+    first.save(tmp_path / "plan")
+    loaded = Plan.load(tmp_path / "plan").profile
+    assert loaded.samples is None
+    plans = [fit(TARGET, DATA, 6, profile=profile, **FAST) for profile in (first.profile, loaded)]
+    assert untimed(plans[0]) == untimed(plans[1])
+    assert torch.equal(plans[1].profile.samples, first.profile.samples)
+
+
+def test_fitting_is_a_function_of_its_seed():
+    arguments = {"initialization": ["isotropic", "mixture"], "pilot_samples": 32}
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = fit(TARGET, DATA[:400], 3, seed=5, **arguments)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = (fit(TARGET, DATA[:400], 3, seed=s, **arguments) for s in (5, 6))
+    assert untimed(first) == untimed(again)
+    assert torch.equal(first.sample(TARGET, 9), again.sample(TARGET, 9))
+    assert first.candidates != other.candidates
+    assert (first.seed, other.seed) == (5, 6)
+    assert first.fit_seconds > 0
+
+
+def test_progress_is_told():
+    said = []
+
+    class Heard(Progress):
+        def track(self, items, description, total=None):
+            said.append(description)
+            yield from items
+
+    fit(TARGET, DATA, 3, progress=Heard(), **FAST)
+    assert {"measuring the network", "fitting starts", "piloting"} < set(said)
+
+
+# Kinds of data
+
+
+def test_images():
+    """Samples of shape (1, 4, 4), in every family: the plan and what it samples have that shape."""
+    g = torch.Generator().manual_seed(0)
+    data = 0.5 * torch.randn(300, 1, 4, 4, generator=g) + torch.linspace(-1, 1, 4)
+
+    def denoiser(x, sigma):
+        s2 = expand(sigma, x) ** 2
+        return (0.25 * x + s2 * torch.linspace(-1, 1, 4)) / (0.25 + s2)
+
+    plan = fit(denoiser, data, 3, pilot_samples=64)
+    samples = plan.sample(denoiser, 500)
+    assert samples.shape == (500, 1, 4, 4)
+    assert plan.profile.shape == plan.initialization.shape == (1, 4, 4)
+    assert (samples.mean(0) - torch.linspace(-1, 1, 4)).abs().max() < 0.15
+    assert samples.std(0).mean() == pytest.approx(0.5, rel=0.15)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"nfe": 0}, "at least one network evaluation: nfe is 0"),
+        ({"nfe": -3}, "at least one network evaluation"),
+        ({"nfe": 2.5}, "whole number of steps"),
+        ({"pilot_samples": 15}, "a pilot needs at least 16 samples: got 15"),
+        ({"criterion": "taste"}, "unknown criterion 'taste': expected 'pilot' or 'nats'"),
+        ({"horizon": 0.05, "sigma_min": 0.06}, "horizon must lie above sigma_min.*0.05 and 0.06"),
+        ({"horizon": 0.01}, "horizon must lie above sigma_min"),
+        ({"horizon": math.nan}, "horizon is nan"),
+        ({"horizon": 1e6}, "levels were measured from"),
+        ({"sigma_min": 0.0}, "sigma_min is 0.0: it must be above 0"),
+        ({"sigma_min": 1e6}, "no horizon of this data .* is above it"),
+        ({"sigma_min": 1e-6}, "levels were measured from"),
+        ({"schedule": "quadratic"}, "unknown schedule 'quadratic': expected one of defect, corrector"),
+        ({"initialization": "laplace"}, "unknown initialization 'laplace': expected one of isotropic, shifted"),
+        ({"initialization": []}, "name at least one initialization"),
+        ({"initialization": Isotropic((3,))}, r"does not fit samples of shape \(2,\)"),
+        ({"solver": "rk4"}, "unknown solver 'rk4': expected one of euler"),
+        ({"criterion": "nats", "nfe": 1}, "which is all that one evaluation does: use a pilot"),
+        ({"sigma_max": 50.0, "horizon": 60.0, "profile": None}, "knows noise up to sigma = 50: got a level of 60"),
+        ({"sigma_max": -1.0}, "sigma_max is -1.0"),
+        ({"schedule": rho_grid(5, 3.0, 0.1)}, "costs 5 evaluations with dpm.*, and nfe is 3"),
+        ({"schedule": rho_grid(3, 3.0, 0.1), "solver": "heun"}, "costs 5 evaluations with heun, and nfe is 3"),
+        ({"schedule": rho_grid(3, 3.0, 0.1), "horizon": 2.0}, "horizon is 2, and the schedule starts at 3"),
+        ({"schedule": rho_grid(3, 1e6, 0.1)}, "measured from"),
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"batch_size": 1, "schedule": "distilled"}, "batch_size is at least 2"),
+        ({"seed": -1}, "seed from 0 to"),
+        ({"seed": 2**28}, "seed from 0 to"),
+    ],
+    ids=str,
+)
+def test_arguments_are_checked(arguments, message, profile):
+    with pytest.raises(InputError, match=message):
+        fit(TARGET, DATA, **{"nfe": 3, "profile": profile, **arguments})
+
+
+@pytest.mark.parametrize(
+    "denoiser", [lambda x, s: x / 0, lambda x, s: x[:, :1], lambda x, s: None], ids=["Inf", "shape", "type"]
+)
+def test_denoisers_are_checked(denoiser):
+    with pytest.raises(DenoiserError, match="the denoiser returned"):
+        fit(denoiser, DATA, 3, **FAST)
+
+
+@pytest.mark.parametrize("data", [DATA + 1, DATA[:500], DATA.flip(0)], ids=["moved", "fewer", "reversed"])
+def test_a_profile_of_other_data_cannot_be_planned_on(data, profile):
+    with pytest.raises(InputError, match="measured on other data"):
+        fit(TARGET, data, 3, profile=profile)
+
+
+def test_ten_samples_are_enough():
+    plan = fit(TARGET, DATA[:10], 2, pilot_samples=16)
+    assert torch.isfinite(plan.sample(TARGET, 5)).all()
+
+
+def test_every_plan_has_its_novelty_tested(profile):
+    plan = fit(TARGET, DATA, 3, profile=profile, **FAST)
+    assert plan.novelty is not None
+    assert plan.novelty.n == 16
+    copied = fit(TARGET, DATA, 3, profile=profile, initialization="empirical", horizon=0.05, sigma_min=0.04)
+    assert copied.novelty.memorising
+    assert "they may be copies" in copied.explain()
+    assert fit(TARGET, DATA[:20], 3, initialization="gaussian", pilot_samples=16).novelty is None
+
+
+def test_what_is_asked_for_beside_a_schedule_must_not_be_in_it(profile):
+    for extra in ({"sigma_min": 0.1}, {"horizon": "unimodal"}):
+        with pytest.raises(InputError, match="has its horizon and its last level"):
+            fit(TARGET, DATA, schedule=Schedule([3.0, 1.0, 0.5, 0.0]), profile=profile, **extra)

@@ -1,0 +1,113 @@
+"""The levels of a plan: what is measured, the kinds of schedule, and the horizon by rule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from headstart import Noise, fit
+from headstart.budget import discretization_error
+from headstart.choose import SCHEDULES, build_schedule, hold_out
+from headstart.errors import InputError
+from headstart.schedule import equidistribute
+from headstart.solver import Heun, get_solver
+from headstart.targets import Gaussian as GaussianTarget
+from tests.choose.cases import DATA, FAST, TARGET
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_every_kind_of_schedule_ends_at_zero(kind, profile):
+    grid = build_schedule(kind, profile, 5, 10.0, 0.1)
+    assert (grid.steps, grid.horizon, grid.sigma_min, grid.sigmas[-1]) == (5, 10.0, 0.1, 0.0)
+    one = build_schedule(kind, profile, 1, 10.0, 0.1)
+    assert one.sigmas == (10.0, 0.0)
+
+
+def test_levels_beyond_the_usual_ones_are_measured():
+    """The user's own levels decide how far the network is measured; what it knows is the limit."""
+    wide = fit(TARGET, DATA, 3, horizon=1000.0, sigma_min=0.001, criterion="nats", initialization="isotropic")
+    assert wide.schedule.sigmas[0] == wide.profile.sigmas[0] == pytest.approx(1000)
+    assert wide.schedule.sigma_min == 0.001
+    assert wide.profile.sigmas[-1] == pytest.approx(0.001)
+    asked = []
+
+    def limited(x, sigma):
+        asked.append(float(sigma.max()))
+        return TARGET(x, sigma)
+
+    limited.sigma_max = 20.0
+    assert max(c.horizon for c in fit(limited, DATA, 3, **FAST).candidates) <= 20
+    assert max(asked) == pytest.approx(20, rel=1e-6)
+    asked.clear()
+    fit(limited, DATA, 3, sigma_max=10.0, **FAST)
+    assert max(asked) == pytest.approx(10, rel=1e-6)
+
+
+def test_measuring_and_starting_stay_below_what_the_network_knows():
+    """A network whose noise ends at 5, by its own word or the user's, is never called above it."""
+
+    def bounded(x, sigma):
+        assert sigma.max() <= 5 * (1 + 1e-6)
+        return TARGET(x, sigma)
+
+    plan = fit(bounded, DATA, 3, sigma_max=5.0, pilot_samples=16)
+    assert plan.profile.sigmas[0] == pytest.approx(5.0)
+    bounded.sigma_max = 5.0
+    assert fit(bounded, DATA, 3, pilot_samples=16).horizon == plan.horizon
+    with pytest.raises(InputError, match="knows noise up to sigma = 5"):
+        fit(bounded, DATA, 3, horizon=20.0)
+
+
+def test_the_unimodality_rule_gives_the_horizon():
+    """25 modes 1.25 apart merge near sigma = 0.6 along an axis."""
+    plan = fit(TARGET, TARGET.sample(Noise(range(3000))), 3, horizon="unimodal", **FAST)
+    assert 0.4 < plan.horizon < 1.0
+    assert plan.chosen["horizon"] == "by the unimodality rule"
+    with pytest.raises(InputError, match="unknown horizon 'bimodal'"):
+        fit(TARGET, DATA, 3, horizon="bimodal")
+
+
+def test_the_unimodality_rule_on_unimodal_data_gives_the_shortest_horizon():
+    """Every level has one mode; the data's standard deviation is 1.78, and 0.35 of it the shortest horizon of use."""
+    data = 1.78 * torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    plan = fit(GaussianTarget([0.0, 0.0], 1.78**2), data, 3, horizon="unimodal", **FAST)
+    assert plan.horizon == pytest.approx(0.35 * 1.78, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["defect", "corrector"])
+def test_the_exponent_is_that_of_the_length(profile, kind):
+    plan = fit(TARGET, DATA, 5, schedule=kind, exponent=3.0, horizon=4.0, sigma_min=0.1, solver="euler", **FAST)
+    expected = equidistribute(plan.profile.length(kind, 3.0), 5, 4.0, 0.1)
+    assert plan.schedule.sigmas == expected.sigmas
+    assert plan.schedule.sigmas != equidistribute(plan.profile.length(kind), 5, 4.0, 0.1).sigmas
+
+
+@pytest.mark.parametrize(
+    "given", [{"exponent": 2.0}, {"exponent": 2.0, "schedule": "rho"}, {"exponent": -1.0, "schedule": "defect"}]
+)
+def test_an_exponent_needs_a_measured_length(profile, given):
+    with pytest.raises(InputError, match="an exponent is"):
+        fit(TARGET, DATA, 4, profile=profile, **given)
+
+
+def test_a_profile_without_trajectories_falls_back_on_the_defect(profile):
+    grid = build_schedule("rho", profile, 4, 5.0, 0.1)
+    own = discretization_error(profile, grid, get_solver("deis"))
+    bare = replace(profile, trajectories=None)
+    assert discretization_error(bare, grid, get_solver("deis")) == discretization_error(profile, grid) != own
+    assert discretization_error(profile, grid, Heun()) == discretization_error(profile, grid)
+    np.testing.assert_array_equal(own, profile.trajectories.local_errors(grid, get_solver("deis")).mean(axis=0))
+    with pytest.raises(InputError, match="no trajectories"):
+        build_schedule("least_error", bare, 4, 5.0, 0.1)
+
+
+def test_an_outlier_that_is_not_held_out_hides_no_level():
+    """It is in the spread of all data, which says how far to measure, and not in that of the held-out data."""
+    data = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    data[hold_out(data)[0][0]] = 1e4
+    profile = fit(GaussianTarget([0.0, 0.0], 1.0), data, 3, **FAST).profile
+    assert profile.sigma_data < 2
+    assert profile.sigmas[-1] <= 0.05 * profile.sigma_data

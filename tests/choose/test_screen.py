@@ -1,0 +1,122 @@
+"""Screening in nats: the horizon, the start, the schedule and the solver of the smallest budget."""
+
+from __future__ import annotations
+
+import pytest
+
+from headstart import Noise, fit
+from headstart.budget import Budget, discretization_error, path_objective
+from headstart.choose import build_schedule
+from headstart.choose.levels import RIVALS, SOLVERS
+from headstart.denoiser import Counted
+from headstart.errors import InputError
+from headstart.initialization import Gaussian, Generator
+from headstart.solver import get_solver
+from headstart.targets import t_prod
+from tests.choose.cases import CHI2, CHI2_DATA, DATA, SETTLED, TARGET
+
+
+@pytest.mark.parametrize(("nfe", "low", "high"), [(6, 1.2, 2.5), (11, 1.2, 4.3)])
+def test_nats_choose_the_horizon_of_the_exact_divergence(nfe, low, high, chi2_profile):
+    """Method.md 8.3, a Gaussian start and Euler's method: the best horizons are 1.2 and 2 for 5 and 10 steps."""
+    start = Gaussian.fit(CHI2_DATA)
+    plan = fit(
+        CHI2,
+        CHI2_DATA,
+        nfe,
+        profile=chi2_profile,
+        initialization=start,
+        solver="euler",
+        sigma_min=0.04,
+        criterion="nats",
+    )
+    assert low <= plan.horizon <= high
+    assert plan.criterion == "nats"
+    assert plan.flat[1] == plan.horizon
+    assert all(c.pilot is None for c in plan.candidates)
+
+
+def test_a_start_that_knows_less_starts_farther_out(chi2_profile):
+    near, far = (
+        fit(CHI2, CHI2_DATA, 6, profile=chi2_profile, initialization=start, criterion="nats").horizon
+        for start in ("gaussian", "isotropic")
+    )
+    assert far > 2 * near
+
+
+def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
+    plan = fit(TARGET, DATA, 6, profile=profile, initialization="isotropic", criterion="nats")
+    equal = [c for c in plan.candidates if c.flat]
+    assert {c for c in plan.candidates if c.nats <= 1.05 * min(c.nats for c in equal)} <= set(equal)
+    assert plan.horizon == max(c.horizon for c in equal) == plan.flat[1]
+
+
+def test_screening_takes_no_evaluations(profile):
+    """Only the chosen plan is sampled, for the novelty test, and its start timed."""
+    counted = Counted(TARGET)
+    fit(counted, DATA, 4, profile=profile, criterion="nats", pilot_samples=32)
+    assert counted.samples == (settled := SETTLED + 32 * 4)
+    counted = Counted(TARGET)
+    plan = fit(counted, DATA, 4, criterion="nats", pilot_samples=32)
+    levels, (count, costed) = len(plan.profile.sigmas), (len(plan.profile.losses), len(plan.profile.defect))
+    assert counted.samples == settled + levels * count + (2 * (levels - 1) + levels) * costed
+
+
+def test_the_budget_of_a_stochastic_solver_is_that_of_its_path(chi2_profile):
+    plan = fit(CHI2, CHI2_DATA, 11, profile=chi2_profile, initialization="gaussian", solver="ddpm", criterion="nats")
+    best = min((c for c in plan.candidates if c.horizon == plan.horizon), key=lambda c: c.nats)
+    expected = path_objective(chi2_profile, plan.initialization, plan.schedule, "ddpm")
+    assert best.nats == pytest.approx(expected.value, rel=1e-12)
+
+
+def test_nats_need_a_density(profile):
+    bank = Generator((2,), lambda noise, label: TARGET.sample(noise)).drawn(50)
+    with pytest.raises(InputError, match="without a density has no budget in nats"):
+        fit(TARGET, DATA, 3, profile=profile, initialization=bank, criterion="nats")
+
+
+def test_the_budget_chooses_the_solver_and_the_schedule(profile):
+    """At its horizon, no other of the usual combinations has a smaller budget."""
+    plan = fit(TARGET, DATA, 6, profile=profile, initialization="gaussian", criterion="nats", pilot_samples=32)
+    assert (plan.chosen["solver"], plan.chosen["schedule"]) == ("by budget", "by budget")
+    for solver in map(get_solver, ("dpm++2m", *SOLVERS)):
+        for kind in ("defect", *RIVALS):
+            last = plan.schedule.sigma_min
+            grid = build_schedule(kind, plan.profile, 6, plan.horizon, last, solver)
+            steps = discretization_error(plan.profile, grid, solver)
+            assert plan.budget.total <= Budget(plan.budget.initialization, steps).total * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("given", [{"solver": "deis"}, {"schedule": "rho"}, {"solver": "euler", "schedule": "tangent"}])
+@pytest.mark.parametrize("criterion", ["nats", "pilot"])
+def test_what_is_fixed_is_not_varied(profile, given, criterion):
+    plan = fit(
+        TARGET, DATA, 4, profile=profile, initialization="gaussian", criterion=criterion, pilot_samples=32, **given
+    )
+    for part, name in given.items():
+        assert {getattr(c, part) for c in plan.candidates} == {name}
+        assert plan.chosen[part] == "as asked"
+    if "solver" not in given and criterion == "pilot":
+        assert {c.solver for c in plan.candidates} == {"dpm++2m", *SOLVERS}
+
+
+def test_starts_know_the_horizons_that_they_are_screened_at(profile):
+    start = Gaussian.fit(DATA)
+    start.sigmas = (2.0, 9.0)
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=start, criterion="nats")
+    assert all(2 <= c.horizon <= 9 for c in plan.candidates)
+
+
+def test_heavy_tails_are_given_a_student_t_start():
+    """On product t data the usual starts miss the tails at short horizons, and the plan says what it took instead."""
+    law = t_prod(d=20)
+    plan = fit(law, law.sample(Noise(range(8000))), 3, horizon=0.7, pilot_samples=32)
+    assert plan.initialization.name == "student-t"
+    missed = {c.initialization: c.tail for c in plan.candidates if c.tail is not None}
+    assert missed["gaussian"] < -0.1
+    assert abs(missed["student-t"]) < 0.1
+    assert "Tails      far quantiles of the start are" in plan.explain()
+
+
+def test_light_tails_are_not(profile):
+    assert "student-t" not in {c.initialization for c in fit(TARGET, DATA, 3, profile=profile).candidates}
