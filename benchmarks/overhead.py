@@ -17,7 +17,6 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,8 +30,7 @@ from headstart.errors import MissingExtraError
 from headstart.initialization import Initialization
 from headstart.models import load_denoiser
 from headstart.noise import Noise
-from headstart.plan import Plan
-from headstart.profile import Profile
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import Solver, get_solver
 
@@ -85,37 +83,33 @@ def overhead(run: Run) -> dict[str, Any]:
     denoiser = load_denoiser("builtin:fashion-mnist", run.device)
     images = fashion_mnist("train", bundled=True).samples
     starts = fit_starts(images[:500] if run.quick else images)
-    profile = Profile.measure(
-        denoiser, images[:2], samples=2, cost_samples=2, sigmas=np.array([2.0, 1.0, 0.5]), device=run.device
-    )
     solvers = ["dpm++2m"] if run.quick else list(STEPS)
     trials = {1: 2} if run.quick else {1: 60, 256: 4}
     cells = [(batch, start, name) for batch in trials for start in starts for name in solvers]
     rows = []
     for batch, start, name in run.progress.track(cells, "cells"):
         schedule = rho_grid(STEPS[name], 2.0, 0.02)
-        plan = Plan(start, schedule, get_solver(name), None, profile)
-        rows.append(_cell(plan, denoiser, batch, trials[batch], run.device))
+        rows.append(_cell(Sampler(start, schedule, get_solver(name)), denoiser, batch, trials[batch], run.device))
     run.table("overhead", rows)
     worst = {str(batch): max(row["within"] - 1 for row in rows if row["batch"] == batch) for batch in trials}
-    sampler = {
+    from_noise = {
         str(batch): max(row["within"] - 1 for row in rows if (row["batch"], row["start"]) == (batch, "isotropic"))
         for batch in trials
     }
     bars = {str(batch): BARS[batch] for batch in trials}
-    return {"overhead": rows, "bars": bars, "worst": worst, "worst_from_noise": sampler, "processor": processor()}
+    return {"overhead": rows, "bars": bars, "worst": worst, "worst_from_noise": from_noise, "processor": processor()}
 
 
 @torch.no_grad()
-def _cell(plan: Plan, denoiser: Denoiser, batch: int, trials: int, device: str) -> dict[str, Any]:
-    """One row: a plan at a batch, beside the bare calls and the peers."""
+def _cell(sampler: Sampler, denoiser: Denoiser, batch: int, trials: int, device: str) -> dict[str, Any]:
+    """One row: a sampler at a batch, beside the bare calls and the peers."""
     timed = Timed(denoiser, device)
     inside, drawing = [], []
-    calls = _calls(plan, batch, device)
+    calls = _calls(sampler, batch, device)
 
     def ours() -> None:
         timed.seconds = 0.0
-        plan.sample(timed, batch, batch_size=batch, device=device)
+        sampler.sample(timed, batch, batch_size=batch, device=device)
         inside.append(timed.seconds)
 
     def bare() -> None:
@@ -123,20 +117,20 @@ def _cell(plan: Plan, denoiser: Denoiser, batch: int, trials: int, device: str) 
             denoiser(x, sigma)
 
     functions: dict[str, Callable[[], object]] = {"headstart": ours, "bare": bare}
-    if plan.initialization.name == "isotropic":
-        for peer, loop in _peers(plan.solver).items():
-            functions[peer] = _peer(loop, denoiser, plan, batch, device)
+    if sampler.initialization.name == "isotropic":
+        for peer, loop in _peers(sampler.solver).items():
+            functions[peer] = _peer(loop, denoiser, sampler, batch, device)
     found = rounds(functions, trials, device)
     for _ in range(trials):
-        drawing.append(seconds_of(lambda: _draw(plan.initialization, plan.horizon, batch, device), device))
+        drawing.append(seconds_of(lambda: _draw(sampler.initialization, sampler.horizon, batch, device), device))
     beside = ratio(found["headstart"], found["bare"])
     within = interval([a / b for a, b in zip(found["headstart"], inside[1:], strict=True)])
     row = {
         "batch": batch,
-        "start": plan.initialization.name,
-        "solver": plan.solver.name,
-        "nfe": plan.nfe,
-        "network_ms": 1e3 * median(found["bare"]) / plan.nfe,
+        "start": sampler.initialization.name,
+        "solver": sampler.solver.name,
+        "nfe": sampler.nfe,
+        "network_ms": 1e3 * median(found["bare"]) / sampler.nfe,
         "within": within["median"],
         "within_low": within["low"],
         "within_high": within["high"],
@@ -153,21 +147,21 @@ def _draw(start: Initialization, horizon: float, batch: int, device: str) -> Ten
     return start.sample(Noise(range(batch), device), horizon)
 
 
-def _calls(plan: Plan, batch: int, device: str) -> list[tuple[Tensor, Tensor]]:
-    """What the network is called with, written down from one run of the plan."""
+def _calls(sampler: Sampler, batch: int, device: str) -> list[tuple[Tensor, Tensor]]:
+    """What the network is called with, written down from one run of the sampler."""
     found: list[tuple[Tensor, Tensor]] = []
 
     def recorded(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
         found.append((x.clone(), sigma.clone()))
         return torch.zeros_like(x)
 
-    plan.sample(recorded, batch, batch_size=batch, device=device)
+    sampler.sample(recorded, batch, batch_size=batch, device=device)
     return found
 
 
-def _peer(loop: Loop, denoiser: Denoiser, plan: Plan, batch: int, device: str) -> Callable[[], Tensor]:
-    shape = (batch, *plan.initialization.shape)
-    return lambda: loop(denoiser, plan.horizon * torch.randn(shape, device=device), plan.schedule).cpu()
+def _peer(loop: Loop, denoiser: Denoiser, sampler: Sampler, batch: int, device: str) -> Callable[[], Tensor]:
+    shape = (batch, *sampler.initialization.shape)
+    return lambda: loop(denoiser, sampler.horizon * torch.randn(shape, device=device), sampler.schedule).cpu()
 
 
 def _peers(solver: Solver) -> dict[str, Loop]:

@@ -24,7 +24,18 @@ LEAVES = {"environment", "errors", "files", "noise", "progress"}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
-BELOW = PLANNED | {"trajectory", "citation", "plan", "metrics", "data", "unimodality", "predictor", "distill", "choose"}
+BELOW = PLANNED | {
+    "trajectory",
+    "citation",
+    "sampler",
+    "plan",
+    "metrics",
+    "data",
+    "unimodality",
+    "predictor",
+    "distill",
+    "choose",
+}
 
 #: What each part may import, besides itself. ``models`` and everything after it sit on top.
 MAY_IMPORT: Mapping[str, set[str]] = {
@@ -44,7 +55,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "profile": BASE | {"trajectory"},
     "initialization": BASE,
     "budget": BASE | {"profile", "initialization"},
-    "plan": PLANNED | {"citation", "metrics", "trajectory"},
+    "sampler": BASE | {"initialization", "citation"},
+    "plan": PLANNED | {"citation", "metrics", "sampler", "trajectory"},
     "distill": BASE | {"initialization", "metrics"},
     "unimodality": {"errors", "progress"},
     "predictor": CONTRACT | {"schedule", "profile"},

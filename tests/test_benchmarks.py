@@ -18,9 +18,9 @@ from benchmarks.timing import cost, interval, power, ratio, rounds
 from experiments.common import Run, record
 from headstart.initialization import Isotropic
 from headstart.noise import Noise
-from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.progress import Progress
+from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
 from headstart.solver import DPMSolverPP2M, Euler, Heun
 from headstart.targets import gmm25
@@ -84,16 +84,14 @@ def test_the_benchmark_of_costs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {row["schedule"] for row in found["schedules"]} == set(costs_module.SCHEDULES)
 
 
-def test_the_profile_of_overhead_is_measured_where_the_network_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overhead_samples_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class SeenError(Exception):
         pass
 
-    def measured(*_: object, device: str = "cpu", **__: object) -> None:
+    def sampled(*_: object, device: str = "cpu", **__: object) -> None:
         raise SeenError(device)
 
-    monkeypatch.setattr(Profile, "measure", measured)
+    monkeypatch.setattr(Sampler, "sample", sampled)
     monkeypatch.setattr("benchmarks.overhead.load_denoiser", lambda *_: gmm25())
     with pytest.raises(SeenError, match="elsewhere"):
         overhead(Run(tmp_path, True, 1, "elsewhere", Progress()))
@@ -146,18 +144,18 @@ def test_memory_is_that_of_the_call() -> None:
 
 def test_the_time_of_calls_is_inside_the_whole(profile: Profile) -> None:
     law = gmm25()
-    plan = Plan(Isotropic((2,)), rho_grid(3, 2.0, 0.1), Heun(), None, profile)
+    sampler = Sampler(Isotropic((2,)), rho_grid(3, 2.0, 0.1), Heun())
     timed = Timed(law, "cpu")
-    assert torch.equal(plan.sample(timed, 3), plan.sample(law, 3))
+    assert torch.equal(sampler.sample(timed, 3), sampler.sample(law, 3))
     assert timed.seconds > 0
 
 
 def test_the_bare_calls_are_those_of_the_plan(profile: Profile) -> None:
-    plan = Plan(Isotropic((2,)), rho_grid(3, 2.0, 0.1), Heun(), None, profile)
-    calls = _calls(plan, 7, "cpu")
-    assert len(calls) == plan.nfe == 5
+    sampler = Sampler(Isotropic((2,)), rho_grid(3, 2.0, 0.1), Heun())
+    calls = _calls(sampler, 7, "cpu")
+    assert len(calls) == sampler.nfe == 5
     assert all(x.shape == (7, 2) and sigma.shape == (7,) for x, sigma in calls)
-    assert calls[0][1][0] == plan.horizon
+    assert calls[0][1][0] == sampler.horizon
 
 
 @pytest.mark.parametrize("solver", [Euler(), DPMSolverPP2M(), Heun()], ids=repr)

@@ -20,6 +20,7 @@ from headstart.initialization import INITIALIZATIONS, Gaussian, Isotropic
 from headstart.noise import Noise
 from headstart.plan import Candidate, Plan
 from headstart.profile import Profile
+from headstart.sampler import Sampler
 from headstart.schedule import (
     GITS,
     Length,
@@ -177,11 +178,11 @@ def test_a_reference_that_two_parts_share_comes_once() -> None:
     assert keys_of(bibtex(["song2021score", "lu2022dpm", "song2021score"])) == ["song2021score", "lu2022dpm"]
 
 
-def test_a_plan_cites_what_it_uses_and_nothing_else(profile: Profile) -> None:
-    baseline = Plan(Isotropic((2,)), rho_grid(18, 80.0, 0.002), Heun(), None, profile)
+def test_a_sampler_cites_what_it_uses_and_nothing_else(profile: Profile) -> None:
+    baseline = Sampler(Isotropic((2,)), rho_grid(18, 80.0, 0.002), Heun())
     assert keys_of(baseline.citation()) == ["song2021score", "karras2022elucidating"]
     start = Gaussian.fit(gmm25().sample(Noise(range(50))))
-    learned = Plan(start, build_schedule("defect", profile, 3, 2.0, 0.1), DPMSolverPP2M(), None, profile)
+    learned = Sampler(start, build_schedule("defect", profile, 3, 2.0, 0.1), DPMSolverPP2M())
     parts = ["fassina2026initialization", "wang2024unreasonable", "williams2024score", "lu2022dpmpp"]
     assert keys_of(learned.citation()) == parts
     assert learned.citation() == "\n\n".join(references()[key] for key in parts)

@@ -37,6 +37,7 @@ from headstart.models import features, load_denoiser
 from headstart.noise import Noise
 from headstart.plan import Plan
 from headstart.profile import Profile
+from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
 from headstart.solver import DPMSolverPP2M, Heun
 
@@ -174,7 +175,7 @@ class _Setup:
                 name, sigma, _ = min(own, key=lambda key: own[key])
                 yield self._row(arm, self._cell(by_name[name], sigma, nfe), self.sizes.final)
         steps = rho_grid(self.sizes.heun_steps, 80.0, 0.002)
-        heun = Plan(Isotropic(self.profile.shape), steps, Heun(), None, self.profile)
+        heun = Sampler(Isotropic(self.profile.shape), steps, Heun())
         yield self._row("edm-heun", heun, self.sizes.final)
 
     def _planned(self, arm: str, nfe: int, schedule: str | None) -> dict[str, Any]:
@@ -192,33 +193,34 @@ class _Setup:
         row = self._row(arm, plan, self.sizes.final)
         return row | {"novelty_p": None if plan.novelty is None else plan.novelty.p_value}
 
-    def _cell(self, start: Initialization, sigma: float, nfe: int) -> Plan:
-        """The plan of a cell of the sweep."""
+    def _cell(self, start: Initialization, sigma: float, nfe: int) -> Sampler:
+        """The sampler of a cell of the sweep."""
         grid = build_schedule("defect", self.profile, nfe, sigma, usual_last(self.profile, sigma))
-        return Plan(start, grid, DPMSolverPP2M(), None, self.profile)
+        return Sampler(start, grid, DPMSolverPP2M())
 
-    def _row(self, arm: str, plan: Plan, n: int) -> dict[str, Any]:
+    def _row(self, arm: str, sampler: Sampler, n: int) -> dict[str, Any]:
         began = time.perf_counter()
         # Seeds of samples: not those of pilots, and other ones for each seed of the experiment.
         seeds = range(self.seed * 2**32, self.seed * 2**32 + n)
-        samples = plan.sample(self.denoiser, seeds=seeds, device=self.run.device, progress=self.run.progress)
+        samples = sampler.sample(self.denoiser, seeds=seeds, device=self.run.device, progress=self.run.progress)
         seconds = time.perf_counter() - began
         scores = evaluate(samples, self.reference)
+        fitting = sampler.fit_seconds if isinstance(sampler, Plan) else 0.0
         return {
             "arm": arm,
             "seed": self.seed,
-            "start": plan.initialization.name,
-            "horizon": plan.horizon,
-            "nfe": plan.nfe,
-            "schedule": plan.schedule.name,
-            "sigma_min": plan.schedule.sigma_min,
-            "solver": plan.solver.name,
+            "start": sampler.initialization.name,
+            "horizon": sampler.horizon,
+            "nfe": sampler.nfe,
+            "schedule": sampler.schedule.name,
+            "sigma_min": sampler.schedule.sigma_min,
+            "solver": sampler.solver.name,
             "n": n,
             "frechet": scores.frechet,
             "swd": scores.swd,
             "max_swd": scores.max_swd,
             "sample_seconds": seconds,
-            "fit_seconds": 0.0 if arm == "edm-heun" else self.seconds + plan.fit_seconds,
+            "fit_seconds": 0.0 if arm == "edm-heun" else self.seconds + fitting,
         }
 
 

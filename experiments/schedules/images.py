@@ -38,8 +38,8 @@ from headstart.distill import Objective, distill
 from headstart.initialization import Initialization, Isotropic
 from headstart.metrics import Reference, ViewReference, evaluate, floor
 from headstart.models import features, load_denoiser
-from headstart.plan import Plan
 from headstart.profile import Profile
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule, align_your_steps, rho_grid
 from headstart.solver import SOLVERS, Heun, Solver, is_linear
 
@@ -268,11 +268,11 @@ class _Setup:
     def _scored(self, start: str, grid: Schedule, solver: Solver, seeds: range) -> dict[str, Any]:
         """The scores of a sampler, and all that is needed to build it again."""
         began = time.perf_counter()
-        plan = Plan(self.starts[start], grid, solver, None, self.grids.profile)
-        samples = plan.sample(self.denoiser, seeds=seeds, device=self.run.device)
+        sampler = Sampler(self.starts[start], grid, solver)
+        samples = sampler.sample(self.denoiser, seeds=seeds, device=self.run.device)
         seconds = time.perf_counter() - began
         return self._scores(samples) | {
-            "evaluations": plan.nfe,
+            "evaluations": sampler.nfe,
             "n": len(samples),
             "seconds": seconds,
             "sigmas": grid.sigmas,

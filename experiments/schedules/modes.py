@@ -42,9 +42,9 @@ from headstart.distill import distill
 from headstart.initialization import Initialization, Isotropic
 from headstart.metrics import Reference, evaluate
 from headstart.noise import Noise
-from headstart.plan import Plan
 from headstart.predictor import measure_predictor
 from headstart.profile import Profile
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule, align_your_steps
 from headstart.solver import DPMSolverPP2M
 from headstart.targets import gmm25
@@ -231,10 +231,10 @@ class _Setup:
             if kind == "ld3"
             else self.grids(kind, method.steps_for(nfe), horizon, SIGMA_MIN, method)
         )
-        plan = Plan(self.starts[name], grid, method, None, self.grids.profile)
+        sampler = Sampler(self.starts[name], grid, method)
         seeds = range(2**43 + seed * 2**32, 2**43 + seed * 2**32 + self.sizes.samples)
-        samples = plan.sample(LAW, seeds=seeds, dtype=torch.float64, batch_size=2000)
-        return {"swd": evaluate(samples.float(), self.reference).swd, "horizon": horizon, "evaluations": plan.nfe}
+        samples = sampler.sample(LAW, seeds=seeds, dtype=torch.float64, batch_size=2000)
+        return {"swd": evaluate(samples.float(), self.reference).swd, "horizon": horizon, "evaluations": sampler.nfe}
 
     def _ld3(self, name: str, nfe: int) -> Schedule:
         """The levels that LD3 learns from those of equal defect, whether or not held-out data find them better."""

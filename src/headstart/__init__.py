@@ -19,6 +19,7 @@ from headstart.noise import Noise
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.progress import Progress
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Profile",
     "Progress",
     "RectifiedFlow",
+    "Sampler",
     "Schedule",
     "VarianceExploding",
     "VariancePreserving",

@@ -24,7 +24,6 @@ from headstart.denoiser import Counted, Denoiser
 from headstart.environment import environment
 from headstart.errors import ArtefactError, InputError
 from headstart.files import write_whole
-from headstart.initialization import Isotropic
 from headstart.metrics import Reference, Scores, evaluate, floor
 from headstart.models import features, load_denoiser
 from headstart.plan import Plan, check_place
@@ -32,8 +31,9 @@ from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.report import write_demo_report
 from headstart.report.plan import plan_values, profile_values
-from headstart.schedule import Schedule, rho_grid
-from headstart.solver import DPMSolverPP2M, Heun, Solver
+from headstart.sampler import Sampler
+from headstart.schedule import rho_grid
+from headstart.solver import DPMSolverPP2M, Heun
 
 __all__ = ["run"]
 
@@ -108,23 +108,23 @@ def run(
     rows: list[dict[str, Any]] = []
     images: dict[str, Tensor] = {"real": real[: sizes.shown]}
     plans: list[Plan] = []
-    for arm, plan in _arms(denoiser, real, sizes, seed, device, batch_size, bar):
+    for arm, sampler in _arms(denoiser, real, sizes, seed, device, batch_size, bar):
         counted = Counted(denoiser)
         started = time.perf_counter()
-        samples = plan.sample(counted, seeds=seeds, batch_size=batch_size, device=device, progress=bar)
+        samples = sampler.sample(counted, seeds=seeds, batch_size=batch_size, device=device, progress=bar)
         seconds = time.perf_counter() - started
         nfe = counted.samples // n
         images[f"{arm} {nfe}"] = samples[: sizes.shown]
         scores = evaluate(samples, reference, bar)
-        rows.append(_row(arm, plan, nfe, seed, scores, seconds))
-        if arm == "plan":
-            plans.append(plan)
+        rows.append(_row(arm, sampler, nfe, seed, scores, seconds))
+        if isinstance(sampler, Plan) and arm == "plan":
+            plans.append(sampler)
     results = {
         "rows": rows,
         "floor": {**_scores(noise_floor), "seed": seed},
         "environment": environment(device),
         "plans": [plan_values(plan) for plan in plans],
-        "profile": profile_values(plan.profile),
+        "profile": profile_values(plans[0].profile),
         "data": f"Fashion-MNIST: {len(real)} training images to fit on, {len(reference)} test images to score against",
         "seconds": time.perf_counter() - began,
     }
@@ -143,8 +143,8 @@ def _arms(
     device: torch.device | str,
     batch_size: int,
     bar: Progress,
-) -> Iterator[tuple[str, Plan]]:
-    """The arms one by one, each as a plan; what all of them share is measured and fitted first, and timed."""
+) -> Iterator[tuple[str, Sampler]]:
+    """The arms one by one, each as a sampler; what all of them share is measured and fitted first, and timed."""
     began = time.perf_counter()
     fitted_on, held_out = hold_out(real, seed)
     profile = Profile.measure(
@@ -179,34 +179,28 @@ def _arms(
     isotropic, gaussian = starts[0], starts[1]
     for nfe in sizes.plans:
         yield "plan", chosen(nfe, starts)
-    yield "edm-heun", _by_hand(profile, rho_grid(18, SIGMA_MAX, SIGMA_MIN), Heun())
+    yield "edm-heun", Sampler(isotropic, rho_grid(18, SIGMA_MAX, SIGMA_MIN), Heun())
     for nfe in sizes.grids:
-        yield "dpm++2m", _by_hand(profile, rho_grid(nfe, SIGMA_MAX, SIGMA_MIN), DPMSolverPP2M())
+        yield "dpm++2m", Sampler(isotropic, rho_grid(nfe, SIGMA_MAX, SIGMA_MIN), DPMSolverPP2M())
     for nfe in sizes.baselines:
         yield "noise, our schedule", chosen(nfe, [isotropic], SIGMA_MAX)
     for nfe in sizes.baselines:
         yield "gaussian start", chosen(nfe, [gaussian])
 
 
-def _by_hand(profile: Profile, schedule: Schedule, solver: Solver) -> Plan:
-    """A baseline with nothing to choose, for which no budget is drawn up."""
-    start = Isotropic(profile.shape)
-    return Plan(start, schedule, solver, None, profile)
-
-
-def _row(arm: str, plan: Plan, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:
+def _row(arm: str, sampler: Sampler, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:
     return {
         "arm": arm,
-        "initialization": plan.initialization.name,
-        "horizon": plan.horizon,
-        "schedule": plan.schedule.name,
-        "solver": plan.solver.name,
+        "initialization": sampler.initialization.name,
+        "horizon": sampler.horizon,
+        "schedule": sampler.schedule.name,
+        "solver": sampler.solver.name,
         "nfe": nfe,
         "seed": seed,
         **_scores(scores),
         "sample_seconds": seconds,
-        "fit_seconds": plan.fit_seconds,
-        "sigmas": list(plan.schedule.sigmas),
+        "fit_seconds": sampler.fit_seconds if isinstance(sampler, Plan) else 0.0,
+        "sigmas": list(sampler.schedule.sigmas),
     }
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import operator
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,16 +25,14 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from headstart.budget import Budget, Estimate
-from headstart.citation import BUDGET, IMAGES, PILOT, bibtex, citations
-from headstart.denoiser import Denoiser, labelled, moved, rows_of
+from headstart.citation import BUDGET, IMAGES, PILOT
 from headstart.errors import ArtefactError, InputError
-from headstart.initialization import INITIALIZATIONS, Initialization
+from headstart.initialization import INITIALIZATIONS
 from headstart.metrics import Novelty
-from headstart.noise import Noise
 from headstart.profile import Profile
-from headstart.progress import Progress
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule
-from headstart.solver import SOLVERS, Solver, is_linear
+from headstart.solver import SOLVERS, is_linear
 from headstart.trajectory import Trajectories
 
 __all__ = ["Candidate", "Plan", "check_place"]
@@ -80,8 +76,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Plan:
-    """A start, a schedule and a solver, with the budget that justifies them.
+class Plan(Sampler):
+    """A sampler with its evidence: the budget, the measurements and the candidates that its parts were chosen by.
 
     Attributes:
         initialization: where the reverse process starts.
@@ -101,9 +97,6 @@ class Plan:
             too few.
     """
 
-    initialization: Initialization
-    schedule: Schedule
-    solver: Solver
     budget: Budget | None
     profile: Profile
     candidates: tuple[Candidate, ...] = ()
@@ -116,83 +109,21 @@ class Plan:
     novelty: Novelty | None = None
 
     @property
-    def nfe(self) -> int:
-        """Network evaluations per sample."""
-        return self.solver.nfe(self.schedule)
-
-    @property
-    def horizon(self) -> float:
-        """The level sigma_T that the reverse process starts from."""
-        return self.schedule.horizon
-
-    @property
     def flat(self) -> tuple[float, float] | None:
         """The lowest and the highest horizon that the criterion cannot tell from the chosen one, with its start."""
         same = [c for c in self.candidates if c.initialization == self.initialization.name]
         level = [c.horizon for c in same if (c.pilot_flat if self.criterion == "pilot" else c.flat)]
         return (min(level), max(level)) if level else None
 
-    @torch.no_grad()
-    def sample(
-        self,
-        denoiser: Denoiser,
-        n: int | None = None,
-        *,
-        seeds: Iterable[int] | Tensor | None = None,
-        batch_size: int = 256,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        progress: Progress | None = None,
-        **conditions: Any,
-    ) -> Tensor:
-        """New samples, each a function of its own seed alone.
-
-        Arguments:
-            denoiser: the network, on ``device``.
-            n: how many samples; their seeds are then 0 to n - 1.
-            seeds: one seed a sample, instead of n; a list, an array or a tensor of integers.
-            batch_size: samples per call of the network.
-            device: where the network works.
-            dtype: of the states.
-            progress: told of the batches.
-            conditions: handed to the network; tensors of length n go with the samples. ``label`` is a class for each
-                sample, or one for all, and also conditions a start that was fitted with labels.
-
-        Returns:
-            Samples of shape (n, \\*S), on the CPU.
-
-        Raises:
-            InputError: if neither or both of n and seeds are given, they are empty or no integers, or the label does
-                not fit.
-            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
-        """
-        every = _every_seed(n, seeds)
-        if not every or batch_size < 1:
-            raise InputError(f"at least one sample is drawn at a time: got {len(every)}, in batches of {batch_size}")
-        conditions = labelled(conditions, len(every))
-        starts = range(0, len(every), batch_size)
-        batches = []
-        for i in (progress or Progress()).track(starts, "sampling", len(starts)):
-            part = slice(i, i + batch_size)
-            noise = Noise(every[part], device, dtype)
-            given = moved(rows_of(conditions, part, len(every)), device)
-            x = self.initialization.sample(noise, self.horizon, given.get("label"))
-            batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
-        return torch.cat(batches)
-
     def explain(self) -> str:
         """What was chosen and why, for a person."""
         parts = (self._choice_lines(), self._budget_lines(), self._finding_lines(), self._pilot_lines())
         return "\n\n".join("\n".join(lines) for lines in ([repr(self)], *parts) if lines)
 
-    def citation(self) -> str:
-        """What to cite for this plan, in BibTeX: its start, schedule and solver, and what they were chosen by."""
-        return bibtex(self.cited)
-
     @property
     def cited(self) -> tuple[str, ...]:
         """The keys of :meth:`citation`, as in :func:`headstart.citation.references`, each once."""
-        keys = [*citations(self.initialization.name, self.schedule.name, self.solver.name)]
+        keys = [*super().cited]
         keys += BUDGET if self.budget is not None else ()
         if any(candidate.pilot is not None for candidate in self.candidates):
             keys += (*PILOT, *IMAGES) if len(self.profile.shape) == 3 else PILOT
@@ -273,13 +204,8 @@ class Plan:
         said = [f"{part} {reason}" for part, reason in zip(parts, reasons, strict=False)]
         return f" ({', '.join(said)})" if said else ""
 
-    def __repr__(self) -> str:
-        budget = "" if self.budget is None else f"; budget {self.budget.total:.3g} nats"
-        return (
-            f"Plan({self.nfe} evaluation{'s' * (self.nfe != 1)}: "
-            f"{self.initialization.name} start at {self.horizon:.3g}, "
-            f"{self.schedule.name} levels, {self.solver.name}{budget})"
-        )
+    def _summary(self) -> str:
+        return super()._summary() + ("" if self.budget is None else f"; budget {self.budget.total:.3g} nats")
 
     def to_dict(self) -> dict[str, Any]:
         """The plan without its tensors, as plain values for JSON."""
@@ -516,18 +442,3 @@ class _PlanFile(_Strict):
         if plan.nfe != self.nfe or plan.initialization.shape != plan.profile.shape:
             raise InputError("the number of evaluations or the shape of a sample does not fit the rest of the plan")
         return plan
-
-
-def _every_seed(n: int | None, seeds: Iterable[int] | Tensor | None) -> list[int]:
-    """The seeds of the samples that are asked for."""
-    if (n is None) == (seeds is None):
-        raise InputError("say how many samples to draw (n) or give their seeds, and not both")
-    if seeds is None:
-        try:
-            return list(range(operator.index(n)))  # type: ignore[arg-type]
-        except TypeError as error:
-            raise InputError(f"the number of samples is {n!r}: it must be an integer") from error
-    try:
-        return [operator.index(seed) for seed in seeds]
-    except TypeError as error:
-        raise InputError(f"seeds must be integers, one for each sample: {error}") from error

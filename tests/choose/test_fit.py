@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart import Noise, Plan, fit
+from headstart import Noise, Plan, Sampler, fit
 from headstart.choose import SCHEDULES, build_schedule
 from headstart.choose.levels import RIVALS, SOLVERS
 from headstart.denoiser import Counted, expand
@@ -35,7 +35,7 @@ def test_a_plan_beats_the_usual_sampler(nfe):
     """The whole of it with the exact denoiser; far from the rho grid from 80 at the same cost."""
     plan = fit(TARGET, DATA, nfe)
     reference = Reference.of(TARGET.sample(Noise(range(10_000, 12_000))))
-    usual = Plan(Isotropic((2,)), rho_grid(nfe, 80.0, 0.002), DPMSolverPP2M(), None, plan.profile)
+    usual = Sampler(Isotropic((2,)), rho_grid(nfe, 80.0, 0.002), DPMSolverPP2M())
     ours, theirs = (evaluate(p.sample(TARGET, 1000), reference).swd for p in (plan, usual))
     assert evaluations(plan) == nfe
     assert ours < 0.75 * theirs

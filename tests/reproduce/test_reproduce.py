@@ -16,9 +16,9 @@ from headstart.denoiser import VarianceExploding, adapt
 from headstart.errors import DenoiserError, InputError
 from headstart.metrics import Reference
 from headstart.noise import Noise
-from headstart.plan import Plan
 from headstart.reproduce import EXPERIMENTS, Subject, Table, reproduce
 from headstart.reproduce.base import _table
+from headstart.sampler import Sampler
 from headstart.targets import gmm25
 
 
@@ -61,13 +61,13 @@ def test_a_run_goes_on_where_it_was_cut_off(
     lines = (out / "cells.jsonl").read_text().splitlines()
     (tmp_path / "cells.jsonl").write_text("\n".join([*lines[:-2], lines[-2][:40]]))
     drawn: list[int] = []
-    sample: Callable[..., torch.Tensor] = Plan.sample
+    sample: Callable[..., torch.Tensor] = Sampler.sample
 
-    def counted(self: Plan, *args: Any, **options: Any) -> torch.Tensor:
+    def counted(self: Sampler, *args: Any, **options: Any) -> torch.Tensor:
         drawn.append(1)
         return sample(self, *args, **options)
 
-    monkeypatch.setattr(Plan, "sample", counted)
+    monkeypatch.setattr(Sampler, "sample", counted)
     again = reproduce(experiment, subject, tmp_path)
     assert len(drawn) == 2
     assert again["tables"] == results["tables"]
@@ -151,7 +151,7 @@ def test_features_that_overflow_are_named_with_their_arm(
 ) -> None:
     features = lambda x: torch.exp(x.abs())  # noqa: E731
     reference = Reference.of(subject.fitting, features)
-    monkeypatch.setattr(Plan, "sample", lambda self, *_, **__: torch.full((64, 2), 1e3))
+    monkeypatch.setattr(Sampler, "sample", lambda self, *_, **__: torch.full((64, 2), 1e3))
     with pytest.raises(
         DenoiserError, match=r"N\(0, 80²\), long, .*, seeds 0: .*features.*What was done before is kept"
     ):
@@ -161,14 +161,14 @@ def test_features_that_overflow_are_named_with_their_arm(
 def test_samples_that_are_not_finite_are_named_and_what_is_done_is_kept(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample: Callable[..., torch.Tensor] = Plan.sample
+    sample: Callable[..., torch.Tensor] = Sampler.sample
     drawn: list[int] = []
 
-    def far(self: Plan, *args: Any, **options: Any) -> torch.Tensor:
+    def far(self: Sampler, *args: Any, **options: Any) -> torch.Tensor:
         drawn.append(1)
         return sample(self, *args, **options) * (1.0 if len(drawn) < 3 else 3e38)
 
-    monkeypatch.setattr(Plan, "sample", far)
+    monkeypatch.setattr(Sampler, "sample", far)
     with pytest.raises(
         DenoiserError, match=r"N\(0, σ_T²\), .*, seeds 0: .*not finite.*What was done before is kept in"
     ):

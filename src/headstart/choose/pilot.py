@@ -22,9 +22,9 @@ from headstart.choose.screen import Option, Score, Tails, combined, contenders, 
 from headstart.denoiser import Denoiser, rows_of
 from headstart.metrics import ViewReference
 from headstart.noise import Stream
-from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.progress import Progress
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule
 from headstart.solver import get_solver
 
@@ -89,15 +89,18 @@ class Pilot:
 
     def samples(self, option: Option) -> Tensor:
         """The pilot samples of a combination, of shape (count, \\*S)."""
-        plan = Plan(option.start, option.schedule, option.solver, option.budget, self.profile)
-        return plan.sample(
-            self.denoiser,
-            seeds=self.seeds,
-            batch_size=self.batch_size,
-            device=self.device,
-            dtype=self.dtype,
-            **self.conditions,
-        ).float()
+        return (
+            Sampler(option.start, option.schedule, option.solver)
+            .sample(
+                self.denoiser,
+                seeds=self.seeds,
+                batch_size=self.batch_size,
+                device=self.device,
+                dtype=self.dtype,
+                **self.conditions,
+            )
+            .float()
+        )
 
     def _scored(self, option: Option) -> Option:
         samples = self.samples(option)

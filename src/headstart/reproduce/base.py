@@ -1,9 +1,9 @@
-"""What the reproductions share: a subject, tables of plans, and cells that are kept.
+"""What the reproductions share: a subject, tables of samplers, and cells that are kept.
 
-An :class:`Experiment` names what the paper reports and builds the plans of its table; :func:`reproduce` draws from each
-of them, scores the samples, and sets the two side by side. A cell, one plan with one set of seeds, is on disk as soon
-as it is there, and a run that was cut off goes on where it stopped. The plans, which take measuring and fitting, are
-made when a cell is missing.
+An :class:`Experiment` names what the paper reports and builds the samplers of its table; :func:`reproduce` draws from
+each of them, scores the samples, and sets the two side by side. A cell, one sampler with one set of seeds, is on disk
+as soon as it is there, and a run that was cut off goes on where it stopped. The samplers, which take measuring and
+fitting, are made when a cell is missing.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from headstart.errors import ArtefactError, DenoiserError, InputError
 from headstart.files import write_whole
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
-from headstart.plan import Plan
 from headstart.progress import Progress
 from headstart.report import write_experiment_page
 from headstart.report.figures import number
+from headstart.sampler import Sampler
 
 __all__ = ["METRICS", "Arm", "Experiment", "Subject", "Table", "in_units", "reproduce"]
 
@@ -112,7 +112,7 @@ class Arm:
 
     row: str
     column: str
-    plan: Plan
+    sampler: Sampler
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Experiment:
         ours: how we do it.
         differences: why the numbers differ, whatever they turn out to be.
         proposed: the row of our tables that the paper argues for.
-        arms: the plans of our table, column by column.
+        arms: the samplers of our table, column by column.
         found: a sentence about what was measured, from each of our tables; the first is the verdict.
     """
 
@@ -188,7 +188,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         "quick": subject.quick,
     }
     cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(subject.fitting, out / "grids")
-    arms = cache(lambda: {(arm.row, arm.column): arm.plan for arm in experiment.arms(subject)})
+    arms = cache(lambda: {(arm.row, arm.column): arm.sampler for arm in experiment.arms(subject)})
     order = cells({"cell": "arms"}, lambda: {"places": list(arms())})["places"]
     real = [cells({"cell": "floor", "seed": k}, lambda k=k: _real(subject, k)) for k in range(subject.seeds)]  # type: ignore[misc]
     rows = []
@@ -223,11 +223,11 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
     return results
 
 
-def _cell(subject: Subject, plan: Plan, seed: int, gallery: Gallery, picture: str) -> dict[str, Any]:
+def _cell(subject: Subject, sampler: Sampler, seed: int, gallery: Gallery, picture: str) -> dict[str, Any]:
     """The scores of one set of samples; the first set is shown, and what may have learned the data beside them."""
     first = SEEDS + seed * 2**32
     began = time.perf_counter()
-    samples = plan.sample(
+    samples = sampler.sample(
         subject.denoiser,
         seeds=range(first, first + subject.n),
         batch_size=subject.batch_size,
@@ -235,11 +235,11 @@ def _cell(subject: Subject, plan: Plan, seed: int, gallery: Gallery, picture: st
         progress=subject.progress,
     )
     seconds = time.perf_counter() - began
-    found = {"evaluations": plan.nfe, "n": subject.n, "seconds": seconds, "cited": list(plan.cited)}
+    found = {"evaluations": sampler.nfe, "n": subject.n, "seconds": seconds, "cited": list(sampler.cited)}
     scores = scored(samples, subject.reference, subject.progress)
     if seed == 0:
         gallery.show(picture, samples)
-        if plan.initialization.name != "isotropic":
+        if sampler.initialization.name != "isotropic":
             found["nearest"] = gallery.show_nearest(picture, samples)
     return {metric: getattr(scores, metric) for metric in METRICS} | found
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 
 from headstart.initialization import Isotropic
-from headstart.plan import Plan
 from headstart.predictor import measure_predictor
 from headstart.profile import Profile
 from headstart.reproduce.base import Arm, Experiment, Subject, Table, in_units
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid
 from headstart.solver import Heun
 
@@ -39,18 +39,16 @@ Grid = Callable[[int], Schedule]
 
 def arms(subject: Subject) -> list[Arm]:
     """Heun's method from N(0, 80^2), or as high as the network knows, on every schedule, few points first."""
-    grids, profile = _grids(subject)
+    grids = _grids(subject)
     points = (3, 4) if subject.quick else POINTS
-    start = Isotropic(profile.shape)
+    start = Isotropic(tuple(subject.fitting.shape[1:]))
     return [
-        Arm(name, str(count), Plan(start, grid(count), Heun(), None, profile))
-        for count in points
-        for name, grid in grids.items()
+        Arm(name, str(count), Sampler(start, grid(count), Heun())) for count in points for name, grid in grids.items()
     ]
 
 
-def _grids(subject: Subject) -> tuple[dict[str, Grid], Profile]:
-    """The schedules by their names in the tables, and what was measured for them."""
+def _grids(subject: Subject) -> dict[str, Grid]:
+    """The schedules by their names in the tables."""
     high = subject.highest
     levels = np.geomspace(high, LOW, 8 if subject.quick else LEVELS)
     levels[0], levels[-1] = high, LOW
@@ -79,7 +77,7 @@ def _grids(subject: Subject) -> tuple[dict[str, Grid], Profile]:
         "log-linear": lambda count: log_linear(count, high, LOW),
         PROPOSED: lambda count: equidistribute(corrector, count, high, LOW),
         PREDICTOR: lambda count: equidistribute(predictor, count, high, LOW),
-    }, profile
+    }
 
 
 def found(table: Table) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from headstart.choose import fit_starts
 from headstart.choose.levels import measured_levels
 from headstart.initialization import Empirical, Isotropic
-from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.reproduce.base import Arm, Experiment, Subject, Table, in_units
+from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
 
@@ -42,13 +42,13 @@ def arms(subject: Subject) -> list[Arm]:
     (learned,) = fit_starts(subject.fitting, ["mixture"], progress=subject.progress)
     noise = Isotropic(profile.shape)
     starts = {NOISE: noise, ORACLE: Empirical(subject.fitting), LEARNED: learned}
-    long = Plan(noise, rho_grid(3 if subject.quick else LONG, high, LOW), Heun(), None, profile)
+    long = Sampler(noise, rho_grid(3 if subject.quick else LONG, high, LOW), Heun())
     found = [Arm(LONG_ROW, f"{high:g}, {long.nfe}", long)]
     for relative, steps in SHORT[-1:] if subject.quick else SHORT:
         horizon = min(float(f"{relative * profile.sigma_data:.2g}"), high)
         grid = rho_grid(steps, horizon, LOW, rho=5)
-        plans = {row: Plan(start, grid, Heun(), None, profile) for row, start in starts.items()}
-        found += [Arm(row, f"{horizon:g}, {plan.nfe}", plan) for row, plan in plans.items()]
+        samplers = {row: Sampler(start, grid, Heun()) for row, start in starts.items()}
+        found += [Arm(row, f"{horizon:g}, {sampler.nfe}", sampler) for row, sampler in samplers.items()]
     return found
 
 

@@ -1,0 +1,139 @@
+"""A sampler: where to start, which levels to visit and how to move between them.
+
+The three parts are all that it takes to draw samples of a network. A :class:`headstart.plan.Plan` is a sampler with the
+evidence for its parts.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.citation import bibtex, citations
+from headstart.denoiser import Denoiser, labelled, moved, rows_of
+from headstart.errors import InputError
+from headstart.initialization import Initialization
+from headstart.noise import Noise
+from headstart.progress import Progress
+from headstart.schedule import Schedule
+from headstart.solver import Solver
+
+__all__ = ["Sampler"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sampler:
+    """A start, a schedule and a solver: all that samples a denoiser.
+
+    Attributes:
+        initialization: where the reverse process starts.
+        schedule: which levels it visits.
+        solver: how it moves between them.
+
+    >>> from headstart.initialization import Isotropic
+    >>> from headstart.schedule import rho_grid
+    >>> from headstart.solver import Heun
+    >>> Sampler(Isotropic((2,)), rho_grid(18, 80.0, 0.002), Heun())
+    Sampler(35 evaluations: isotropic start at 80, rho 7 levels, heun)
+    """
+
+    initialization: Initialization
+    schedule: Schedule
+    solver: Solver
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per sample."""
+        return self.solver.nfe(self.schedule)
+
+    @property
+    def horizon(self) -> float:
+        """The level sigma_T that the reverse process starts from."""
+        return self.schedule.horizon
+
+    @torch.no_grad()
+    def sample(
+        self,
+        denoiser: Denoiser,
+        n: int | None = None,
+        *,
+        seeds: Iterable[int] | Tensor | None = None,
+        batch_size: int = 256,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        progress: Progress | None = None,
+        **conditions: Any,
+    ) -> Tensor:
+        """New samples, each a function of its own seed alone.
+
+        Arguments:
+            denoiser: the network, on ``device``.
+            n: how many samples; their seeds are then 0 to n - 1.
+            seeds: one seed a sample, instead of n; a list, an array or a tensor of integers.
+            batch_size: samples per call of the network.
+            device: where the network works.
+            dtype: of the states.
+            progress: told of the batches.
+            conditions: handed to the network; tensors of length n go with the samples. ``label`` is a class for each
+                sample, or one for all, and also conditions a start that was fitted with labels.
+
+        Returns:
+            Samples of shape (n, \\*S), on the CPU.
+
+        Raises:
+            InputError: if neither or both of n and seeds are given, they are empty or no integers, or the label does
+                not fit.
+            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+        """
+        every = _every_seed(n, seeds)
+        if not every or batch_size < 1:
+            raise InputError(f"at least one sample is drawn at a time: got {len(every)}, in batches of {batch_size}")
+        conditions = labelled(conditions, len(every))
+        starts = range(0, len(every), batch_size)
+        batches = []
+        for i in (progress or Progress()).track(starts, "sampling", len(starts)):
+            part = slice(i, i + batch_size)
+            noise = Noise(every[part], device, dtype)
+            given = moved(rows_of(conditions, part, len(every)), device)
+            x = self.initialization.sample(noise, self.horizon, given.get("label"))
+            batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
+        return torch.cat(batches)
+
+    def citation(self) -> str:
+        """The BibTeX entries of what to cite for its start, schedule and solver, and for what chose them."""
+        return bibtex(self.cited)
+
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """The keys of :meth:`citation`, as in :func:`headstart.citation.references`, each once."""
+        return citations(self.initialization.name, self.schedule.name, self.solver.name)
+
+    def _summary(self) -> str:
+        return (
+            f"{self.nfe} evaluation{'s' * (self.nfe != 1)}: {self.initialization.name} start at {self.horizon:.3g}, "
+            f"{self.schedule.name} levels, {self.solver.name}"
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._summary()})"
+
+
+def _every_seed(n: int | None, seeds: Iterable[int] | Tensor | None) -> list[int]:
+    """The seed of each sample."""
+    if (n is None) == (seeds is None):
+        raise InputError("say how many samples to draw (n) or give their seeds, and not both")
+    if seeds is None:
+        try:
+            return list(range(operator.index(n)))  # type: ignore[arg-type]
+        except TypeError as error:
+            raise InputError(f"the number of samples is {n!r}: it must be an integer") from error
+    try:
+        return [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise InputError(f"seeds must be integers, one for each sample: {error}") from error
