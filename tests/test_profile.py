@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from headstart.noise import Noise
 from headstart.profile import Profile
 from headstart.schedule import equidistribute
 from headstart.targets import Gaussian, bimodal, gmm25
+from headstart.trajectory import Trajectories
 
 # Method.md 6.2: a, b, mmse at a, corrector cost from a to b with velocity b.
 TABLES = {
@@ -523,3 +525,29 @@ def test_the_relative_error_is_that_of_repetitions():
 def test_levels_far_apart_are_not_followed():
     assert measured(gmm25(), np.array([4.0, 2.0, 1.0]), n=20).trajectories is None
     assert measured(gmm25(), np.geomspace(4.0, 1.0, 5), n=20).trajectories is not None
+
+
+@pytest.mark.parametrize("lying", [np.asfortranarray, lambda x: np.frombuffer(b"abc" + x.tobytes(), x.dtype, offset=3)])
+def test_a_profile_holds_its_curves_in_rows_and_in_memory_of_its_own(lying: Any) -> None:
+    """However those that it is made of lie, as a start its tensors: what follows from them is equal to the bit."""
+    profile = Profile.measure(gmm25(), gmm25().sample(Noise(range(40))))
+    names = ("sigmas", "losses", "corrector", "defect")
+    curves = {name: lying(getattr(profile, name)).reshape(getattr(profile, name).shape) for name in names}
+    followed = profile.trajectories
+    assert followed is not None
+    again = replace(
+        profile,
+        **curves,
+        trajectories=Trajectories(
+            *(lying(x).reshape(x.shape) for x in (followed.sigmas, followed.products, followed.spread))
+        ),
+    )
+    for name in names:
+        curve = getattr(again, name)
+        assert curve.flags.c_contiguous
+        assert curve.flags.aligned
+        assert curve.flags.owndata
+        assert np.array_equal(curve, getattr(profile, name))
+    assert again.trajectories is not None
+    assert again.trajectories.products.flags.owndata
+    assert np.array_equal(again.information(1.0), profile.information(1.0))

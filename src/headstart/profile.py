@@ -86,6 +86,15 @@ class Profile:
     label: Tensor | None = None
     trajectories: Trajectories | None = None
 
+    def __post_init__(self) -> None:
+        for name in (
+            "sigmas",
+            "losses",
+            "corrector",
+            "defect",
+        ):
+            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64, order="C"))
+
     @classmethod
     def measure(
         cls,

@@ -72,6 +72,10 @@ class Trajectories:
     products: Curve
     spread: Curve
 
+    def __post_init__(self) -> None:
+        for name in ("sigmas", "products", "spread"):
+            object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64, order="C"))
+
     @classmethod
     @torch.no_grad()
     def measure(

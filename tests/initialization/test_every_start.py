@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -201,10 +202,46 @@ def test_a_saved_start_is_the_same_start(image_start: Initialization) -> None:
     for sigma in (0.3, 4.0):
         for label in (None, torch.tensor([3, 8, 8, 3])):
             x, same = (s.sample(Noise(range(4), dtype=torch.float64), sigma, label) for s in (image_start, again))
-            torch.testing.assert_close(same, x, rtol=1e-12, atol=1e-12)
+            assert torch.equal(same, x)
             if not image_start.oracle:
                 expected = image_start.log_prob(x, sigma, label)
-                torch.testing.assert_close(again.log_prob(x, sigma, label), expected, rtol=1e-12, atol=1e-12)
+                assert torch.equal(again.log_prob(x, sigma, label), expected)
+
+
+def column_major(tensor: Tensor) -> Tensor:
+    """The same numbers in columns (Fortran order)."""
+    backwards = list(reversed(range(tensor.ndim)))
+    return tensor.permute(backwards).contiguous().permute(backwards)
+
+
+def misaligned(tensor: Tensor) -> Tensor:
+    """The same numbers from an address that is no multiple of anything, as in the bytes of a file."""
+    if not tensor.numel():
+        return tensor
+    blob = bytearray(3) + bytearray(tensor.detach().contiguous().numpy().tobytes())
+    return torch.frombuffer(blob, dtype=tensor.dtype, offset=3).reshape(tensor.shape)
+
+
+@pytest.mark.parametrize("lying", [column_major, misaligned])
+def test_a_start_holds_its_tensors_in_rows_and_in_memory_of_its_own(
+    image_start: Initialization, lying: Callable[[Tensor], Tensor]
+) -> None:
+    """However those that it is made of lie: so that its samples are equal to the bit on every processor."""
+    values, tensors = image_start.state()
+    given = {name: lying(tensor) for name, tensor in tensors.items()}
+    again = type(image_start).from_state(values, given)
+    for name, tensor in again.state()[1].items():
+        assert torch.equal(tensor, tensors[name])
+        assert tensor.stride() == torch.empty(tensor.shape).stride(), name
+        assert tensor.data_ptr() % 64 == 0, name
+        assert not tensor.numel() or tensor.data_ptr() != given[name].data_ptr(), name
+    for sigma in (0.3, 4.0):
+        for label in (None, torch.tensor([3, 8, 8, 3])):
+            for dtype in (torch.float32, torch.float64):
+                x, same = (s.sample(Noise(range(4), dtype=dtype), sigma, label) for s in (image_start, again))
+                assert torch.equal(same, x)
+            if image_start.tractable:
+                assert torch.equal(again.log_prob(x, sigma, label), image_start.log_prob(x, sigma, label))
 
 
 # Classes.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.initialization.base import Initialization
+from headstart.initialization.memory import owned
 from headstart.noise import Noise
 
 __all__ = ["Empirical"]
@@ -31,7 +32,7 @@ class Empirical(Initialization):
 
     def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
         self.shape = tuple(data.shape[1:])
-        self.data, self.labels = data, labels
+        self.data, self.labels = owned(data), None if labels is None else owned(labels)
 
     @classmethod
     def fit(cls, data: Tensor, *, labels: Tensor | None = None) -> Empirical:

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 from headstart.errors import InputError, MissingExtraError
 from headstart.initialization.base import Initialization
 from headstart.initialization.gaussian import Gaussian
+from headstart.initialization.memory import owned
 from headstart.initialization.mixture import Mixture
 from headstart.initialization.subspace import Subspace, chunks, moments
 from headstart.initialization.training import Record, Training, train
@@ -142,7 +143,7 @@ class Flow(Initialization):
         self.shape = base.shape
         self.base, self.frame, self.couplings = base, frame, couplings
         self.sigmas = (float(sigmas[0]), float(sigmas[1]))
-        self.classes, self.shares = classes, shares
+        self.classes, self.shares = (None if tensor is None else owned(tensor) for tensor in (classes, shares))
         self.gain = gain
         self.record: Record | None = None
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from headstart.initialization.base import Initialization
+from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
 from headstart.noise import Noise
 
@@ -36,7 +37,7 @@ class Diagonal(Initialization):
 
     def __init__(self, shape: Sequence[int], mean: Tensor, variances: Tensor) -> None:
         self.shape = tuple(shape)
-        self.mean, self.variances = mean, variances
+        self.mean, self.variances = owned(mean), owned(variances)
 
     @classmethod
     def fit(cls, data: Tensor) -> Diagonal:

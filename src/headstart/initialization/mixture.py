@@ -39,6 +39,7 @@ from torch import Tensor
 from headstart.errors import InputError
 from headstart.initialization.base import Initialization
 from headstart.initialization.gaussian import log_normal
+from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise
 
@@ -90,9 +91,9 @@ class Mixture(Initialization):
     ) -> None:
         self.shape = tuple(shape)
         self.subspace = subspace
-        self.weights, self.means = weights, means
-        self.eigenvectors, self.eigenvalues = eigenvectors, eigenvalues
-        self.owners = owners
+        self.weights, self.means = owned(weights), owned(means)
+        self.eigenvectors, self.eigenvalues = owned(eigenvectors), owned(eigenvalues)
+        self.owners = None if owners is None else owned(owners)
 
     @classmethod
     def fit(

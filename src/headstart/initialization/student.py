@@ -43,6 +43,7 @@ from torch import Tensor
 from headstart.errors import InputError
 from headstart.initialization.base import Initialization
 from headstart.initialization.gaussian import log_normal
+from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
 from headstart.noise import Noise
 from headstart.targets.student import ProductT, scale_nodes
@@ -173,6 +174,10 @@ class Independent:
 
     structure = "diagonal"
 
+    def __post_init__(self) -> None:
+        for name, tensor in self.tensors().items():
+            object.__setattr__(self, name, owned(tensor))
+
     @property
     def dimension(self) -> int:
         """The dimension d of the data."""
@@ -227,6 +232,9 @@ class Elliptical:
     nu: Tensor
 
     structure = "multivariate"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nu", owned(self.nu))
 
     @property
     def dimension(self) -> int:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError
+from headstart.initialization.memory import owned
 
 __all__ = ["Subspace", "moments"]
 
@@ -48,6 +49,10 @@ class Subspace:
     basis: Tensor
     variances: Tensor
     residual: Tensor
+
+    def __post_init__(self) -> None:
+        for name, tensor in self.tensors().items():
+            object.__setattr__(self, name, owned(tensor))
 
     @classmethod
     def fit(cls, data: Tensor, components: int) -> Subspace:

@@ -41,6 +41,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from headstart.errors import ArtefactError, DataError, InputError
+from headstart.initialization.memory import owned
 from headstart.progress import Progress
 
 __all__ = ["Record", "Training", "noised", "train"]
@@ -457,7 +458,7 @@ def _read(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             values = json.loads((file.metadata() or {})["headstart"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a file is no mapping
+            tensors = {name: owned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - a file is no mapping
         written, held_out = values["identity"], [float(nll) for nll in values["held_out"]]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(f"{path} is not a checkpoint of a training, or is damaged: {error}") from error
