@@ -37,7 +37,7 @@ TRAINED = ("flow", "autoregressive")
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: measuring the network, and the dearest start and schedule."""
+    """The result in a sentence: measuring the network, and the dearest start and schedule."""
     measured = results["measuring"][-1]
     start = max(results["fitting"], key=lambda row: row["seconds"])
     grid = max(results["schedules"], key=lambda row: row["milliseconds"])
@@ -50,7 +50,7 @@ def verdict(results: Mapping[str, Any]) -> str:
 
 
 def costs(run: Run) -> dict[str, Any]:
-    """What fitting starts, measuring a network and making schedules costs."""
+    """The cost of fitting starts, measuring a network and making schedules."""
     images = fashion_mnist("train", bundled=True).samples
     counts = [200, 400] if run.quick else [1000, 2000, 4000]
     sides = [8, 16] if run.quick else [16, 32, 64]

@@ -49,7 +49,7 @@ Scheduler = tuple[Any, Callable[[Tensor, Tensor, Tensor], Tensor]]
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: the largest overheads."""
+    """The result in a sentence: the largest overheads."""
     noise, worst = results["worst_from_noise"], results["worst"]
     said = [
         f"at batch {batch} at most {noise[batch]:.1%} from noise and {worst[batch]:.1%} from any start, where "
@@ -79,7 +79,7 @@ class Timed:
 
 
 def overhead(run: Run) -> dict[str, Any]:
-    """What sampling a plan costs beyond the calls of its network, at batch 1 and 256."""
+    """The overhead of sampling a plan beyond the calls of its network, at batch 1 and 256."""
     denoiser = load_denoiser("builtin:fashion-mnist", run.device)
     images = fashion_mnist("train", bundled=True).samples
     starts = fit_starts(images[:500] if run.quick else images)
@@ -148,7 +148,7 @@ def _draw(start: Initialization, horizon: float, batch: int, device: str) -> Ten
 
 
 def _calls(sampler: Sampler, batch: int, device: str) -> list[tuple[Tensor, Tensor]]:
-    """What the network is called with, written down from one run of the sampler."""
+    """The inputs of the network, recorded in one run of the sampler."""
     found: list[tuple[Tensor, Tensor]] = []
 
     def recorded(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:

@@ -29,7 +29,7 @@ BATCH = 256
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: the dearest fit, and drawing beside the network."""
+    """The result in a sentence: the dearest fit, and drawing beside the network."""
     dear = max(results["fitting"], key=lambda row: row["seconds"])
     drawn = max(results["drawing"], key=lambda row: row["ratio"])
     return (
@@ -40,7 +40,7 @@ def verdict(results: Mapping[str, Any]) -> str:
 
 
 def starts(run: Run) -> dict[str, Any]:
-    """What fitting and drawing a start costs, against samples, dimensions and the network."""
+    """The cost of fitting and drawing a start, against samples, dimensions and the network."""
     images = fashion_mnist("train", bundled=run.quick).samples
     counts = [500, 1000] if run.quick else [n for n in (7500, 15_000, 30_000, 60_000) if n <= len(images)]
     sides = [8, 16] if run.quick else [16, 32, 64]

@@ -43,7 +43,7 @@ SAMPLES, DIMENSIONS, BAR = 50_000, 2048, 2048.0
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: the slowest distance, and the one that takes most memory."""
+    """The result in a sentence: the slowest distance, and the one that takes most memory."""
     slow = min(results["throughput"], key=lambda row: row["per_second"])
     said = (
         f"The slowest distance, {slow['distance']} in {slow['dimensions']:,} dimensions, takes "
@@ -87,7 +87,7 @@ def throughput(run: Run) -> dict[str, Any]:
 
 
 def _row(name: str, call: Callable[[], object], n: int, d: int, times: int, device: str) -> dict[str, Any]:
-    """What a distance of n samples in d dimensions takes: the median of some calls, and the memory of the first."""
+    """The cost of a distance of n samples in d dimensions: the median of some calls, and the memory of the first."""
     taken = [cost(call, device) for _ in range(times)]
     seconds = median(one.seconds for one in taken)
     row = {"distance": name, "samples": n, "dimensions": d, "seconds": seconds, "per_second": n / seconds}

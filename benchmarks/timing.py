@@ -1,4 +1,4 @@
-r"""What the benchmarks measure with: alternating rounds, medians of ratios with an interval, and peaks of memory.
+r"""Measuring tools of the benchmarks: alternating rounds, medians of ratios with an interval, and peaks of memory.
 
 On a machine that others use, times wander, and the ratio of two times from one round much less. With the ratios
 :math:`r_{(1)} \le \dots \le r_{(n)}` in order, whatever their law,
@@ -59,7 +59,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call took.
+    """The time and memory of one call.
 
     Attributes:
         seconds: wall-clock time.
@@ -100,7 +100,7 @@ def _peak(reset: bool = False) -> int | None:
 
 
 def processor() -> str:
-    """What the processor calls itself, or "unknown"."""
+    """The name of the processor, or "unknown"."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

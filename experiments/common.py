@@ -1,4 +1,4 @@
-r"""What the experiments share: their command line, the files that they write, many samples, and a distance.
+r"""Shared parts of the experiments: their command line, the files that they write, many samples, and a distance.
 
 Every experiment is a function of a :class:`Run` that returns what ``results.json`` holds, and another one of these
 results that says what was found in a sentence. Its folder gets that file, the tables as Markdown and CSV, the figures
@@ -63,7 +63,7 @@ class Run:
     files: dict[str, None] = field(default_factory=dict)
 
     def command(self, module: str) -> str:
-        """What does it again."""
+        """The command that repeats the run."""
         seeds = "" if self.quick else f" --seeds {self.seeds}"
         device = "" if self.device == "cpu" else f" --device {self.device}"
         return f"python -m {module}{' --quick' if self.quick else ''}{seeds}{device}"

@@ -334,3 +334,26 @@ def test_a_stream_of_seeds_outside_the_table_is_found(tmp_path: Path, text: str)
     assert seed_streams(tree(tmp_path, {"choose/pilot.py": text}))[0].startswith("choose/pilot.py:1 begins a stream")
     assert not seed_streams(tree(tmp_path / "table", {"noise.py": text}))
     assert not seed_streams(tree(tmp_path / "limit", {"choose/pilot.py": "if seed >= 2**63: pass\n"}))
+
+
+def docstrings(file: Path) -> Iterator[tuple[str, str]]:
+    """Every docstring of a file, with the place it stands at."""
+    tree = ast.parse(file.read_text(encoding="utf-8"), str(file))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield f"{file.as_posix()}:{getattr(node, 'lineno', 1)}", text
+
+
+def test_a_docstring_says_what_the_thing_is_or_does() -> None:
+    """It does not begin with "What", which leaves a reader to find the noun."""
+    folders = (SOURCE, *(ROOT / name for name in ("benchmarks", "experiments", "training")))
+    found = [
+        place
+        for folder in folders
+        for file in folder.rglob("*.py")
+        for place, text in docstrings(file)
+        if text.startswith("What ")
+    ]
+    assert not found

@@ -93,7 +93,7 @@ def step_costs(denoiser: Denoiser, schedule: Schedule) -> Curve:
 
 @torch.no_grad()
 def errors(denoiser: Denoiser, sigmas: Sequence[float]) -> Curve:
-    r"""What is missing to the exact denoiser at each level, :math:`E\|D - D_\theta\|^2`."""
+    r"""The error against the exact denoiser at each level, :math:`E\|D - D_\theta\|^2`."""
     gaps = []
     for sigma in sigmas:
         x, mass = noised(sigma)

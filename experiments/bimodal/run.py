@@ -99,7 +99,7 @@ QUICK = Sizes(grid_steps=8, data=1000, steps=150, batch=256, levels=20, points=4
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: what levels that are learned during training come to."""
+    """The result in a sentence: what levels that are learned during training come to."""
     own = {row["less"]: row for row in results["differences"] if row["arm"] == "online from linear"}
     first, best = own["linear"], own["rho 7"]
     return (
@@ -224,7 +224,7 @@ def samples_law(denoiser: Denoiser, schedule: Schedule, count: int = 801) -> tup
 
 
 def distances(x: Tensor, mass: Tensor, sigma: float) -> dict[str, float]:
-    """What the data at a level lose by a law on equally spaced points: divergence and likelihood in nats, and W_1."""
+    """The loss of a law on equally spaced points at a level: divergence and likelihood in nats, and W_1."""
     spacing = float(x[1, 0] - x[0, 0])
     log_p = LAW.log_prob(x, sigma)
     own = log_p.exp() * spacing
@@ -254,7 +254,7 @@ class _Trained:
     network: Perceptron
 
     def row(self, sizes: Sizes, reference: Schedule) -> dict[str, Any]:
-        """What is found of it on its own levels; the reference has equal costs."""
+        """The results on its own levels; the reference has equal costs."""
         grid, network = self.levels, self.network
         _, own = bound_terms(network, grid)
         found, floor = (

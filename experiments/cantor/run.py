@@ -270,7 +270,7 @@ def distance(samples: Tensor, exact: Tensor) -> float:
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: whether the claim of the paper holds here."""
+    """The result in a sentence: whether the claim of the paper holds here."""
     never, always = (results["summary"][key] for key in ("linear_always_fails", "corrector_always_recovers"))
     linear = "never recovers all modes" if never else "recovers all modes with some solver"
     corrector = "recovers them with every solver" if always else "does not recover them with every solver"

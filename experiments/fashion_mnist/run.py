@@ -110,7 +110,7 @@ def fashion_mnist(run: Run) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Setup:
-    """What is measured and fitted once for a seed."""
+    """The measurements and starts of one seed."""
 
     run: Run
     sizes: Sizes
@@ -309,7 +309,7 @@ def _write(
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: what plans have of the distance of EDM's Heun sampler."""
+    """The result in a sentence: what plans have of the distance of EDM's Heun sampler."""
     heun = next(row for row in results["summary"] if row["arm"] == "edm-heun")
     said = []
     for arm in ("plan", "plan, distilled"):

@@ -157,7 +157,7 @@ def gmm(run: Run) -> dict[str, Any]:
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: how often the budget picks the right horizon, and what the pick costs."""
+    """The result in a sentence: how often the budget picks the right horizon, and what the pick costs."""
     own = [row for row in results["picks"] if row["criterion"] == "b_ode"]
     near = sum(row["within_one"] for row in own)
     worst = max(row["divergence_there"] / row["least_divergence"] for row in own)
@@ -272,7 +272,7 @@ def picks(exact: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, eq=False)
 class _Setup:
-    """What is drawn, measured and fitted once for a law and a seed."""
+    """The samples, measurements and starts of a law and a seed."""
 
     run: Run
     sizes: Sizes

@@ -198,7 +198,7 @@ def divergences(law: ProductT, starts: Mapping[str, Initialization], sigma: floa
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: which starts miss the tails at the shortest horizon of each law."""
+    """The result in a sentence: which starts miss the tails at the shortest horizon of each law."""
     laws: dict[str, list[Mapping[str, Any]]] = {}
     for row in results["summary"]:
         if row["horizon"] is not None:
@@ -360,7 +360,7 @@ class _Product(_Setup):
         return build_schedule(kind, self.profile, steps or self.sizes.steps, horizon, 0.05 * self.profile.sigma_data)
 
     def levels(self) -> list[dict[str, Any]]:
-        """What kinds of levels do to the tails of a perfect start: exact quantiles of the samples over the data's."""
+        """The tails of a perfect start under each kind of levels: exact quantiles of the samples over the data's."""
         one, upper = Tabulated(self.law).one, [level for level in LEVELS if level > 0.5]
         data, rows = marginals(self.law, upper, 0.0), []
         for horizon in self.sizes.horizons:
@@ -431,7 +431,7 @@ class _Product(_Setup):
         return rows
 
     def plans(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """What is chosen by itself, and among all starts."""
+        """The plans chosen by default and among all starts."""
         return self.planned(("isotropic", "gaussian", "student-t"), self.sizes.horizons[0], 256)
 
 
@@ -486,7 +486,7 @@ class _Mixed(_Setup):
         return rows
 
     def plans(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """What is chosen by itself, and among all starts."""
+        """The plans chosen by default and among all starts."""
         return self.planned(("isotropic", "gaussian", "mixture", "student-t"), self.horizon, 128)
 
 

@@ -168,7 +168,7 @@ def _ddpm_path(a: Curve, b: Curve) -> float:
 
 
 def exact_profile(variances: Curve, levels: int = 160) -> Profile:
-    """What an endless measuring pass would find."""
+    """The profile of an endless measuring pass."""
     sigmas = np.geomspace(HORIZON, SIGMA_MIN, levels)
     sigmas[0], sigmas[-1] = HORIZON, SIGMA_MIN
     v, a, b = variances[:, None], sigmas[:-1], sigmas[1:]

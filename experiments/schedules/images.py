@@ -126,7 +126,7 @@ class Cell:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What it is known by."""
+        """The keys that identify it."""
         return {
             "part": "images",
             "start": self.start,
@@ -199,7 +199,7 @@ def images(run: Run, cells: Cells) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Setup:
-    """What is measured and fitted once."""
+    """The measurements and starts, made once."""
 
     run: Run
     sizes: Sizes
@@ -284,7 +284,7 @@ class _Setup:
         return {"view": self.views.distance(samples), "frechet": evaluate(samples, self.reference).frechet}
 
     def by_gradient(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """What is learned from the best measured grid with a linear solver, scored as the sweep is."""
+        """Levels and coefficients learned from the best measured grid with a linear solver, scored as the sweep is."""
         improved = [row for row in rows if row["class"] == "measured" and is_linear(EVERY[row["solver"]])]
         firsts = [
             row
@@ -405,7 +405,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def bars(means: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What was asked for before, and what came out; None where it was not run."""
+    """The bars set beforehand and the results; None where it was not run."""
     learned = {(row["start"], row["nfe"]): row for row in means if row["learned"]}
     asked = [(("isotropic", nfe), "to_hand", 0.7) for nfe in (4, 6)]
     asked += [(("mixture", 3), "to_heun", 1.2), (("mixture", 2), "to_heun", 2.0)]

@@ -152,7 +152,7 @@ def modes(run: Run, cells: Cells) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class _Setup:
-    """What is measured and fitted once."""
+    """The measurements and starts, made once."""
 
     run: Run
     sizes: Sizes
@@ -297,7 +297,7 @@ def _means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _bar(exact: list[dict[str, Any]]) -> dict[str, Any]:
-    """What five steps from noise come to, with the best measured schedule and with two made by hand."""
+    """A summary of five steps from noise, with the best measured schedule and with two made by hand."""
     own = {row["schedule"]: row["divergence"] for row in exact if (row["start"], row["steps"]) == ("isotropic", 5)}
     kind = min((k for k in own if k not in HAND), key=lambda k: own[k])
     found = {"schedule": kind, "divergence": own[kind], "defect": own["defect"], "rho 7": own["rho 7"]}

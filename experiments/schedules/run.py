@@ -45,7 +45,7 @@ def schedules(run: Run) -> dict[str, Any]:
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """What was found, in a sentence: the bars that were set before."""
+    """The result in a sentence: the bars that were set before."""
     modes, images = found["modes"]["bar"], found["images"]["bars"]
     known = [bar["met"] for bar in (modes, *images) if bar["met"] is not None]
     left = 1 + len(images) - len(known)
@@ -57,7 +57,7 @@ def verdict(found: Mapping[str, Any]) -> str:
 
 
 def summary(found: Mapping[str, Any]) -> str:
-    """What the parts that are done found, in Markdown, against the bars that were set before."""
+    """The results of the finished parts in Markdown, against the bars set beforehand."""
     text = ["# Schedules, solvers and starts", ""]
     if "gaussians" in found:
         text += _gaussians(found["gaussians"])

@@ -1,4 +1,4 @@
-"""What to cite for a plan: the references of the methods that it uses, in BibTeX.
+"""Citations of a plan: the references of the methods that it uses, in BibTeX.
 
 Every reference is written down once, in ``references.bib`` beside this module, and the tables here say by name which
 of them a start, a schedule and a solver stand on. Any start but noise cites the paper on learned starts, and a schedule

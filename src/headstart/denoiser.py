@@ -263,7 +263,7 @@ class Process(Protocol):
         ...
 
     def time(self, sigma: Tensor) -> Tensor:
-        """What the network expects as its second argument."""
+        """The time that the network takes as its second argument."""
         ...
 
 

@@ -123,7 +123,7 @@ class Learned:
 
 @dataclass(frozen=True, eq=False)
 class Distillation:
-    """What was learned, and what won.
+    """The learned candidates and the winner.
 
     Attributes:
         candidates: the sampler that was to be improved, and one for each objective.
@@ -261,7 +261,7 @@ class _Sampler:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """What is learned."""
+        """The parameters that are learned."""
         return [p for p in (self.log_gaps, self.offsets) if p.requires_grad]
 
     def levels(self) -> Tensor:
@@ -475,7 +475,7 @@ def _data_loss(pool: _Pool) -> Loss:
 
 
 def _shares(names: Sequence[str]) -> list[float]:
-    """What each view counts for, so that the whole and every band count alike."""
+    """The weight of each view, so that the whole and every band count alike."""
     counts = Counter(names)
     return [1 / (len(counts) * counts[name]) for name in names]
 

@@ -1,4 +1,4 @@
-"""What a result was made with: versions and the machine, without names that identify it."""
+"""The environment of a result: versions and the machine, without names that identify it."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Plan(Sampler):
         return (min(level), max(level)) if level else None
 
     def explain(self) -> str:
-        """What was chosen and why, for a person."""
+        """An explanation of what was chosen and why."""
         parts = (self._choice_lines(), self._budget_lines(), self._finding_lines(), self._pilot_lines())
         return "\n\n".join("\n".join(lines) for lines in ([repr(self)], *parts) if lines)
 

@@ -1,4 +1,4 @@
-r"""What a deterministic step costs the corrector that would follow it: the predictor cost, exact and without matrices.
+r"""The predictor cost: what a deterministic step leaves to the corrector after it, exactly and without matrices.
 
 A step F of the probability-flow ODE carries :math:`p_a`, the law of the data at level a, to :math:`F_\# p_a`, which is
 not quite :math:`p_b`. The cost is the Fisher divergence between the two, in the units of a velocity v: the speed at

@@ -58,7 +58,7 @@ Velocity = Literal["sigma", "marginal"]
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """What one measuring pass found. Made by :meth:`measure`.
+    """The measurements of one pass. Made by :meth:`measure`.
 
     Attributes:
         sigmas: the levels, decreasing, shape (G,).
@@ -289,8 +289,8 @@ class Profile:
         raise InputError(f"unknown cost {cost!r}: a profile has 'corrector' and 'defect'")
 
     def information(self, sigma: float) -> Curve:
-        r"""What the network says noised data tell of clean data, :math:`\int_\sigma^\infty s^{-3}\, l(s)\, ds` nats,
-        shape (M,).
+        r"""The information that noised data hold about clean data by the network's loss, in nats, shape (M,):
+        :math:`\int_\sigma^\infty s^{-3}\, l(s)\, ds`.
 
         One number a sample, so that differences between starts keep their small variance. Between levels, the integrand
         :math:`l(s) / s^2` in ln s is a power law, whose integral is the step times the logarithmic mean of its ends;

@@ -1,4 +1,4 @@
-r"""What a multistep solver of the ODE errs by on any grid, from one fine solution and without calling the network.
+r"""The error of a multistep ODE solver on any grid, from one fine solution and without calling the network.
 
 Along the probability-flow ODE :math:`d(x / \sigma) / d\sigma = -D / \sigma^2`. A solver with one evaluation a step goes
 from a level a to b by its weights on the estimates so far (:func:`~headstart.solver.linear.linear_weights`). Put on the
@@ -219,8 +219,8 @@ class Trajectories:
 def _followed(
     denoiser: Denoiser, x: Tensor, fine: Schedule, conditions: Mapping[str, Any], dtype: torch.dtype
 ) -> tuple[Tensor, Curve]:
-    """What the network says at each level along the trajectories, in float64 on the CPU, shape (B, G, d); and the sum
-    of the squares of what it takes for noise, shape (G,).
+    """Estimates along the trajectories, in float64 on the CPU, shape (B, G, d), and the sum of the squares
+    of the noise estimates at each level, shape (G,).
     """
     said, noise = list[Tensor](), list[float]()
     cast = called_in(denoiser, dtype)

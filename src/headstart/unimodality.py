@@ -54,7 +54,7 @@ FEWEST = 50
 
 @dataclass(frozen=True, eq=False)
 class UnimodalHorizon:
-    """What :func:`unimodal_horizon` found.
+    """The result of :func:`unimodal_horizon`.
 
     Attributes:
         sigma: the horizon, in the data's units. It is the low end of the range if no direction needs noise.

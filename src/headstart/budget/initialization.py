@@ -1,4 +1,4 @@
-r"""What the start costs: :math:`E_\text{init} = KL(p_T \,\|\, p_\theta)`, estimated, bracketed or bounded.
+r"""The error of the start: :math:`E_\text{init} = KL(p_T \,\|\, p_\theta)`, estimated, bracketed or bounded.
 
 **By the network's own loss.** The relation of mutual information and mean-square error tells the entropy of the noised
 data that a loss l stands for, :math:`h(p_T) \approx \tfrac d2 \ln(2 \pi e \sigma_T^2) + I(\sigma_T)` with
@@ -71,7 +71,7 @@ __all__ = [
 
 
 def initialization_errors(profile: Profile, initialization: Initialization, sigma: float) -> Curve:
-    """What each sample of the profile adds to E_init of a start at horizon ``sigma``, in nats, shape (M,).
+    """The contribution of each sample of the profile to E_init of a start at horizon ``sigma``, in nats, shape (M,).
 
     Their mean is :func:`initialization_error`. Samples, noise and the network's loss are common to all starts, so that
     the differences of two starts, sample by sample, are far smaller than the numbers themselves.

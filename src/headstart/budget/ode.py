@@ -1,4 +1,4 @@
-r"""What the steps of an ODE sampler cost.
+r"""The discretization error of an ODE sampler.
 
 A solver with one evaluation a step errs by :math:`\hat x_b - x_b` on the exact trajectory, and where a profile has
 followed some (:mod:`headstart.trajectory`), the divergence that a step adds is estimated by

@@ -1,4 +1,4 @@
-r"""What a stochastic sampler costs: the divergence of its whole path, up to one constant that all samplers share.
+r"""The budget of a stochastic sampler: the divergence of its whole path, up to one constant that all samplers share.
 
 The sampler starts at :math:`\sigma_0 = \sigma_T` from :math:`p_\theta` and goes from level a to b < a by
 :math:`N(r x + (1 - r) D(x, a),\, \tau^2 I)` with :math:`r = b^2 / a^2`; the data take the path of the noise. With
@@ -70,7 +70,7 @@ def path_objectives(
     variance: ReverseVariance = "ddpm",
     law: Target | None = None,
 ) -> Curve:
-    r"""What each sample of the profile adds to J in nats, shape (M,); given the law, less its last entropy.
+    r"""The contribution of each sample of the profile to J in nats, shape (M,); given the law, less its last entropy.
 
     Differences between plans, sample by sample, are far smaller than the numbers themselves. All levels share their
     noise, so that their losses rise and fall together with :math:`\|\varepsilon\|^2`, whose mean is known to be d: its

@@ -1,4 +1,4 @@
-r"""What the network's own error costs, where the exact denoiser D is known to hold it against.
+r"""The cost of the network's own error, where the exact denoiser D is known.
 
 A loss is that of the exact denoiser and the network's error, :math:`l(\sigma) = E\|x_0 - D\|^2 + E\|D - D_\theta\|^2`.
 In the divergence of a stochastic sampler's path (:mod:`headstart.budget.path`), with steps from a to b, the second is

@@ -1,4 +1,4 @@
-"""What a plan is fitted on: data, a share of which is held out, or samples of the network itself."""
+"""The data of a fit: samples, a share of which is held out, or samples of the network itself."""
 
 from __future__ import annotations
 

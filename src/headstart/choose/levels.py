@@ -62,7 +62,7 @@ SIGMA_MINS = (0.05, 0.12, 0.2)
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user fixed; None is chosen.
+    """The constraints of the user; None is chosen.
 
     Attributes:
         horizon: sigma_T.

@@ -84,7 +84,7 @@ class Pilot:
 
     @cached_property
     def reference(self) -> ViewReference:
-        """What pilots are held against."""
+        """The held-out data that pilots are compared with."""
         return ViewReference.of(self.held_out, seed=self.seed)
 
     def samples(self, option: Option) -> Tensor:
@@ -154,7 +154,7 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
 
 
 def _leads(option: Option, asked: Asked) -> list[dict[str, Any]]:
-    """What a horizon is first tried with, of what may be chosen."""
+    """The kinds and solvers that a horizon is first tried with, where they are free."""
     leads: list[dict[str, Any]] = [{}]
     for kind, name in () if one_level(option.schedule) else LEADS:
         lead: dict[str, Any] = {}

@@ -110,7 +110,7 @@ class Option:
         return math.inf if self.budget.initialization is None else self.budget.initialization.value
 
     def record(self, in_flat: bool, in_pilot_flat: bool) -> Candidate:
-        """What the plan remembers of it."""
+        """The candidate that a plan keeps of it."""
         e_init = self.budget.initialization
         return Candidate(
             initialization=self.start.name,

@@ -119,7 +119,7 @@ def fit_starts(
 
 
 def start_names(starts: Starts) -> list[str | Initialization]:
-    """What was asked for, as a list of known names and fitted starts.
+    """The requested starts as a list of known names and fitted starts.
 
     Raises:
         InputError: if a family is unknown, none is named, or one is named that cannot be fitted by its name alone.
@@ -149,7 +149,7 @@ def cost_of(
     device: torch.device | str,
     dtype: torch.dtype,
 ) -> float:
-    """What drawing ``count`` starts costs on this machine, in evaluations of the network on as many samples.
+    """The cost of drawing ``count`` starts on this machine, in evaluations of the network on as many samples.
 
     Beyond the noise that every sampler draws; the better of two trials of each, so that a first call does not count.
     """

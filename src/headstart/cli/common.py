@@ -1,4 +1,4 @@
-"""What the commands share: their common options, how they answer, and how they fail.
+"""Shared parts of the commands: their common options, how they answer, and how they fail.
 
 A command returns an :class:`Answer`, and :func:`answers` prints it: as text, or with ``--json`` as one JSON object.
 Standard output holds the answer alone; progress, warnings and errors go to standard error.
@@ -71,7 +71,7 @@ DataSpec = Annotated[
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command found.
+    """The result of a command.
 
     Attributes:
         text: for people.

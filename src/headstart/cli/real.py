@@ -1,4 +1,4 @@
-"""What the commands that score samples share: real samples to compare with, and the features to do it in."""
+"""Real samples and features for the commands that score samples."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def split(data: str, count: int, seed: int) -> tuple[Dataset, Dataset]:
 
 
 def feature_network(name: str, data: str, device: str, batch_size: int) -> Features | None:
-    """What maps samples to features, ``batch_size`` at a time; None without features."""
+    """The network that maps samples to features, ``batch_size`` at a time; None without features."""
     if name == "none" or (name == "auto" and not data.startswith(FASHION_MNIST)):
         return None
     import torch

@@ -1,4 +1,4 @@
-"""What is compared: an arm is a way to sample a network, prepared for a number of evaluations and a seed.
+"""The arms of a comparison: an arm is a way to sample a network, prepared for a number of evaluations and a seed.
 
 An arm prepares a :class:`Sampler` from what all arms share, a :class:`~headstart.compare.setting.Setting`. What a
 sampler really spends is counted where the network is called, and never taken from what the arm says of itself.
@@ -44,7 +44,7 @@ Walk = Callable[[Callable[[Tensor, float], Tensor], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Sampler:
-    """What an arm samples with.
+    """The sampler of an arm.
 
     Attributes:
         draw: from a denoiser and the samples' random streams to samples, shape (B, \\*S).

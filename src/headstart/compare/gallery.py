@@ -77,10 +77,10 @@ class Gallery:
 
     @cached_property
     def _scale(self) -> tuple[float, float]:
-        """What is shown as black and white, the range of the real images."""
+        """The values shown as black and white: the range of the real images."""
         return float(self.data.min()), float(self.data.max())
 
 
 def at_distances(name: str, distances: Sequence[float]) -> str:
-    """What is said of samples that stand above their nearest neighbours."""
+    """The caption of samples that stand above their nearest neighbours."""
     return f"{name}: at {', '.join(number(distance) for distance in distances)}"

@@ -209,7 +209,7 @@ def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Arm], list[
 
 @dataclass(frozen=True)
 class _Run:
-    """What cells are made with."""
+    """The settings that cells are made with."""
 
     denoiser: Denoiser
     data: Tensor
@@ -234,7 +234,7 @@ class _Run:
         return rows
 
     def _cell(self, arm: Arm, setting: Setting, nfe: int) -> dict[str, Any]:
-        """What a sampler scored and cost, or why it did not."""
+        """The scores and the cost of a sampler, or why it failed."""
         row: dict[str, Any] = {"evaluations": None, "seconds": None, "prepare_seconds": None, "how": None}
         row |= {"scores": None, "failed": None}
         if nfe < 1:
@@ -273,7 +273,7 @@ class _Run:
         }
 
     def floor(self, seed: int) -> dict[str, Any]:
-        """What as many training samples score, or all there are."""
+        """The score of as many training samples, or of all there are."""
         n = min(self.samples, len(self.data))
 
         def make() -> dict[str, Any]:
@@ -282,7 +282,7 @@ class _Run:
         return self.cells({"arm": "real", "seed": seed}, make)
 
     def _picture(self, arm: Arm, nfe: int) -> str:
-        """What the first seed's samples are called among the pictures."""
+        """The file name of the first seed's samples."""
         return f"{arm.name}-{nfe}-seed{self.first}"
 
     def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, bytes]:
@@ -300,7 +300,7 @@ class _Run:
         return found
 
     def beside(self, arms: Sequence[Arm], rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """What is beside its nearest neighbours, of the fewest evaluations of every arm, by what is said of it."""
+        """Pictures of samples above their nearest neighbours, at the fewest evaluations of every arm, by caption."""
         found: dict[str, bytes] = {}
         for arm in arms:
             own = [row for row in rows if (row["arm"], row["seed"]) == (arm.name, self.first)]
@@ -316,7 +316,7 @@ class _Run:
 def _found(
     arms: Sequence[Arm], rows: Sequence[dict[str, Any]], floors: Sequence[dict[str, Any]], counts: Sequence[int]
 ) -> dict[str, Any]:
-    """What the rows come to."""
+    """The summary of the rows."""
     metric = _metric(floors)
     means = summarised(rows)
     best = ratios(rows, means, counts, metric)
@@ -326,7 +326,7 @@ def _found(
 
 
 def _metric(floors: Iterable[Mapping[str, Any]]) -> str:
-    """What arms are compared by: the Fréchet distance if there are features."""
+    """The metric that arms are compared by: the Fréchet distance if there are features."""
     return "swd" if any(row["scores"]["frechet"] is None for row in floors) else "frechet"
 
 

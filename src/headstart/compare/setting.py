@@ -1,4 +1,4 @@
-"""What all arms of a seed share: the split of the data, the measurements, the fitted starts; each made once.
+"""Shared by all arms of a seed: the split of the data, the measurements, the fitted starts; each made once.
 
 Plans, and what they rest on, are kept in the folder of the run as plans are saved, and read from there by a run that
 goes on. The trajectories of GITS are not kept, and followed anew when it is to have a grid that is missing.
@@ -88,7 +88,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all arms of a seed share.
+    """The data, measurements and starts that all arms of a seed share.
 
     Attributes:
         denoiser: the network, on ``device``.
@@ -148,7 +148,7 @@ class Setting:
 
     @property
     def profile(self) -> Profile:
-        """What was measured of the network."""
+        """The measurements of the network."""
         return self.measured.profile
 
     def edm(self, steps: int) -> Schedule:

@@ -1,4 +1,4 @@
-r"""What the rows of a comparison come to: means with standard errors, ratios to the best of the others, and a verdict.
+r"""The summary of a comparison: means with standard errors, ratios to the best of the others, and a verdict.
 
 All samplers share their seeds. With the differences :math:`d_1, \dots, d_k` between two of them, seed by seed, one is
 ahead if the 95 % interval of the mean difference, of Student's law with k - 1 degrees of freedom, leaves out 0:
@@ -155,7 +155,7 @@ def _best(means: Sequence[Row], nfe: int, kind: str, metric: str) -> Row | None:
 
 
 def verdict(means: Sequence[Row], best: Sequence[Row], metric: str) -> str:
-    """What the comparison showed, in one sentence that says where the others win."""
+    """The result of the comparison in one sentence, which says where the others win."""
     others = len({row["arm"] for row in means if row["kind"] == "peer" and row["scores"]})
     if not best:
         return "No verdict: there is no number of evaluations with scores of both a plan of ours and another sampler."

@@ -164,7 +164,7 @@ class PatchFlow(nn.Module):
         return [slice(i, i + rows) for i in range(0, max(1, count), rows)]
 
     def _condition(self, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is added to every token (B, channels), and the scale of the noised data (B,).
+        """The shift of every token (B, channels), and the scale of the noised data (B,).
 
         The level is given as log sigma, from -1 to 1 over the range that the flow is for.
         """

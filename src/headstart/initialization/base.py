@@ -93,7 +93,7 @@ class Initialization(ABC):
 
     @abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What saves it: plain values for JSON, and tensors.
+        """The state to save: plain values for JSON, and tensors.
 
         Raises:
             ArtefactError: if it is code, which is never saved.

@@ -279,7 +279,7 @@ class Flow(Initialization):
         return x + (shift @ self.frame.basis.T).reshape(x.shape), log_det.to(z)
 
     def _context(self, sigma: Tensor, label: Tensor | None) -> Tensor:
-        """What the layers are conditioned on (B, 1 + C): ln sigma from -1 to 1, and the class."""
+        """The context of the layers (B, 1 + C): ln sigma from -1 to 1, and the class."""
         low, high = (math.log(level) for level in self.sigmas)
         level = (2 * sigma.log() - low - high)[:, None] / (high - low or 1.0)
         if self.classes is None or label is None:

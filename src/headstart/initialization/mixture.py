@@ -196,7 +196,7 @@ class Mixture(Initialization):
 
 
 class _Points:
-    """What a mixture is fitted on: leading coordinates (N, k), in random order, and classes (N,)."""
+    """The points that a mixture is fitted on: leading coordinates (N, k), in random order, and classes (N,)."""
 
     def __init__(self, z: Tensor, labels: Tensor | None, subspace: Subspace, seed: int) -> None:
         self.z, self.labels, self.subspace, self.seed = z, labels, subspace, seed

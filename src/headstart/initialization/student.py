@@ -207,7 +207,7 @@ class Independent:
         return tails.log_prob(x[:, heavy], sigma) + light
 
     def tensors(self) -> dict[str, Tensor]:
-        """What saves it."""
+        """The tensors to save."""
         return {"locations": self.locations, "scales": self.scales, "nu": self.nu}
 
     @classmethod
@@ -288,7 +288,7 @@ class Elliptical:
         return scale_nodes(float(self.nu), int(counts[own].sum()), reach)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What saves it."""
+        """The tensors to save."""
         return {**self.subspace.tensors(), "nu": self.nu}
 
     @classmethod

@@ -126,7 +126,7 @@ class Subspace:
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What saves it."""
+        """The tensors to save."""
         return {"mean": self.mean, "basis": self.basis, "variances": self.variances, "residual": self.residual}
 
     @classmethod

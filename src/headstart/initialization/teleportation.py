@@ -109,5 +109,5 @@ class Teleportation(Initialization):
 
 
 def _gain(variances: Tensor, sigma: float, sigma_max: float) -> Tensor:
-    """What becomes of a deviation from the mean between the two levels, in directions of the given variances."""
+    """The gain of a deviation from the mean between the two levels, in directions of the given variances."""
     return torch.sqrt((variances + sigma**2) / (variances + sigma_max**2))

@@ -368,7 +368,7 @@ def _average(average: Weights, weights: Mapping[str, Tensor], kept: float) -> No
 
 
 def _diverged(nll: float, held: float, first: float, dimension: int, epoch: int) -> str:
-    """What went wrong in an epoch, or nothing."""
+    """The problem of an epoch; empty if there is none."""
     if not (math.isfinite(nll) and math.isfinite(held)):
         return f"training diverged in epoch {epoch}: the NLL or its gradient is not finite"
     # The held-out NLL alone: the same samples and noise each time, whatever extreme values there are elsewhere.
@@ -399,7 +399,7 @@ def _copied(weights: Mapping[str, Tensor]) -> Weights:
 
 
 def _identity(task: _Task, model: nn.Module) -> dict[str, Any]:
-    """What a checkpoint must have been written for."""
+    """The training that a checkpoint must have been written for."""
     options = {name: value for name, value in asdict(task.options).items() if name != "checkpoint"}
     return {
         "options": options,

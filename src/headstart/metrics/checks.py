@@ -1,4 +1,4 @@
-"""What a distance between two sets of samples asks of them, which samples they are, and which stand for all."""
+"""Checks of the samples that a distance compares, and even subsamples of them."""
 
 from __future__ import annotations
 

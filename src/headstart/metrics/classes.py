@@ -31,7 +31,7 @@ __all__ = ["ClassScores", "by_class", "floor_by_class", "references_by_class"]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """What :func:`by_class` found. Made by :meth:`of`.
+    """The result of :func:`by_class`. Made by :meth:`of`.
 
     Attributes:
         each: the scores of each class.

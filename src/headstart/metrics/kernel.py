@@ -45,7 +45,7 @@ ROWS = 2048
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """What :func:`kernel_distance` found.
+    """The result of :func:`kernel_distance`.
 
     Attributes:
         value: the mean of the blocks' unbiased estimates; it may be negative.

@@ -57,7 +57,7 @@ SPARE = 10
 
 @dataclass(frozen=True)
 class Manifold:
-    """What :func:`manifold` found: four scores, of which larger is better, each with its standard error.
+    """The result of :func:`manifold`: four scores, of which larger is better, each with its standard error.
 
     Attributes:
         precision: share of the samples that are like data.
@@ -212,7 +212,7 @@ def _balls(squares: Tensor, indices: Tensor, k: int, groups: Sequence[Tensor]) -
 
 @dataclass
 class _Tally:
-    """What is counted of each point: see :func:`manifold` for the scores that it makes.
+    """The counts of each point, from which :func:`manifold` computes its scores.
 
     Attributes:
         precise: whether each sample is in a ball of the data, shape (M,).

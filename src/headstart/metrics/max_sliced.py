@@ -53,7 +53,7 @@ Steps = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class MaxSliced:
-    """What :func:`max_sliced` found.
+    """The result of :func:`max_sliced`.
 
     Attributes:
         value: the largest 2-Wasserstein distance of projections that was found, in the data's units.

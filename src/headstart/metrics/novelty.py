@@ -69,7 +69,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Novelty:
-    """What :func:`novelty` found. Small p-values say that generated samples know the training data from held-out data.
+    """The result of :func:`novelty`. Small p-values mean that generated samples lie closer to training than to held-out
+    data.
 
     A p-value says whether they do, and ``effect`` how much: a law with very many parameters also comes closer to the
     data it was fitted on, by little, without handing any back.

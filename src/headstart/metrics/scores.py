@@ -299,7 +299,7 @@ def floor(
 
 
 def floor_note(n_floor: int, n: int) -> str:
-    """What is to be said of a noise floor of ``n_floor`` real samples beside n samples; nothing if it is of as many."""
+    """A note on a noise floor of ``n_floor`` real samples beside n samples; empty if it has at least as many."""
     if n_floor >= n:
         return ""
     return f"The floor is of {n_floor} samples, all that are held out: it is higher than that of {n}"

@@ -72,7 +72,7 @@ class TailLevel:
 
 @dataclass(frozen=True)
 class TailGap:
-    """What :func:`tail_gap` found.
+    """The result of :func:`tail_gap`.
 
     Attributes:
         value: the gap that is largest in absolute value; negative where the start misses tails.

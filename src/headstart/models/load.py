@@ -75,7 +75,7 @@ def build(module: str, factory: str, what: str) -> Any:
 
 
 def place(found: Any, spec: str, device: torch.device | str, what: str) -> Any:
-    """What a factory returned; a module, also one inside of an adapter, on the device and in evaluation mode.
+    """The denoiser that a factory returned, its module (also inside an adapter) on the device and in evaluation mode.
 
     Raises:
         DenoiserError: if it is not callable, or cannot be put there.

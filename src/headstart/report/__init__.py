@@ -1,4 +1,4 @@
-"""What a run found, for people to read: figures, image grids and one self-contained HTML page."""
+"""Results for people to read: figures, image grids and one self-contained HTML page."""
 
 from headstart.report.experiment import write_experiment_page
 from headstart.report.folder import write_folder_page

@@ -1,4 +1,4 @@
-"""What a comparison found, for people: a table in Markdown, two figures, and one self-contained HTML page.
+"""The results of a comparison for people: a table in Markdown, two figures, and one self-contained HTML page.
 
 All of it is drawn from the plain values of ``results.json``, so that it can be drawn again from the files of a run.
 """
@@ -147,7 +147,7 @@ def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[st
 
 
 def _best_row(results: Row) -> list[str]:
-    """What the best of ours has of the best of the others, for every number of evaluations."""
+    """The ratio of our best score to the best of the others, for every number of evaluations."""
     best = {row["nfe"]: row for row in results["ratios"]}
     said = [
         f"{best[nfe]['ratio']:.2f} × {best[nfe]['others']}" if nfe in best and best[nfe]["ratio"] is not None else ""
@@ -157,7 +157,7 @@ def _best_row(results: Row) -> list[str]:
 
 
 def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:
-    """What all samplers are held against, at no number of evaluations: a label, what is said of it, value, colour."""
+    """Reference lines that all samplers are compared with: label, description, value, colour."""
     found = []
     for label, own in _by_arm(results)[1].items():
         (row,) = own.values()
@@ -171,7 +171,7 @@ def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:
 
 
 def _notes(results: Row) -> list[str]:
-    """What has to be known to read the numbers of this run."""
+    """Notes that a reader of this run's numbers needs."""
     settings, arms = results["settings"], {row["arm"]: row["kind"] for row in results["summary"]}
     notes = [floor_note(results["floor_n"], settings["samples"])]
     if "saved" in arms.values():
@@ -380,7 +380,7 @@ def _head(label: str, best: bool = False) -> dict[str, Any]:
 
 
 def _sortable(value: float) -> float | str:
-    """What a cell sorts by; nothing if it holds no number."""
+    """The sort key of a cell; empty if it holds no number."""
     return "" if value == float("inf") else value
 
 

@@ -321,7 +321,7 @@ def error_budget(plans: Sequence[Row]) -> str:
 
 
 def horizon_curve(plan: Row) -> str:
-    """What every candidate start costs against the horizon: E_init, B_ODE and the pilot's distance, one line a family.
+    """The error of every candidate start against the horizon: E_init, B_ODE and pilot distance, one line a family.
 
     The first axis is linear between -1 and 1 nat and logarithmic beyond, since an E_init from the network's own loss
     can be negative. The chosen horizon is a line, the flat region around it a band.

@@ -78,7 +78,7 @@ JUDGEABLE = 500
 
 
 def verdict(rows: Sequence[Row], floor: Row) -> str:
-    """What the run showed, in one sentence that says so when the baseline wins.
+    """The result of the run in one sentence, which says so when the baseline wins.
 
     Arguments:
         rows: one mapping an arm and NFE.
@@ -111,7 +111,7 @@ def judged(sentence: str, n: int, what: str = "samples") -> str:
 
 
 def _details(rows: Sequence[Row]) -> list[str]:
-    """What to know beside the verdict: the other plans, the best of the other arms, how far to trust it."""
+    """Notes on the verdict: the other plans, the best of the other arms, how far to trust it."""
     plan, baseline = _find(rows, "plan", 4), _find(rows, BASELINE)
     if plan is None or baseline is None or not _known(plan, "frechet") or not _known(baseline, "frechet"):
         return []

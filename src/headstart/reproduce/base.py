@@ -1,4 +1,4 @@
-"""What the reproductions share: a subject, tables of samplers, and cells that are kept.
+"""Shared parts of the reproductions: a subject, tables of samplers, and cells that are kept.
 
 An :class:`Experiment` names what the paper reports and builds the samplers of its table; :func:`reproduce` draws from
 each of them, scores the samples, and sets the two side by side. A cell, one sampler with one set of seeds, is on disk
@@ -245,7 +245,7 @@ def _cell(subject: Subject, sampler: Sampler, seed: int, gallery: Gallery, pictu
 
 
 def _picture(order: list[list[str]], row: str, column: str) -> str:
-    """What the first samples of an arm are called among the pictures."""
+    """The file name of the first samples of an arm."""
     return f"arm-{order.index([row, column])}"
 
 

@@ -81,7 +81,7 @@ def _grids(subject: Subject) -> dict[str, Grid]:
 
 
 def found(table: Table) -> str:
-    """What the table says about the paper's claims: the costs need no tuning, and lose little to the best rho."""
+    """The verdict on the paper's claims: the costs need no tuning, and lose little to the best rho."""
     said = []
     for place in sorted({0, len(table.columns) - 1}):
         values = {name: row[place] for name, row in table.rows.items()}

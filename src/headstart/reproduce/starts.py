@@ -53,7 +53,7 @@ def arms(subject: Subject) -> list[Arm]:
 
 
 def found(table: Table) -> str:
-    """What the table says about the paper's claim, that a learned start makes the short run as good as the long one."""
+    """The verdict on the paper's claim that a learned start makes the short run as good as the long one."""
     long = next(value for value in table.rows[LONG_ROW] if value is not None)
     said = []
     for place, column in enumerate(table.columns[1:], 1):

@@ -109,8 +109,9 @@ class Solver(ABC):
         return nfe
 
     def parameters(self) -> dict[str, Any]:
-        """What differs from the defaults, numbers or nested tuples of them: ``type(solver)(**solver.parameters())``
-        equals the solver, also after JSON, which has lists for tuples.
+        """The parameters that differ from the defaults: numbers, or nested tuples of them.
+
+        ``type(solver)(**solver.parameters())`` equals the solver, also after JSON, which turns tuples into lists.
         """
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
 

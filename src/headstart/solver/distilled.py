@@ -68,7 +68,7 @@ class Distilled(Solver):
 
     @classmethod
     def of(cls, solver: Solver, schedule: Schedule) -> Distilled:
-        """What a solver does on a schedule, written as weights: the same samples, up to rounding.
+        """A solver's steps on a schedule as weights: the same samples, up to rounding.
 
         Raises:
             InputError: if the solver draws noise, or evaluates the network more than once a step.

@@ -1,4 +1,4 @@
-r"""What a solver of the probability-flow ODE does on one grid, as a matrix.
+r"""A solver of the probability-flow ODE on one grid, as a matrix.
 
 Every such solver that evaluates the network once a step makes the state :math:`x_i` that the network is called with of
 the first one and of the estimates :math:`D_j = D(x_j, s_j)` so far, linearly, and is exact where the estimates are 0:

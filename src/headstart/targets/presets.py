@@ -134,7 +134,7 @@ def t_mix10() -> StudentTMixture:
 
 
 def draw_parameters() -> dict[str, dict[str, list[object]]]:
-    r"""What ``parameters.json`` holds: for each law its weights, locations and roots L, to ten digits.
+    r"""The contents of ``parameters.json``: for each law its weights, locations and roots L, to ten digits.
 
     The roots are :math:`0.4\, A \operatorname{diag}(b)` with A unit lower triangular with standard normal numbers,
     and b uniform on [0.1, 1]; weights are Dirichlet; locations are the grid's, or uniform on [-1, 1].

@@ -122,7 +122,7 @@ class _Table:
 
 
 class _ScaleMixture(Target):
-    """What both laws share: one table of Gaussians for each level of a batch, and rows that fit in memory."""
+    """The common part of both laws: one table of Gaussians for each level of a batch, and rows that fit in memory."""
 
     nu: Tensor
 
@@ -242,7 +242,7 @@ class StudentTMixture(_ScaleMixture):
         return self.normal.weights.to(y.device).log()[:, None] + table.log_terms(y)
 
     def _shares(self, y: Tensor, table: _Table) -> Tensor:
-        """What share each Gaussian has in the density, (B, M, n)."""
+        """The share of each Gaussian in the density, (B, M, n)."""
         log_r = self._log_terms(y, table)
         return log_r.flatten(1).softmax(1).reshape(log_r.shape)
 
