@@ -19,8 +19,8 @@ demo: $(VENV)/.installed  ## plans and baselines on Fashion-MNIST: runs/demo/rep
 quick: $(VENV)/.installed  ## the same with few samples, to see that it works: runs/quick
 	$(BIN)/headstart demo --quick --out runs/quick
 
-test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest
+test: lint  ## lint, then all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(VENV)/.tested  ## style and types
 	$(BIN)/ruff check .
