@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from collections import defaultdict
@@ -357,3 +358,11 @@ def test_a_docstring_says_what_the_thing_is_or_does() -> None:
         if text.startswith("What ")
     ]
     assert not found
+
+
+def test_the_library_is_light_to_import() -> None:
+    """What shows things, reads images or fits with other libraries is imported by the function that needs it."""
+    heavy = ("matplotlib", "typer", "rich", "jinja2", "markupsafe", "sklearn", "scipy", "PIL", "zuko")
+    code = f"import sys, headstart; print(*(name for name in {heavy} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

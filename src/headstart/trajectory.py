@@ -27,14 +27,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
-from scipy.optimize import minimize
-from scipy.special import roots_legendre
 from torch import Tensor
 
 from headstart.denoiser import Denoiser, called_in, moved, rows_of, split_conditions
@@ -43,6 +40,10 @@ from headstart.progress import Progress
 from headstart.schedule import Schedule, log_linear
 from headstart.solver import DPMSolverPP2M, Solver
 from headstart.solver.linear import linear_weights
+from headstart.solver.polynomial import gauss_legendre
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 __all__ = ["Trajectories"]
 
@@ -54,8 +55,8 @@ GROUPS = 8
 #: Numbers that are held at a time.
 MEMORY = 2**26
 
-#: Nodes and weights of the rule on [-1, 1] for the integral between two neighbouring levels.
-NODES, MASSES = roots_legendre(8)
+#: Nodes of the rule for the integral between two neighbouring levels.
+NODES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +175,8 @@ class Trajectories:
         return {}
 
     def _least_error(self, solver: Solver, steps: int, horizon: float, sigma_min: float, final_zero: bool) -> Schedule:
+        from scipy.optimize import minimize
+
         first = log_linear(steps, horizon, sigma_min, final_zero)
         inner = steps - final_zero
         if inner < 2:
@@ -195,6 +198,8 @@ class Trajectories:
     @cached_property
     def _spline(self) -> CubicSpline:
         """The estimate at ln sigma in those at the levels."""
+        from scipy.interpolate import CubicSpline
+
         return CubicSpline(np.log(self.sigmas[::-1]), np.eye(len(self.sigmas))[::-1])
 
     @cached_property
@@ -212,8 +217,9 @@ class Trajectories:
     def _pieces(self, upper: Curve, lower: Curve) -> Curve:
         """The integral between two places with no level in between."""
         half, middle = (upper - lower)[:, None] / 2, (upper + lower)[:, None] / 2
-        nodes = middle + half * NODES
-        return np.asarray(np.einsum("nm,nmg->ng", half * MASSES * np.exp(-nodes), self._spline(nodes)))
+        places, masses = gauss_legendre(NODES)
+        nodes = middle + half * places
+        return np.asarray(np.einsum("nm,nmg->ng", half * masses * np.exp(-nodes), self._spline(nodes)))
 
 
 def _followed(

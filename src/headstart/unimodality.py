@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
@@ -135,6 +134,8 @@ def dip(x: ArrayLike) -> float:
 
 def _minorant(points: Curve, values: Curve) -> tuple[Curve, NDArray[np.bool_]]:
     """The greatest convex minorant at the points, and where it touches the values (its corners)."""
+    from scipy.optimize import isotonic_regression
+
     widths = np.diff(points)
     slopes = isotonic_regression(np.diff(values) / widths, weights=widths).x
     minorant = values[0] + np.concatenate([[0.0], np.cumsum(slopes * widths)])

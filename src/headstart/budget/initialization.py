@@ -48,7 +48,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from headstart.budget.base import Curve, Estimate, finite
@@ -273,6 +272,8 @@ def transport_bound(data: Tensor, generated: Tensor, sigma: float, samples: int 
     References:
         Lyu et al., 2022, arXiv 2205.12524 (the start).
     """
+    from scipy.optimize import linear_sum_assignment
+
     _check_level(sigma)
     if data.shape[1:] != generated.shape[1:] or samples < 2:
         raise InputError(

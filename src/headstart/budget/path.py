@@ -40,7 +40,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from headstart.budget.base import Curve, Estimate, finite, steps_above_zero
@@ -175,6 +174,8 @@ def losses_at(profile: Profile, sigma: float) -> Curve:
     Raises:
         InputError: if sigma lies outside the levels.
     """
+    from scipy.interpolate import PchipInterpolator
+
     low, high = profile.sigmas[-1], profile.sigmas[0]
     if not low * (1 - 1e-9) <= sigma <= high * (1 + 1e-9):
         raise InputError(f"the network was measured from sigma = {high:.6g} down to {low:.6g}: got {sigma:.6g}")

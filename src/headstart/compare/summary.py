@@ -20,8 +20,6 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, median, stdev
 from typing import Any
 
-from scipy.stats import t as student
-
 from headstart.report.comparison import NAMES
 from headstart.report.page import judged, listed
 
@@ -140,6 +138,8 @@ def _by_seed(rows: Sequence[Row], arm: str, nfe: int, metric: str) -> dict[int, 
 
 def _ahead(differences: Sequence[float]) -> str | None:
     """Who is ahead, by our distance less theirs for every seed."""
+    from scipy.stats import t as student
+
     count = len(differences)
     if count < 2:
         return None

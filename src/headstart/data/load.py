@@ -21,18 +21,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from headstart.data.base import Dataset
 from headstart.data.fashion_mnist import Split, fashion_mnist, has_originals
 from headstart.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["load_data"]
 
@@ -177,11 +179,13 @@ def _folder(folder: Path) -> Dataset:
     return Dataset(_samples(pixels, str(folder)), labels, str(folder))
 
 
-def _image(path: Path) -> Image.Image:
+def _image(path: Path) -> Image:
+    import PIL.Image
+
     try:
-        with Image.open(path) as image:
+        with PIL.Image.open(path) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image: {error}") from error
     if image.mode not in ("1", "L", "P", "LA", "RGB", "RGBA"):
         raise DataError(f"{path} has Pillow's mode {image.mode!r}: expected 8-bit grey or RGB")

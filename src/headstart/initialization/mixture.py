@@ -32,8 +32,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from headstart.errors import InputError
@@ -345,6 +343,9 @@ def _maximise(
 
 def _k_means(z: Tensor, count: int, seed: int) -> Tensor:
     """Centres (count, m), from a k-means++ start on at most 20,000 of the points."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than centres
         model = KMeans(count, n_init=1, max_iter=20, random_state=seed).fit(z[:CLUSTERED].float().numpy())

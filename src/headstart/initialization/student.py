@@ -37,7 +37,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from headstart.errors import InputError
@@ -453,6 +452,7 @@ def _expectation_maximisation(flat: Tensor, subspace: Subspace, nu: float) -> tu
 def _best_nu(distances: Tensor, d: int) -> tuple[float, float]:
     """The nu of the largest mean log likelihood of squared distances (N,) in d dimensions, and the latter, up to a
     constant."""
+    from scipy.optimize import minimize_scalar
 
     def loss(log_nu: float) -> float:
         nu = math.exp(log_nu)

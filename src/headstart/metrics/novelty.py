@@ -44,7 +44,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from headstart.errors import DataError
@@ -216,6 +215,8 @@ def ratio(to_training: Array, to_held_out: Array) -> Array:
 
 def area(a: Array, b: Array) -> float:
     """P[a < b] + P[a = b] / 2, for all pairs: Mann and Whitney's U of b over the number of pairs."""
+    from scipy.stats import rankdata
+
     ranks = rankdata(np.concatenate([a, b]))  # mean ranks for ties; infinities have theirs
     return float((ranks[len(a) :].sum() - len(b) * (len(b) + 1) / 2) / (len(a) * len(b)))
 

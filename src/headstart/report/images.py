@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from headstart.errors import InputError
@@ -82,6 +81,8 @@ def png(array: NDArray[Any]) -> bytes:
     """A PNG file's bytes, from bytes of shape (H, W) or (H, W, 3)."""
     if array.dtype != np.uint8 or array.ndim not in (2, 3):
         raise InputError(f"a PNG is made from uint8 of shape (H, W) or (H, W, 3), got {array.dtype} of {array.shape}")
+    from PIL import Image
+
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

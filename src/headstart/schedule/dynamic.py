@@ -33,15 +33,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import PchipInterpolator
-from scipy.optimize import isotonic_regression
 
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
+
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
 
 __all__ = ["ReverseVariance", "ShortestPaths", "cheapest_ways", "path_terms"]
 
@@ -124,6 +125,8 @@ class ShortestPaths:
         Raises:
             InputError: if the shapes do not fit, or a number is not finite or out of its range.
         """
+        from scipy.optimize import isotonic_regression
+
         s, measured = np.asarray(sigmas, dtype=np.float64), np.asarray(loss, dtype=np.float64)
         if s.ndim != 1 or len(s) < 2 or measured.shape != s.shape:
             raise InputError(f"each level has one loss: got shapes {s.shape} and {measured.shape}")
@@ -210,6 +213,8 @@ class ShortestPaths:
 
 def _curve(sigmas: Curve, loss: Curve) -> PchipInterpolator:
     """The map from ln sigma to the logarithm of the loss: monotone."""
+    from scipy.interpolate import PchipInterpolator
+
     return PchipInterpolator(np.log(sigmas[::-1]), np.log(loss[::-1]))
 
 

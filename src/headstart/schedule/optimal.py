@@ -17,13 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
+
+if TYPE_CHECKING:
+    from scipy.interpolate import PchipInterpolator
 
 __all__ = ["Length", "equidistribute"]
 
@@ -86,6 +89,8 @@ class Length:
     @property
     def inverse(self) -> PchipInterpolator:
         """The map from length to ln sigma: monotone (Fritsch-Carlson), and levels stay positive."""
+        from scipy.interpolate import PchipInterpolator
+
         return PchipInterpolator(self.cumulative, np.log(self.sigmas))
 
     def step_costs(self, schedule: Schedule) -> NDArray[np.float64]:

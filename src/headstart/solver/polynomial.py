@@ -17,22 +17,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import roots_legendre
 from torch import Tensor
 
 from headstart.errors import InputError
 
-__all__ = ["checked_points", "combine", "data_weights", "noise_weights"]
+__all__ = ["checked_points", "combine", "data_weights", "gauss_legendre", "noise_weights"]
 
-#: Nodes and weights of the rule on [0, 1].
-NODES, MASSES = (1 + roots_legendre(32)[0]) / 2, roots_legendre(32)[1] / 2
+#: Nodes of the rule over a step.
+NODES = 32
 
 #: Steps whose weights are remembered.
 CACHED = 1024
+
+
+@cache
+def gauss_legendre(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights of the Gauss-Legendre rule on [-1, 1], shape (count,) each."""
+    from scipy.special import roots_legendre
+
+    nodes, masses = roots_legendre(count)
+    return nodes, masses
+
+
+def _over_step() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights of the rule on [0, 1]."""
+    nodes, masses = gauss_legendre(NODES)
+    return (1 + nodes) / 2, masses / 2
 
 
 @lru_cache(CACHED)
@@ -48,7 +62,8 @@ def data_weights(levels: tuple[float, ...], a: float, b: float) -> tuple[float, 
     """
     h = math.log(a / b)
     places = [math.log(a / level) / h for level in levels]  # in steps from a
-    return _weights(places, NODES, MASSES * h * np.exp(-h * (1 - NODES)))
+    nodes, masses = _over_step()
+    return _weights(places, nodes, masses * h * np.exp(-h * (1 - nodes)))
 
 
 @lru_cache(CACHED)
@@ -70,7 +85,8 @@ def noise_weights(levels: tuple[float, ...], a: float, b: float, power: float) -
         return np.asarray(np.expm1(-power * h * steps) if power > 0 else steps)
 
     places = [float(place(math.log(a / level) / h)) for level in levels]
-    return _weights(places, place(NODES), MASSES * -a * h * np.exp(-h * NODES))
+    nodes, masses = _over_step()
+    return _weights(places, place(nodes), masses * -a * h * np.exp(-h * nodes))
 
 
 def _weights(places: Sequence[float], nodes: NDArray[np.float64], masses: NDArray[np.float64]) -> tuple[float, ...]:

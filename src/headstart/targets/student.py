@@ -31,8 +31,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
-from scipy.special import gammaln, loggamma
 from torch import Tensor
 
 from headstart.errors import InputError
@@ -82,6 +80,8 @@ def scale_nodes(nu: Tensor | float, dimension: int = 1, reach: float = 1e6) -> t
 
 def _frequency(shape: float) -> float:
     """Where the Fourier transform of a log gamma number of this shape has fallen to exp(-DIGITS), and 15 % beyond."""
+    from scipy.optimize import brentq
+    from scipy.special import gammaln, loggamma
 
     def left(omega: float) -> float:
         return float(loggamma(complex(shape, omega)).real - gammaln(shape)) + DIGITS
@@ -300,6 +300,8 @@ class ProductT(_ScaleMixture):
                 f"q is {q}, sigma {sigma} and coordinate {coordinate}: expected q between 0 and 1, "
                 f"a finite sigma of at least 0, and a coordinate from 0 to {self.shape[0] - 1}"
             )
+        from scipy.optimize import brentq
+
         nu, scale = self.nu[coordinate], float(self.scales[coordinate])
         wanted = math.log(min(q, 1 - q))
 
