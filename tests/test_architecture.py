@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "headstart"
 
-LEAVES = {"environment", "errors", "files", "noise", "progress"}
+LEAVES = {"artefact", "environment", "errors", "files", "noise", "progress"}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
@@ -40,6 +40,7 @@ BELOW = PLANNED | {
 
 #: What each part may import, besides itself. ``models`` and everything after it sit on top.
 MAY_IMPORT: Mapping[str, set[str]] = {
+    "artefact": {"errors", "files"},
     "environment": set(),
     "errors": set(),
     "files": {"errors"},

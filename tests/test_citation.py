@@ -18,7 +18,7 @@ from headstart.citation import BUDGET, IMAGES, PACKAGES, PILOT, SOLVERS, STARTS,
 from headstart.citation import SCHEDULES as KINDS
 from headstart.initialization import INITIALIZATIONS, Gaussian, Isotropic
 from headstart.noise import Noise
-from headstart.plan import Candidate, Plan
+from headstart.plan import Candidate, Plan, Record
 from headstart.profile import Profile
 from headstart.sampler import Sampler
 from headstart.schedule import (
@@ -192,8 +192,8 @@ def test_a_plan_cites_its_budget_and_the_distance_of_its_pilot(profile: Profile)
     plan = Plan(Isotropic((2,)), rho_grid(4, 2.0, 0.1), Euler(), Budget(Estimate(1.0, 0.1), (0.5,)), profile)
     assert "fassina2026initialization" in keys_of(plan.citation())
     screened = Candidate("isotropic", 2.0, "rho", 0.1, "euler", 1.0, 0.1, 2.0)
-    assert not set(PILOT) & set(keys_of(replace(plan, candidates=(screened,)).citation()))
-    piloted = replace(plan, candidates=(screened, replace(screened, pilot=0.3)))
+    assert not set(PILOT) & set(keys_of(replace(plan, record=Record((screened,))).citation()))
+    piloted = replace(plan, record=Record((screened, replace(screened, pilot=0.3))))
     assert set(PILOT) <= set(keys_of(piloted.citation()))
     assert not set(IMAGES) & set(keys_of(piloted.citation()))
     images = replace(piloted, profile=replace(profile, shape=(1, 8, 8)))

@@ -551,3 +551,23 @@ def test_a_profile_holds_its_curves_in_rows_and_in_memory_of_its_own(lying: Any)
     assert again.trajectories is not None
     assert again.trajectories.products.flags.owndata
     assert np.array_equal(again.information(1.0), profile.information(1.0))
+
+
+def test_a_profile_in_a_file_of_its_own_is_the_same_profile(tmp_path):
+    profile = measured(Gaussian([0.5, -1.0], 1.0), n=60)
+    profile.save(tmp_path / "new" / "profile.safetensors")
+    again = Profile.load(tmp_path / "new" / "profile.safetensors")
+    for name in ("sigmas", "losses", "corrector", "defect"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(profile, name))
+    for name in ("sigma_data", "shape", "seed", "digest"):
+        assert getattr(again, name) == getattr(profile, name)
+    np.testing.assert_array_equal(again.trajectories.products, profile.trajectories.products)
+    np.testing.assert_array_equal(again.trajectories.spread, profile.trajectories.spread)
+    assert again.samples is None
+
+
+def test_a_profile_without_trajectories_is_saved_without(tmp_path):
+    profile = measured(Gaussian([0.0], 1.0), sigmas=[2.0, 1.0, 0.5], n=10)
+    assert profile.trajectories is None
+    profile.save(tmp_path / "profile")
+    assert Profile.load(tmp_path / "profile").trajectories is None

@@ -191,7 +191,7 @@ class _Setup:
             progress=self.run.progress,
         )
         row = self._row(arm, plan, self.sizes.final)
-        return row | {"novelty_p": None if plan.novelty is None else plan.novelty.p_value}
+        return row | {"novelty_p": None if plan.record.novelty is None else plan.record.novelty.p_value}
 
     def _cell(self, start: Initialization, sigma: float, nfe: int) -> Sampler:
         """The sampler of a cell of the sweep."""
@@ -205,7 +205,7 @@ class _Setup:
         samples = sampler.sample(self.denoiser, seeds=seeds, device=self.run.device, progress=self.run.progress)
         seconds = time.perf_counter() - began
         scores = evaluate(samples, self.reference)
-        fitting = sampler.fit_seconds if isinstance(sampler, Plan) else 0.0
+        fitting = sampler.record.fit_seconds if isinstance(sampler, Plan) else 0.0
         return {
             "arm": arm,
             "seed": self.seed,

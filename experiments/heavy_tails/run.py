@@ -308,7 +308,7 @@ class _Setup:
                 batch_size=1000,
                 progress=self.run.progress,
             )
-            seen = plan.candidates
+            seen = plan.record.candidates
             own = [c for c in seen if (c.initialization, c.horizon) == (plan.initialization.name, plan.horizon)]
             row = {"law": self.name, "asked": what, "chosen": plan.initialization.name, "horizon": plan.horizon}
             row |= {"solver": plan.solver.name, "schedule": plan.schedule.name, "nfe": plan.nfe}

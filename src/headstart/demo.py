@@ -174,7 +174,7 @@ def _arms(
             batch_size=batch_size,
             progress=bar,
         )
-        return replace(plan, fit_seconds=plan.fit_seconds + shared)
+        return replace(plan, record=replace(plan.record, fit_seconds=plan.record.fit_seconds + shared))
 
     isotropic, gaussian = starts[0], starts[1]
     for nfe in sizes.plans:
@@ -199,7 +199,7 @@ def _row(arm: str, sampler: Sampler, nfe: int, seed: int, scores: Scores, second
         "seed": seed,
         **_scores(scores),
         "sample_seconds": seconds,
-        "fit_seconds": sampler.fit_seconds if isinstance(sampler, Plan) else 0.0,
+        "fit_seconds": sampler.record.fit_seconds if isinstance(sampler, Plan) else 0.0,
         "sigmas": list(sampler.schedule.sigmas),
     }
 

@@ -26,15 +26,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 from torch import Tensor
 
+from headstart.artefact import checked, read_tensors, write_tensors
 from headstart.denoiser import Denoiser, called_in, denoise, labelled, moved, rows_of, split_conditions
-from headstart.errors import DataError, DenoiserError, InputError
+from headstart.errors import ArtefactError, DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
 from headstart.trajectory import Trajectories
@@ -52,8 +55,22 @@ FINE = 1.5
 #: The samples that a measurement to a stated error begins with; it doubles them until the error is reached.
 FEWEST = 64
 
+#: The form of a saved profile, and its version.
+FORM, VERSION = "headstart-profile", 1
+
 #: :math:`v` of a cost: the noise level, or the standard deviation of the noised data.
 Velocity = Literal["sigma", "marginal"]
+
+
+class ProfileValues(BaseModel):
+    """The plain values that are saved of a profile, beside its curves."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sigma_data: FiniteFloat
+    shape: list[int]
+    seed: int
+    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +248,60 @@ class Profile:
                 "measure it on that share (headstart.choose.hold_out tells which), or let fit measure"
             )
         return replace(self, samples=x0, label=given.get("label"))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Plain values for JSON and tensors that it can be saved as. The samples are data, and not among them."""
+        values = {name: getattr(self, name) for name in ("sigma_data", "shape", "seed", "digest")}
+        curves = {name: getattr(self, name) for name in ("sigmas", "losses", "corrector", "defect")}
+        if self.trajectories is not None:
+            curves |= {"products": self.trajectories.products, "spread": self.trajectories.spread}
+        tensors = {name: torch.from_numpy(curve.copy()) for name, curve in curves.items()}
+        return {**values, "shape": list(self.shape)}, tensors
+
+    @classmethod
+    def from_state(cls, values: ProfileValues, tensors: Mapping[str, Tensor]) -> Profile:
+        """The profile that :meth:`state` describes, without its samples.
+
+        Raises:
+            KeyError: if a curve is missing.
+        """
+        curves = {name: tensor.numpy() for name, tensor in tensors.items()}
+        trajectories = None
+        if "products" in curves:
+            trajectories = Trajectories(curves["sigmas"], curves["products"], curves["spread"])
+        return cls(
+            sigmas=curves["sigmas"],
+            losses=curves["losses"],
+            corrector=curves["corrector"],
+            defect=curves["defect"],
+            sigma_data=values.sigma_data,
+            shape=tuple(values.shape),
+            seed=values.seed,
+            digest=values.digest,
+            trajectories=trajectories,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it as one file, whole or not at all, without its samples, which are data.
+
+        Raises:
+            ArtefactError: if the file cannot be written.
+        """
+        write_tensors(Path(path), FORM, VERSION, *self.state())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """The profile that :meth:`save` wrote; :meth:`with_samples` gives it its samples again.
+
+        Raises:
+            ArtefactError: if the file is missing, damaged, no profile, or newer than this version of headstart.
+        """
+        source = Path(path)
+        values, tensors = read_tensors(source, FORM, VERSION)
+        try:
+            return cls.from_state(checked(ProfileValues, values, source), tensors)
+        except KeyError as error:
+            raise ArtefactError(f"{source} is damaged: it has no {error}") from error
 
     @property
     def noise(self) -> Tensor:

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import headstart.compare
 from headstart.compare import ARMS, QUICK, Setting, Sizes, saved
 from headstart.compare.arms import draw, scored
 from headstart.compare.peers import azula, diffusers, k_diffusion, load, packages
 from headstart.denoiser import expand
 from headstart.distill import distill
-from headstart.errors import DenoiserError, MissingExtraError
+from headstart.errors import ArtefactError, DenoiserError, MissingExtraError
 from headstart.metrics import Reference
 from headstart.noise import Noise
 from headstart.plan import Plan
@@ -190,6 +191,36 @@ def test_scores_are_numbers_or_an_error() -> None:
         scored(torch.full((4, 2), 3e38), Reference.of(DATA))
     with pytest.raises(DenoiserError, match="1 of 20 samples are not finite"):
         scored(torch.where(torch.arange(20)[:, None] == 3, torch.nan, DATA[:20]), reference)
+
+
+def test_what_arms_rest_on_is_made_once_and_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, seconds = setting.measured
+    start, fitting = setting.start("gaussian")
+    first = ARMS["gits"].prepare(setting, 3)
+    for name in ("headstart.compare.setting.fit_starts", "headstart.compare.setting.GITS.of"):
+        monkeypatch.setattr(name, lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr("headstart.profile.Profile.measure", lambda *_, **__: pytest.fail("made again"))
+    again = Setting(LAW, DATA, 0, setting.folder, sizes=QUICK)
+    assert again.measured[1] == seconds > 0
+    assert (again.profile.losses == profile.losses).all()
+    kept, took = again.start("gaussian")
+    assert took == fitting > 0
+    assert torch.equal(kept.sample(Noise(SEEDS), 1.0), start.sample(Noise(SEEDS), 1.0))
+    second = ARMS["gits"].prepare(again, 3)
+    assert (second.how, second.prepare_seconds, second.cited) == (first.how, first.prepare_seconds, first.cited)
+    assert torch.equal(*(draw(arm, LAW, SEEDS, 6, "cpu").samples for arm in (first, second)))
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"name": "x", "sigmas": [1, 0], "seconds": NaN}'])
+def test_a_damaged_grid_is_named(text: str, setting: Setting) -> None:
+    (setting.folder / "gits-3-seed0.json").write_text(text)
+    with pytest.raises(ArtefactError, match=r"gits-3-seed0\.json is damaged"):
+        ARMS["gits"].prepare(setting, 3)
+
+
+def test_the_sampler_of_an_arm_has_an_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match="is now Prepared"):
+        assert headstart.compare.Sampler is headstart.compare.Prepared
 
 
 def test_the_oracle_writes_no_training_data_down(setting: Setting) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headstart.compare import QUICK, Arm, Sampler, Setting, compare
+from headstart.compare import QUICK, Arm, Prepared, Setting, compare
 from headstart.compare import run as module
 from headstart.compare.arms import odd
 from headstart.compare.summary import ratios, summarised, verdict
@@ -43,7 +43,7 @@ def stub(
 ) -> Arm:
     """An arm whose samples are the right ones, shifted; it writes down what it prepares."""
 
-    def prepare(setting: Setting, nfe: int) -> Sampler:
+    def prepare(setting: Setting, nfe: int) -> Prepared:
         if made is not None:
             made.append((name, nfe, setting.seed))
 
@@ -53,7 +53,7 @@ def stub(
                 denoiser(x, torch.ones(len(x)))
             return x + shift
 
-        return Sampler(draw, f"shifted by {shift:g}", 1.5)
+        return Prepared(draw, f"shifted by {shift:g}", 1.5)
 
     return Arm(name, name.upper(), kind, "ours" if kind == "ours" else "diffusers", prepare, **more)
 
@@ -109,9 +109,9 @@ def test_cells_of_other_data_or_another_version_are_refused(
 def test_plans_are_not_taken_from_a_run_that_they_do_not_fit(run: Any, tmp_path: Path) -> None:
     places: list[Path] = []
 
-    def prepare(setting: Setting, nfe: int) -> Sampler:
+    def prepare(setting: Setting, nfe: int) -> Prepared:
         places.append(setting.folder)
-        return Sampler(lambda _, noise: noise.normal((1, 4, 4)), "noise")
+        return Prepared(lambda _, noise: noise.normal((1, 4, 4)), "noise")
 
     def folder(**options: Any) -> Path:
         (tmp_path / "out" / "cells.jsonl").unlink(missing_ok=True)
@@ -140,7 +140,7 @@ def test_a_failure_that_passes_is_made_up_for(run: Any, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_used_is_not_a_failure_of_an_arm(run: Any) -> None:
-    def damaged(*_: Any) -> Sampler:
+    def damaged(*_: Any) -> Prepared:
         raise ArtefactError("the plan is damaged")
 
     with pytest.raises(ArtefactError, match="the plan is damaged"):
@@ -188,7 +188,7 @@ def test_an_arm_that_cannot_spend_all_is_drawn_once_and_counted(run: Any) -> Non
 
 
 def test_a_failure_is_recorded_and_ends_nothing_else(run: Any, tmp_path: Path) -> None:
-    def crash(*_: Any) -> Sampler:
+    def crash(*_: Any) -> Prepared:
         raise IndexError("off the grid")
 
     broken = Arm("broken", "Broken", "peer", "diffusers", crash, package="diffusers")
@@ -209,7 +209,7 @@ def test_a_failure_is_recorded_and_ends_nothing_else(run: Any, tmp_path: Path) -
 
 
 def test_a_defect_of_our_own_is_not_hidden(run: Any) -> None:
-    def crash(*_: Any) -> Sampler:
+    def crash(*_: Any) -> Prepared:
         raise IndexError("a defect")
 
     with pytest.raises(IndexError, match="a defect"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +13,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from headstart.errors import DataError, InputError
+from headstart.errors import ArtefactError, DataError, InputError
 from headstart.initialization import (
     INITIALIZATIONS,
     Diagonal,
     Gaussian,
+    Generator,
     Initialization,
     Isotropic,
     Mixture,
@@ -206,6 +208,27 @@ def test_a_saved_start_is_the_same_start(image_start: Initialization) -> None:
             if not image_start.oracle:
                 expected = image_start.log_prob(x, sigma, label)
                 assert torch.equal(again.log_prob(x, sigma, label), expected)
+
+
+def test_a_start_in_a_file_of_its_own_is_the_same_start(image_start: Initialization, tmp_path: Path) -> None:
+    image_start.save(tmp_path / "start.safetensors")
+    again = Initialization.load(tmp_path / "start.safetensors")
+    assert (type(again), again.shape, repr(again)) == (type(image_start), image_start.shape, repr(image_start))
+    x, same = (start.sample(Noise(range(4)), 1.0) for start in (image_start, again))
+    assert torch.equal(same, x)
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "start.safetensors").read_bytes()
+
+
+def test_a_start_that_is_code_or_of_others_is_not_saved(tmp_path: Path) -> None:
+    class Own(Isotropic):
+        name = "own"
+
+    with pytest.raises(ArtefactError, match="not one of headstart's own"):
+        Own((2,)).save(tmp_path / "start")
+    with pytest.raises(ArtefactError):
+        Generator((2,), lambda noise, label: noise.normal((2,))).save(tmp_path / "start")
+    assert not list(tmp_path.iterdir())
 
 
 def column_major(tensor: Tensor) -> Tensor:

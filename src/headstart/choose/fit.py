@@ -60,7 +60,7 @@ from headstart.errors import DataError, InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
 from headstart.metrics.novelty import BLOCKS
-from headstart.plan import Candidate, Plan
+from headstart.plan import Candidate, Plan, Record
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
@@ -317,14 +317,16 @@ def fit(
         solver=best.solver,
         budget=best.budget,
         profile=profile,
-        candidates=_records(options, looked_at, best, tails),
-        criterion=criterion,
-        chosen=chosen | ({"horizon": "by the unimodality rule"} if by_rule else {}),
-        seed=seed,
-        fit_seconds=time.perf_counter() - began,
-        source=source,
-        start_cost=start_cost,
-        novelty=tested,
+        record=Record(
+            candidates=_records(options, looked_at, best, tails),
+            criterion=criterion,
+            chosen=chosen | ({"horizon": "by the unimodality rule"} if by_rule else {}),
+            seed=seed,
+            fit_seconds=time.perf_counter() - began,
+            source=source,
+            start_cost=start_cost,
+            novelty=tested,
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """The arms of a comparison: an arm is a way to sample a network, prepared for a number of evaluations and a seed.
 
-An arm prepares a :class:`Sampler` from what all arms share, a :class:`~headstart.compare.setting.Setting`. What a
+An arm prepares a :class:`Prepared` from what all arms share, a :class:`~headstart.compare.setting.Setting`. What a
 sampler really spends is counted where the network is called, and never taken from what the arm says of itself.
 """
 
@@ -25,10 +25,24 @@ from headstart.metrics import Reference, Scores, evaluate
 from headstart.noise import Noise
 from headstart.plan import Plan
 from headstart.progress import Progress
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule
 from headstart.solver import Solver
 
-__all__ = ["Arm", "Drawn", "Kind", "Sampler", "draw", "even", "from_noise", "odd", "of_plan", "scored", "solving"]
+__all__ = [
+    "Arm",
+    "Drawn",
+    "Kind",
+    "Prepared",
+    "draw",
+    "even",
+    "from_noise",
+    "odd",
+    "of_plan",
+    "of_sampler",
+    "scored",
+    "solving",
+]
 
 #: What an arm is: what this project makes, what it is held against, what knows the training data, a plan that may have
 #: been fitted on what it is scored against, and fixed marks. The best of "ours" is held against the best of "peer".
@@ -43,8 +57,8 @@ Walk = Callable[[Callable[[Tensor, float], Tensor], Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Sampler:
-    """The sampler of an arm.
+class Prepared:
+    """An arm that is ready to sample.
 
     Attributes:
         draw: from a denoiser and the samples' random streams to samples, shape (B, \\*S).
@@ -80,7 +94,7 @@ class Arm:
     label: str
     kind: Kind
     family: str
-    prepare: Callable[[Setting, int], Sampler]
+    prepare: Callable[[Setting, int], Prepared]
     package: str | None = None
     affordable: Callable[[int], int] = int
     only: int | None = None
@@ -105,7 +119,7 @@ class Drawn:
 
 @torch.no_grad()
 def draw(
-    sampler: Sampler,
+    sampler: Prepared,
     denoiser: Denoiser,
     seeds: Sequence[int],
     batch_size: int,
@@ -159,14 +173,20 @@ def solving(start: Initialization, schedule: Schedule, solver: Solver) -> Draw:
     return drawn
 
 
-def of_plan(plan: Plan) -> Sampler:
-    """The sampler of a plan; what it took to prepare is what the plan took to fit."""
-    levels = " > ".join(f"{sigma:.3g}" for sigma in plan.schedule.sigmas)
-    how = f"{plan.initialization.name} start, {plan.schedule.name} levels {levels}, {plan.solver.name}"
-    return Sampler(solving(plan.initialization, plan.schedule, plan.solver), how, plan.fit_seconds, plan.cited)
+def of_sampler(sampler: Sampler, seconds: float) -> Prepared:
+    """A sampler of this library that took so long to prepare."""
+    levels = " > ".join(f"{sigma:.3g}" for sigma in sampler.schedule.sigmas)
+    how = f"{sampler.initialization.name} start, {sampler.schedule.name} levels {levels}, {sampler.solver.name}"
+    draw = solving(sampler.initialization, sampler.schedule, sampler.solver)
+    return Prepared(draw, how, seconds, sampler.cited)
 
 
-def from_noise(setting: Setting, walk: Walk, how: str, schedule: str, solver: str) -> Sampler:
+def of_plan(plan: Plan) -> Prepared:
+    """A plan as a sampler; what it took to prepare is what the plan took to fit."""
+    return of_sampler(plan, plan.record.fit_seconds)
+
+
+def from_noise(setting: Setting, walk: Walk, how: str, schedule: str, solver: str) -> Prepared:
     """A sampler of another package, from the noise that all arms from noise share: sigma_max times each seed's own.
 
     Arguments:
@@ -181,7 +201,7 @@ def from_noise(setting: Setting, walk: Walk, how: str, schedule: str, solver: st
         return walk(partial(denoise, denoiser), setting.sigma_max * noise.normal(setting.shape))
 
     cited = citations("isotropic", schedule, solver)
-    return Sampler(drawn, f"N(0, {setting.sigma_max:g}^2) start, {how}", cited=cited)
+    return Prepared(drawn, f"N(0, {setting.sigma_max:g}^2) start, {how}", cited=cited)
 
 
 def odd(nfe: int) -> int:

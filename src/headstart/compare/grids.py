@@ -25,14 +25,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 
 from headstart.citation import citations
-from headstart.compare.arms import Arm, Sampler, odd, of_plan, solving
+from headstart.compare.arms import Arm, Prepared, odd, of_sampler, solving
 from headstart.compare.setting import Setting
 from headstart.distill import distill
 from headstart.initialization import Isotropic
-from headstart.plan import Plan
+from headstart.sampler import Sampler
 from headstart.schedule import Schedule, align_your_steps, interpolate, rho_grid
 from headstart.solver import DPMSolverPP2M, Heun
 
@@ -42,23 +41,23 @@ __all__ = ["GRIDS", "HEUN", "HEUN_35"]
 ALIGNED = 40
 
 
-def _heun(setting: Setting, nfe: int) -> Sampler:
+def _heun(setting: Setting, nfe: int) -> Prepared:
     schedule = setting.edm(Heun().steps_for(nfe))
     draw = solving(Isotropic(setting.shape), schedule, Heun())
     cited = citations("isotropic", schedule.name, "heun")
-    return Sampler(draw, f"N(0, {setting.sigma_max:g}^2) start, {schedule.name} levels, heun", cited=cited)
+    return Prepared(draw, f"N(0, {setting.sigma_max:g}^2) start, {schedule.name} levels, heun", cited=cited)
 
 
-def _gits(setting: Setting, nfe: int) -> Sampler:
-    def made() -> Plan:
+def _gits(setting: Setting, nfe: int) -> Prepared:
+    def made() -> tuple[Schedule, float]:
         gits, seconds = setting.gits
-        return _on(setting, gits.schedule(nfe), seconds)
+        return gits.schedule(nfe), seconds
 
-    return of_plan(setting.kept(f"gits-{nfe}", made))
+    return _on(setting, *setting.kept_grid(f"gits-{nfe}", made))
 
 
-def _aligned(setting: Setting, nfe: int) -> Sampler:
-    def made() -> Plan:
+def _aligned(setting: Setting, nfe: int) -> Prepared:
+    def made() -> tuple[Schedule, float]:
         sizes, first = setting.sizes, setting.few_sigma_min
         began = time.perf_counter()
         schedule = align_your_steps(
@@ -77,14 +76,14 @@ def _aligned(setting: Setting, nfe: int) -> Sampler:
             batch_size=setting.batch_size,
             progress=setting.progress,
         )
-        return _on(setting, schedule, time.perf_counter() - began)
+        return schedule, time.perf_counter() - began
 
-    grid = setting.kept("align-your-steps", made)
-    return of_plan(replace(grid, schedule=interpolate(grid.schedule, nfe)))
+    schedule, seconds = setting.kept_grid("align-your-steps", made)
+    return _on(setting, interpolate(schedule, nfe), seconds)
 
 
-def _ld3(setting: Setting, nfe: int) -> Sampler:
-    def made() -> Plan:
+def _ld3(setting: Setting, nfe: int) -> Prepared:
+    def made() -> tuple[Schedule, float]:
         sizes, schedule = setting.sizes, rho_grid(nfe, setting.sigma_max, setting.few_sigma_min)
         began = time.perf_counter()
         result = distill(
@@ -107,14 +106,14 @@ def _ld3(setting: Setting, nfe: int) -> Sampler:
         # Nobody decides in LD3: what it learns is taken, better or not, if the network stands its samples.
         learned = result.candidates[1]
         chosen = learned if math.isfinite(learned.gain) else result.winner
-        return _on(setting, Schedule(chosen.schedule.sigmas, "LD3"), time.perf_counter() - began)
+        return Schedule(chosen.schedule.sigmas, "LD3"), time.perf_counter() - began
 
-    return of_plan(setting.kept(f"ld3-{nfe}", made))
+    return _on(setting, *setting.kept_grid(f"ld3-{nfe}", made))
 
 
-def _on(setting: Setting, schedule: Schedule, seconds: float) -> Plan:
+def _on(setting: Setting, schedule: Schedule, seconds: float) -> Prepared:
     """DPM-Solver++(2M) from noise on a grid that took so long."""
-    return Plan(Isotropic(setting.shape), schedule, DPMSolverPP2M(), None, setting.profile, fit_seconds=seconds)
+    return of_sampler(Sampler(Isotropic(setting.shape), schedule, DPMSolverPP2M()), seconds)
 
 
 HEUN = Arm("heun", "EDM Heun", "peer", "EDM", _heun, affordable=odd)

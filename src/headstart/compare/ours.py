@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headstart.choose import fit
 from headstart.choose.levels import DISTILLED
-from headstart.compare.arms import Arm, Kind, Sampler, of_plan
+from headstart.compare.arms import Arm, Kind, Prepared, of_plan
 from headstart.compare.setting import Setting
 from headstart.plan import Plan
 
@@ -24,7 +24,7 @@ FAMILIES = ("isotropic", "gaussian", "mixture")
 
 def _chosen(
     name: str, families: tuple[str, ...], schedule: str | None, from_noise: bool, setting: Setting, nfe: int
-) -> Sampler:
+) -> Prepared:
     """The sampler of the plan that is fitted for so many evaluations, with the seconds of all that it rests on."""
     oracle = setting.start("empirical")[0] if families == ("empirical",) else None
 
@@ -44,8 +44,8 @@ def _chosen(
             batch_size=setting.batch_size,
             progress=setting.progress,
         )
-        shared = setting.measured.fit_seconds + sum(seconds for _, seconds in starts)
-        return replace(plan, fit_seconds=plan.fit_seconds + shared)
+        shared = setting.measured[1] + sum(seconds for _, seconds in starts)
+        return replace(plan, record=replace(plan.record, fit_seconds=plan.record.fit_seconds + shared))
 
     return of_plan(setting.kept(f"{name}-{nfe}", chosen, oracle))
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from headstart.citation import PACKAGES
-from headstart.compare.arms import Arm, Sampler, draw, scored
+from headstart.compare.arms import Arm, Prepared, draw, scored
 from headstart.compare.cells import Cells
 from headstart.compare.gallery import Gallery, at_distances
 from headstart.compare.grids import GRIDS, HEUN, HEUN_35
@@ -253,7 +253,7 @@ class _Run:
             name = DISTRIBUTIONS[arm.package]  # what goes wrong in there ends one cell, and not the comparison
             return row | {"failed": f"{name} failed: {type(error).__name__}: {error}"}
 
-    def _scored(self, arm: Arm, sampler: Sampler, setting: Setting, nfe: int) -> dict[str, Any]:
+    def _scored(self, arm: Arm, sampler: Prepared, setting: Setting, nfe: int) -> dict[str, Any]:
         seeds = range(setting.seed * 2**32, setting.seed * 2**32 + self.samples)
         drawn = draw(sampler, self.denoiser, seeds, setting.batch_size, setting.device, self.progress)
         near = None

@@ -1,33 +1,41 @@
 """Shared by all arms of a seed: the split of the data, the measurements, the fitted starts; each made once.
 
-Plans, and what they rest on, are kept in the folder of the run as plans are saved, and read from there by a run that
-goes on. The trajectories of GITS are not kept, and followed anew when it is to have a grid that is missing.
+Plans, and what they rest on, are kept in the folder of the run as each of them is saved, and read from there by a run
+that goes on. The trajectories of GITS are not kept, and followed anew when it is to have a grid that is missing.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 from torch import Tensor
 
+from headstart.artefact import checked, parse_json
 from headstart.choose import fit_starts, hold_out
 from headstart.choose.levels import SIGMA_MINS, measured_levels
 from headstart.denoiser import Denoiser
+from headstart.errors import ArtefactError
+from headstart.files import write_whole
 from headstart.initialization import Initialization, Isotropic
 from headstart.noise import Noise, Stream
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.schedule import GITS, Schedule, rho_grid
-from headstart.solver import DPMSolverPP2M, Heun
+from headstart.solver import DPMSolverPP2M
 
 __all__ = ["QUICK", "SIGMA_MAX", "SIGMA_MIN", "Setting", "Sizes"]
+
+Part = TypeVar("Part", Profile, Initialization)
+Kept = TypeVar("Kept", bound=BaseModel)
 
 #: EDM's range of noise levels.
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
@@ -125,13 +133,12 @@ class Setting:
         return hold_out(self.data, self.seed)
 
     @cached_property
-    def measured(self) -> Plan:
-        """EDM's sampler as a plan, with the profile of the network and what it took to measure it."""
+    def measured(self) -> tuple[Profile, float]:
+        """The profile of the network, and the seconds that it took to measure."""
 
-        def measure() -> Plan:
-            began = time.perf_counter()
+        def measure() -> Profile:
             known = float(getattr(self.denoiser, "sigma_max", float("inf")))
-            profile = Profile.measure(
+            return Profile.measure(
                 self.denoiser,
                 self.data[self.split[1]],
                 sigmas=measured_levels(self.data, [self.sigma_max], known),
@@ -141,15 +148,13 @@ class Setting:
                 batch_size=self.batch_size,
                 progress=self.progress,
             )
-            seconds = time.perf_counter() - began
-            return Plan(Isotropic(self.shape), self.edm(18), Heun(), None, profile, fit_seconds=seconds)
 
-        return self.kept("measured", measure)
+        return self._kept_part("profile", measure, Profile.load)
 
     @property
     def profile(self) -> Profile:
         """The measurements of the network."""
-        return self.measured.profile
+        return self.measured[0]
 
     def edm(self, steps: int) -> Schedule:
         """EDM's grid, with a last step to 0."""
@@ -176,15 +181,12 @@ class Setting:
     def _fitted(self, family: str) -> tuple[Initialization, float]:
         fitted_on = self.data[self.split[0]]
 
-        def fitted() -> Plan:
-            measured, began = self.measured, time.perf_counter()
-            start = fit_starts(fitted_on, family, seed=self.seed, progress=self.progress)[0]
-            return replace(measured, initialization=start, fit_seconds=time.perf_counter() - began)
+        def fitted() -> Initialization:
+            return fit_starts(fitted_on, family, seed=self.seed, progress=self.progress)[0]
 
         if family in ("isotropic", "empirical"):  # nothing to fit, and training data are not written down
             return fit_starts(fitted_on, family)[0], 0.0
-        plan = self.kept(f"start-{family}", fitted)
-        return plan.initialization, plan.fit_seconds
+        return self._kept_part(f"start-{family}", fitted, Initialization.load)
 
     @cached_property
     def gits(self) -> tuple[GITS, float]:
@@ -205,21 +207,91 @@ class Setting:
             gits = GITS.of(denoiser, states, teacher)
         return gits, time.perf_counter() - began
 
+    def _kept_part(self, name: str, make: Callable[[], Part], load: Callable[[Path], Part]) -> tuple[Part, float]:
+        """A profile or a start as it was kept on disk, or made and kept there; and the seconds that making it took.
+
+        Raises:
+            ArtefactError: if what is there is damaged, or it cannot be written.
+        """
+        place = self._place(name)
+        file, seconds = place.with_name(f"{place.name}.safetensors"), place.with_name(f"{place.name}.json")
+        if file.exists():
+            return load(file), _read(seconds, _Seconds).seconds
+        began = time.perf_counter()
+        part = make()
+        found = _Seconds(seconds=time.perf_counter() - began)
+        _write(found, seconds)  # first: it is the other file that says that both are there
+        part.save(file)
+        return part, found.seconds
+
+    def kept_grid(self, name: str, make: Callable[[], tuple[Schedule, float]]) -> tuple[Schedule, float]:
+        """A schedule as it was kept on disk, or made and kept there; and the seconds that making it took.
+
+        Arguments:
+            name: of the schedule.
+            make: makes it, and says how many seconds it took, with all that it rests on.
+
+        Raises:
+            ArtefactError: if what is there is damaged, or it cannot be written.
+        """
+        place = self._place(name)
+        file = place.with_name(f"{place.name}.json")
+        if not file.exists():
+            schedule, seconds = make()
+            _write(_Grid(name=schedule.name, sigmas=list(schedule.sigmas), seconds=seconds), file)
+        found = _read(file, _Grid)
+        return Schedule(found.sigmas, found.name), found.seconds
+
+    def _place(self, name: str) -> Path:
+        return self.folder / f"{name}-seed{self.seed}"
+
     def kept(self, name: str, make: Callable[[], Plan], start: Initialization | None = None) -> Plan:
         """A plan as it was kept on disk, or made and kept there.
 
         Arguments:
             name: of the plan.
-            make: makes it; its ``fit_seconds`` should count all that it rests on.
+            make: makes it; the seconds of its record should count all that it rests on.
             start: if given, the plan's own start is not kept, and this one is put in its place.
 
         Raises:
             ArtefactError: if what is there is damaged or no plan, or it cannot be written.
         """
-        place = self.folder / f"{name}-seed{self.seed}"
+        place = self._place(name)
         if (place / "plan.json").exists():
             plan = Plan.load(place)
         else:
             plan = make()
             (plan if start is None else replace(plan, initialization=Isotropic(self.shape))).save(place)
         return plan if start is None else replace(plan, initialization=start)
+
+
+class _Seconds(BaseModel):
+    """The time that something took to make."""
+
+    model_config = ConfigDict(extra="forbid")
+    seconds: FiniteFloat
+
+
+class _Grid(_Seconds):
+    """A schedule that took some time to make."""
+
+    name: str
+    sigmas: list[FiniteFloat]
+
+
+def _write(values: BaseModel, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"{path.parent} cannot be made: {error.strerror or error}") from error
+    write_whole((json.dumps(values.model_dump(), allow_nan=False) + "\n").encode(), path)
+
+
+def _read(path: Path, schema: type[Kept]) -> Kept:
+    try:
+        values = parse_json(path.read_text())
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ArtefactError(f"{path} is damaged: it is not JSON ({error})") from error
+    return checked(schema, values, path)

@@ -17,15 +17,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from headstart.errors import InputError
+from headstart.artefact import read_tensors, write_tensors
+from headstart.errors import ArtefactError, InputError
 from headstart.noise import Noise
 
 __all__ = ["Initialization"]
+
+#: The form of a saved start, and its version.
+FORM, VERSION = "headstart-start", 1
 
 
 class Initialization(ABC):
@@ -104,8 +109,39 @@ class Initialization(ABC):
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Initialization:
         """The initialization that :meth:`state` describes."""
 
+    def save(self, path: str | Path) -> None:
+        """Write it as one file, whole or not at all. A start that hands back training data holds these.
+
+        Raises:
+            ArtefactError: if it is code, or none of headstart's own, or the file cannot be written.
+        """
+        if _families().get(self.name) is not type(self):
+            raise ArtefactError(f"{self!r} is not one of headstart's own, so no one else could read it")
+        values, tensors = self.state()
+        write_tensors(Path(path), FORM, VERSION, {"name": self.name, "values": values}, tensors)
+
+    @staticmethod
+    def load(path: str | Path) -> Initialization:
+        """The start that :meth:`save` wrote, of whatever family.
+
+        Raises:
+            ArtefactError: if the file is missing, damaged, no start, or newer than this version of headstart.
+        """
+        values, tensors = read_tensors(Path(path), FORM, VERSION)
+        try:
+            return _families()[values["name"]].from_state(values["values"], tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{path} is damaged: {error}") from error
+
 
 def _checked_label(label: Tensor | None, count: int) -> Tensor | None:
     if label is not None and label.shape != (count,):
         raise InputError(f"labels have shape {tuple(label.shape)}: expected ({count},), one for each sample")
     return label
+
+
+def _families() -> Mapping[str, type[Initialization]]:
+    """The families by name, which are not known yet where this module is imported."""
+    from headstart.initialization import INITIALIZATIONS
+
+    return INITIALIZATIONS

@@ -48,8 +48,8 @@ def plan_values(plan: Plan) -> dict[str, Any]:
     The curve is of the schedule and the solver that all starts and horizons were screened with.
     """
     curve: dict[tuple[str, float], Candidate] = {}
-    for candidate in plan.candidates:
-        screened = plan.candidates[0]
+    for candidate in plan.record.candidates:
+        screened = plan.record.candidates[0]
         if (candidate.schedule, candidate.solver) == (screened.schedule, screened.solver):
             curve.setdefault((candidate.initialization, candidate.horizon), candidate)
     budget = None
@@ -67,13 +67,13 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "schedule": plan.schedule.name,
         "sigmas": list(plan.schedule.sigmas),
         "solver": plan.solver.name,
-        "fit_seconds": plan.fit_seconds,
+        "fit_seconds": plan.record.fit_seconds,
         "explanation": plan.explain(),
         "budget": budget,
         "curve": [asdict(candidate) for candidate in curve.values()],
         "flat_region": None if plan.flat is None else list(plan.flat),
-        "start_cost": plan.start_cost,
-        "novelty": None if plan.novelty is None else plan.novelty.to_dict(),
+        "start_cost": plan.record.start_cost,
+        "novelty": None if plan.record.novelty is None else plan.record.novelty.to_dict(),
     }
 
 
@@ -116,7 +116,7 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         grid=_grid(samples),
         neighbours=_neighbours(samples, data),
         headings=[column[1:] for column in COLUMNS_OF],
-        candidates=[{"cells": _candidate(candidate)} for candidate in sorted(plan.candidates, key=_rank)],
+        candidates=[{"cells": _candidate(candidate)} for candidate in sorted(plan.record.candidates, key=_rank)],
         environment=environment("cpu") | {"plan's seed": plan.profile.seed},
         references=entries(plan.cited),
     )

@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart.compare.arms import Arm, Sampler, even, from_noise
+from headstart.compare.arms import Arm, Prepared, even, from_noise
 from headstart.compare.peers.packages import load
 from headstart.compare.setting import Setting
 
@@ -75,7 +75,7 @@ def sample(
     return found
 
 
-def _prepare(name: str, options: dict[str, Any], evaluations: int, solver: str, setting: Setting, nfe: int) -> Sampler:
+def _prepare(name: str, options: dict[str, Any], evaluations: int, solver: str, setting: Setting, nfe: int) -> Prepared:
     load("azula")
     walk = partial(sample, name, setting.sigma_max, setting.sigma_min, nfe // evaluations, **options)
     order = f" of order {options['order']}" if options else ""

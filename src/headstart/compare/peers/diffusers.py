@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.compare.arms import Arm, Sampler, from_noise
+from headstart.compare.arms import Arm, Prepared, from_noise
 from headstart.compare.peers.packages import load
 from headstart.compare.setting import Setting
 
@@ -81,7 +81,7 @@ def unipc(order: int, grid: str, sigma_max: float, sigma_min: float, steps: int,
 
 def _prepare(
     solve: Callable[..., Tensor], solver: str, how: str, order: int, grid: str, setting: Setting, nfe: int
-) -> Sampler:
+) -> Prepared:
     load("diffusers")
     levels, name = {"karras": ("Karras levels", "rho"), "exponential": ("log-SNR levels", "log-linear")}[grid]
     walk = partial(solve, order, grid, setting.sigma_max, setting.sigma_min, nfe)

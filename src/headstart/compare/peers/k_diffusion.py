@@ -12,7 +12,7 @@ from functools import partial
 
 from torch import Tensor
 
-from headstart.compare.arms import Arm, Sampler, from_noise, odd
+from headstart.compare.arms import Arm, Prepared, from_noise, odd
 from headstart.compare.peers.packages import load
 from headstart.compare.setting import Setting
 
@@ -45,7 +45,7 @@ def sample(
     return found
 
 
-def _prepare(name: str, solver: str, setting: Setting, nfe: int) -> Sampler:
+def _prepare(name: str, solver: str, setting: Setting, nfe: int) -> Prepared:
     load("k_diffusion")
     steps = (nfe + 1) // 2 if name in TWO else nfe
     walk = partial(sample, name, setting.sigma_max, setting.sigma_min, steps)

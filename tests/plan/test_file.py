@@ -1,4 +1,4 @@
-"""Plans: samples that belong to their seeds, folders that are whole or not there, and what a person reads."""
+"""The folder of a plan: whole or not there, checked when it is read, and read in every version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,100 +15,20 @@ import pytest
 import safetensors.torch
 import torch
 
-from headstart.budget import Budget, Estimate, discretization_error
+from headstart.budget import Budget, discretization_error
 from headstart.errors import ArtefactError
-from headstart.initialization import Empirical, Flow, Gaussian, Isotropic, Mixture, Training
-from headstart.noise import Noise
-from headstart.plan import Candidate, Plan
-from headstart.profile import Profile
-from headstart.schedule import Schedule, rho_grid
-from headstart.solver import DDPM, DPMSolverPP2M, Euler, Heun
+from headstart.initialization import Flow, Training
+from headstart.plan import Plan, Record
+from headstart.solver import DDPM
 from headstart.targets import gmm25
+from tests.plan.cases import CANDIDATES, SOLVERS, STARTS, TARGET, make
 
-TARGET = gmm25()
-DATA = TARGET.sample(Noise(range(300)))
-LABELS = (DATA[:, 0] > 0).long()
-
-SAMPLE_OF_VERSION = {1: [[0.6986319422721863, 1.6946088075637817]], 2: [[0.2053869366645813, 1.9860341548919678]]}
-STARTS = {
-    "isotropic": Isotropic((2,)),
-    "gaussian": Gaussian.fit(DATA),
-    "mixture": Mixture.fit(DATA, 5, 2),
-    "by class": Mixture.fit(DATA, 6, 2, labels=LABELS),
-    "empirical": Empirical.fit(DATA),
-    "empirical by class": Empirical.fit(DATA, labels=LABELS),
+STORED = Path(__file__).parent / "stored"
+SAMPLE_OF_VERSION = {
+    1: [[0.6986319422721863, 1.6946088075637817]],
+    2: [[0.2053869366645813, 1.9860341548919678]],
+    3: [[0.8037019968032837, 2.083800792694092]],
 }
-SOLVERS = [Euler(), Heun(churn=3.5, churn_max=50), DPMSolverPP2M(), DDPM()]
-CANDIDATES = (
-    Candidate("isotropic", 3.0, "defect", 0.05, "dpm++2m", 0.4, 0.1, 0.9),
-    Candidate("mixture", 1.5, "corrector", 0.05, "euler", -0.25, 0.125, 1 / 3, 0.0625),
-    Candidate("empirical", 2.0, "rho", 0.1, "dpm++2m", None, None, 0.1, 0.25),
-)
-
-
-def profile():
-    """Three levels, made by hand."""
-    return Profile(
-        sigmas=np.array([8.0, 1.0, 0.05]),
-        losses=np.array([[2.0, 1.0, 0.01], [2.5, 0.5, 1 / 3]]),
-        corrector=np.array([[0.1, 0.2], [0.3, 0.4]]),
-        defect=np.array([[0.01, 0.02], [0.03, 0.04]]),
-        sigma_data=1.75,
-        shape=(2,),
-        seed=5,
-        digest="0f",
-    )
-
-
-def make(start="gaussian", solver=None, **changes):
-    schedule = rho_grid(3, 3.0, 0.1)
-    solver = solver or DPMSolverPP2M()
-    budget = Budget(Estimate(0.25, 0.125), (0.01, 1 / 300))
-    chosen = {"initialization": "by pilot", "horizon": "as asked", "schedule": "by pilot", "sigma_min": "by pilot"}
-    plan = Plan(STARTS[start], schedule, solver, budget, profile(), CANDIDATES, "pilot", chosen, 7, 1.5)
-    return replace(plan, **changes)
-
-
-# What a person reads
-
-
-def test_repr():
-    assert repr(make()) == "Plan(3 evaluations: gaussian start at 3, rho 7 levels, dpm++2m; budget 0.433 nats)"
-    one = make(schedule=Schedule([3.0, 0.0]))
-    assert repr(one).startswith("Plan(1 evaluation: gaussian start at 3, custom levels")
-
-
-def test_explanation():
-    assert make().explain().splitlines() == [
-        "Plan(3 evaluations: gaussian start at 3, rho 7 levels, dpm++2m; budget 0.433 nats)",
-        "",
-        "Start      Gaussian(shape=(2,), components=2) at sigma_T = 3 (initialization by pilot, horizon as asked)",
-        "Levels     Schedule(rho 7: 3 steps, 3 > 0.6721 > 0.1 > 0) (schedule and sigma_min by pilot)",
-        "Solver     DPMSolverPP2M(), 3 network evaluations",
-        "",
-        "Error budget, in nats over 2 dimensions:",
-        "  initialization   0.25 ± 0.12",
-        "  discretization   0.01, 0.0033   (of Euler steps between these levels)",
-        "  together         0.433   (square of the sum of the roots)",
-        "",
-        "Decided by a pilot of 2 candidates (distance to held-out data):",
-        "  0.0625  mixture at 1.5, corrector to 0.05, euler: E_init   -0.25, budget 0.333",
-        "  0.2500  empirical at 2, rho to 0.1, dpm++2m: budget 0.1",
-    ]
-
-
-def test_explanation_of_an_oracle_and_of_a_start_below_the_network():
-    oracle = make("empirical", budget=Budget(None, ()), candidates=()).explain()
-    assert "  initialization   not known: the start has no density" in oracle
-    assert "  discretization   none above 0" in oracle
-    assert "for comparison only" in oracle
-    assert "pilot of" not in oracle
-    assert "Below 0" in make(budget=Budget(Estimate(-1.0, 0.1), ())).explain()
-    assert "Below 0" not in make(budget=Budget(Estimate(-0.1, 0.1), ())).explain()
-    assert "for comparison only" not in make().explain()
-
-
-# Folders
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -125,7 +45,7 @@ def test_a_plan_is_loaded_as_it_was_saved(start, solver, tmp_path):
     assert repr(loaded) == repr(plan)
     assert loaded.explain() == plan.explain()
     assert loaded.to_dict() == plan.to_dict()
-    for name in ("nfe", "schedule", "solver", "budget", "candidates", "criterion", "chosen", "seed", "fit_seconds"):
+    for name in ("nfe", "schedule", "solver", "budget", "record"):
         assert getattr(loaded, name) == getattr(plan, name)
     for name in ("sigmas", "losses", "corrector", "defect"):
         np.testing.assert_array_equal(getattr(loaded.profile, name), getattr(plan.profile, name))
@@ -301,9 +221,10 @@ def test_candidates_that_are_none_are_named_in_every_version(version, candidates
 @pytest.mark.parametrize("version", SAMPLE_OF_VERSION)
 def test_a_plan_of_an_older_version_is_read_and_samples_as_it_did(version):
     """Written by the headstart of its time, which drew this sample of it."""
-    plan = Plan.load(Path(__file__).parent / "plans" / f"version-{version}")
-    assert (plan.nfe, plan.source, plan.profile.trajectories) == (3, "data", None)
-    assert all(math.isfinite(c.nats) for c in plan.candidates)
+    plan = Plan.load(STORED / f"version-{version}")
+    assert (plan.nfe, plan.record.source) == (3, "data")
+    assert (plan.profile.trajectories is None) == (version < 3)
+    assert all(math.isfinite(c.nats) for c in plan.record.candidates)
     expected = torch.tensor(SAMPLE_OF_VERSION[version])
     torch.testing.assert_close(plan.sample(gmm25(), seeds=[5]), expected, rtol=0, atol=1e-5)
 
@@ -359,3 +280,18 @@ def test_tensors_of_others_are_refused(tmp_path):
         damage(tmp_path / "plan", put("tensors_sha256", hashlib.sha256(blob).hexdigest()))
         with pytest.raises(ArtefactError, match="is damaged"):
             Plan.load(tmp_path / "plan")
+
+
+def test_a_plan_of_version_3_is_written_again_as_it_was(tmp_path):
+    """To the byte, so that the version need not be raised."""
+    Plan.load(STORED / "version-3").save(tmp_path / "plan")
+    for name in ("plan.json", "tensors.safetensors"):
+        assert (tmp_path / "plan" / name).read_bytes() == (STORED / "version-3" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Record)])
+def test_every_field_of_the_record_is_saved_and_must_be_there(name, tmp_path):
+    make().save(tmp_path / "plan")
+    damage(tmp_path / "plan", lambda values: values.pop(name))
+    with pytest.raises(ArtefactError, match=f"damaged: {name}: Field required"):
+        Plan.load(tmp_path / "plan")

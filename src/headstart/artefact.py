@@ -1,0 +1,122 @@
+"""Tensors and plain values on disk, in one file that cannot execute: a safetensors file with the values in its header.
+
+A file says what it holds and in which version of that form, and carries the SHA-256 of all of it, so that damage is
+seen. It is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from headstart.errors import ArtefactError
+from headstart.files import write_whole
+
+__all__ = ["checked", "parse_json", "read_tensors", "write_tensors"]
+
+#: The entry of a file's header that is ours.
+KEY = "headstart"
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+def parse_json(text: str) -> Any:
+    """The values of a JSON text, every number of which is finite; Python's reader would let NaN and Infinity pass.
+
+    Raises:
+        ValueError: if it is not JSON, or holds a number that is not finite.
+    """
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{number} is not a finite number")
+    return float(number)
+
+
+def checked(schema: type[Schema], values: Any, source: Path) -> Schema:
+    """The values of a file as its schema has them.
+
+    Raises:
+        ArtefactError: if they do not fit, with the first one that does not.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{source} is damaged: {where or 'it'}: {first['msg']}") from error
+
+
+def write_tensors(
+    path: Path, form: str, version: int, values: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write plain values and tensors into one file, whole or not at all.
+
+    Arguments:
+        path: the file; its folder is made if it is missing.
+        form: the form of what the file holds, such as "headstart-profile".
+        version: of the form.
+        values: plain values for JSON, without NaN and Inf.
+        tensors: by their names.
+
+    Raises:
+        ArtefactError: if the file cannot be written; nothing is left behind then.
+    """
+    text = json.dumps(values, allow_nan=False)
+    header = json.dumps({"format": form, "version": version, "values": text, "sha256": _digest(text, tensors)})
+    rows = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    blob = safetensors.torch.save(rows, metadata={KEY: header})  # one entry: the order of several is not fixed
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtefactError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(blob, path)
+
+
+def read_tensors(path: Path, form: str, newest: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The plain values and the tensors that :func:`write_tensors` wrote.
+
+    Raises:
+        ArtefactError: if the file is missing, damaged, of another form, or newer than the newest version that is known.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY, "{}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise ArtefactError(f"{path} is damaged: {error}") from error
+    try:
+        header = dict(parse_json(text))
+        if header.get("format") != form:
+            raise ArtefactError(f"{path} does not say that it is a {form}")
+        version, text = int(header["version"]), str(header["values"])
+        if version > newest:
+            raise ArtefactError(f"{path} has version {version}, and this headstart reads up to {newest}: upgrade it")
+        if _digest(text, tensors) != header["sha256"]:
+            raise ArtefactError(f"{path} is damaged: its checksum does not fit")
+        return dict(parse_json(text)), tensors
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(f"{path} is damaged: {error}") from error
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of values and tensors."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,171 @@
+"""The plan as a value: a sampler with the evidence for its start, its schedule and its solver.
+
+A plan is chosen by :func:`headstart.fit` and samples any denoiser of the same data. :mod:`headstart.plan.explain` says
+in words why it was chosen, and :mod:`headstart.plan.file` keeps it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from headstart.budget import Budget
+from headstart.citation import BUDGET, IMAGES, PILOT
+from headstart.metrics import Novelty
+from headstart.profile import Profile
+from headstart.sampler import Sampler
+
+__all__ = ["Candidate", "Plan", "Record"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One combination that was looked at on the way to a plan.
+
+    Attributes:
+        initialization: name of the family.
+        horizon: sigma_T.
+        schedule: name of the kind of schedule.
+        sigma_min: its last level above 0.
+        solver: name of the solver.
+        e_init: the start's error in nats, or None if it has no density.
+        e_init_error: its standard error.
+        nats: the whole budget: :math:`B_\\text{ODE}`, or J for "ddpm" and "euler-maruyama".
+        pilot: distance of pilot samples to held-out data (:class:`headstart.metrics.ViewReference`), or None if it was
+            not piloted.
+        tail: logarithm of the start's far quantiles over those of the noised data; below 0, the start misses the tails.
+        flat: whether its budget is as good as the best one of the chosen start, up to 5 % or the Monte-Carlo error.
+        pilot_flat: whether the pilot cannot tell it from the chosen combination.
+    """
+
+    initialization: str
+    horizon: float
+    schedule: str
+    sigma_min: float
+    solver: str
+    e_init: float | None
+    e_init_error: float | None
+    nats: float
+    pilot: float | None = None
+    tail: float | None = None
+    flat: bool = False
+    pilot_flat: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a plan came to be.
+
+    A field that is added here is saved with every plan, and checked when one is loaded; its default stands for what
+    older plans do not say.
+
+    Attributes:
+        candidates: the combinations that were looked at.
+        criterion: what decided: "pilot" or "nats".
+        chosen: how the user or the criterion came to each part.
+        seed: of everything random in fitting.
+        fit_seconds: wall-clock time of fitting, measuring included.
+        source: what the plan was fitted on: "data", or samples of the network itself and what they cost.
+        start_cost: of drawing a start, in evaluations of the network on the machine that the plan was fitted on; for
+            starts that are not in closed form it was taken off the evaluations that were asked for.
+        novelty: the test of the plan's samples for copies of the data that the start was fitted on, or None if the data
+            were too few.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    criterion: Literal["pilot", "nats"] = "pilot"
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    fit_seconds: float = 0.0
+    source: str = "data"
+    start_cost: float = 0.0
+    novelty: Novelty | None = None
+
+
+def _of_record(name: str) -> property:
+    """A field of the record under its old name, as an attribute of the plan."""
+
+    def read(plan: Plan) -> Any:
+        warnings.warn(f"Plan.{name} is now Plan.record.{name}", DeprecationWarning, stacklevel=2)
+        return getattr(plan.record, name)
+
+    return property(read, doc=f"The old name of ``record.{name}``.")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Sampler):
+    """A sampler with its evidence: the budget, the measurements, and the record of how its parts were chosen.
+
+    Attributes:
+        budget: the error budget in nats, or None if none was drawn up.
+        profile: the measurements that the choice rests on.
+        record: how the plan came to be.
+    """
+
+    budget: Budget | None
+    profile: Profile
+    record: Record = field(default_factory=Record)
+
+    candidates = _of_record("candidates")
+    criterion = _of_record("criterion")
+    chosen = _of_record("chosen")
+    seed = _of_record("seed")
+    fit_seconds = _of_record("fit_seconds")
+    source = _of_record("source")
+    start_cost = _of_record("start_cost")
+    novelty = _of_record("novelty")
+
+    @property
+    def flat(self) -> tuple[float, float] | None:
+        """The lowest and the highest horizon that the criterion cannot tell from the chosen one, with its start."""
+        same = [c for c in self.record.candidates if c.initialization == self.initialization.name]
+        level = [c.horizon for c in same if (c.pilot_flat if self.record.criterion == "pilot" else c.flat)]
+        return (min(level), max(level)) if level else None
+
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """The keys of :meth:`citation`, as in :func:`headstart.citation.references`, each once."""
+        keys = [*super().cited]
+        keys += BUDGET if self.budget is not None else ()
+        if any(candidate.pilot is not None for candidate in self.record.candidates):
+            keys += (*PILOT, *IMAGES) if len(self.profile.shape) == 3 else PILOT
+        return tuple(dict.fromkeys(keys))
+
+    def explain(self) -> str:
+        """An explanation of what was chosen and why."""
+        from headstart.plan.explain import explanation
+
+        return explanation(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan without its tensors, as plain values for JSON."""
+        from headstart.plan.file import values_of
+
+        return values_of(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the plan as a folder, whole or not at all. An older plan there is replaced; nothing else ever is.
+
+        Raises:
+            ArtefactError: if the folder exists and is not a plan, or cannot be written (no space, no permission).
+        """
+        from headstart.plan.file import write
+
+        write(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Plan:
+        """The plan that :meth:`save` wrote.
+
+        Raises:
+            ArtefactError: if it is missing, damaged, or newer than this version of headstart.
+        """
+        from headstart.plan.file import read
+
+        return read(Path(folder))
+
+    def _summary(self) -> str:
+        return super()._summary() + ("" if self.budget is None else f"; budget {self.budget.total:.3g} nats")

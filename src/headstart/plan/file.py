@@ -1,0 +1,237 @@
+"""The file of a plan: a folder of ``plan.json`` and ``tensors.safetensors``, neither of which can execute.
+
+``plan.json`` says what was chosen, and why: the parts by their names, the budget, and the fields of the
+:class:`~headstart.plan.base.Record`, whose schema is that dataclass itself. ``tensors.safetensors`` holds the start's
+parameters and the profile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from headstart.artefact import parse_json
+from headstart.budget import Budget, Estimate
+from headstart.errors import ArtefactError, InputError
+from headstart.initialization import INITIALIZATIONS
+from headstart.plan.base import Plan, Record
+from headstart.profile import Profile, ProfileValues
+from headstart.schedule import Schedule
+from headstart.solver import SOLVERS
+
+__all__ = ["VERSION", "check_place", "read", "values_of", "write"]
+
+#: The version of the folder's layout that this code writes, and the newest that it reads.
+VERSION = 3
+
+#: The fields of the record, which stand in ``plan.json`` beside the parts.
+RECORDED = tuple(f.name for f in fields(Record))
+
+#: Those that plans of version 1 did not have.
+SINCE_2 = ("source", "start_cost", "novelty")
+
+
+def values_of(plan: Plan) -> dict[str, Any]:
+    """A plan without its tensors, as plain values for JSON."""
+    start = None if plan.budget is None else plan.budget.initialization
+    return {
+        "format": "headstart-plan",
+        "version": VERSION,
+        "nfe": plan.nfe,
+        "initialization": {"name": plan.initialization.name, "values": plan.initialization.state()[0]},
+        "schedule": {"name": plan.schedule.name, "sigmas": list(plan.schedule.sigmas)},
+        "solver": {"name": plan.solver.name, "parameters": plan.solver.parameters()},
+        "budget": None
+        if plan.budget is None
+        else {
+            "initialization": None if start is None else [start.value, start.error],
+            "discretization": list(plan.budget.discretization),
+        },
+        "profile": plan.profile.state()[0],
+        **asdict(plan.record),
+    }
+
+
+def write(plan: Plan, target: Path) -> None:
+    """Write a plan as a folder, whole or not at all. An older plan there is replaced; nothing else ever is.
+
+    Raises:
+        ArtefactError: if the folder exists and is not a plan, or cannot be written (no space, no permission).
+    """
+    check_place(target)
+    for part, known in ((plan.initialization, INITIALIZATIONS), (plan.solver, SOLVERS)):
+        if known.get(part.name) is not type(part):
+            raise ArtefactError(f"{part!r} is not one of headstart's own, so no one else could read the plan")
+    parts = {"initialization": plan.initialization.state()[1], "profile": plan.profile.state()[1]}
+    blob = safetensors.torch.save(
+        {f"{part}.{name}": tensor.contiguous() for part, own in parts.items() for name, tensor in own.items()}
+    )
+    values = {**values_of(plan), "tensors_sha256": hashlib.sha256(blob).hexdigest()}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            (staged / "tensors.safetensors").write_bytes(blob)
+            (staged / "plan.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
+            staged.chmod(0o755)
+            _put_in_place(staged, target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    except OSError as error:
+        raise ArtefactError(f"the plan cannot be written to {target}: {error.strerror or error}") from error
+
+
+def _put_in_place(staged: Path, target: Path) -> None:
+    """Move a folder to its place; what was there before is removed, or comes back if that fails."""
+    replaced = staged.with_name(f"{staged.name}.replaced")
+    if target.exists():
+        os.replace(target, replaced)
+    try:
+        os.replace(staged, target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            os.replace(replaced, target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def check_place(folder: Path) -> None:
+    """Raise :class:`ArtefactError` if something that is not a plan is where a plan is to be written."""
+    try:
+        inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    except OSError as error:
+        raise ArtefactError(f"{folder} cannot be read: {error.strerror or error}") from error
+    if folder.exists() and "plan.json" not in inside:
+        raise ArtefactError(f"{folder} exists and is not a plan: choose another name, or remove it first")
+    if others := sorted(inside - {"plan.json", "tensors.safetensors"}):
+        raise ArtefactError(f"{folder} is a plan and holds {others[0]} too: choose another name, or move that first")
+
+
+def read(source: Path) -> Plan:
+    """The plan that :func:`write` wrote.
+
+    Raises:
+        ArtefactError: if it is missing, damaged, or newer than this version of headstart.
+    """
+    try:
+        values = parse_json((source / "plan.json").read_text())
+        blob = (source / "tensors.safetensors").read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{source} is not a plan: {error.filename} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ArtefactError(f"{source} is damaged: plan.json is not JSON ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != "headstart-plan":
+        raise ArtefactError(f"{source} is not a plan: plan.json does not say that it is one")
+    if isinstance(values.get("version"), int) and values["version"] > VERSION:
+        raise ArtefactError(
+            f"{source} has version {values['version']}, and this headstart reads up to {VERSION}: upgrade it"
+        )
+    try:
+        file = _PlanFile.model_validate(_nested(_upgraded(values)))
+        if hashlib.sha256(blob).hexdigest() != file.tensors_sha256:
+            raise ArtefactError(
+                f"{source} is damaged: tensors.safetensors is not the file that the plan was saved with"
+            )
+        return file.plan(safetensors.torch.load(blob))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]).removeprefix("record.")
+        raise ArtefactError(f"{source} is damaged: {where or 'plan.json'}: {first['msg']}") from error
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also of values that are no such start's
+        raise ArtefactError(f"{source} is damaged: {error}") from error
+
+
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an older version's ``plan.json``, as those of this one."""
+    version = values.get("version")
+    if version == 1:
+        candidates = [
+            {**{key: value for key, value in c.items() if key != "b_ode"}, "nats": c.get("b_ode")}
+            if isinstance(c, dict)
+            else c
+            for c in values.get("candidates", [])
+        ]
+        values = {**values, **{name: getattr(Record(), name) for name in SINCE_2}, "candidates": candidates}
+    return {**values, "version": VERSION} if version in (1, 2) else values
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the fields of the record in a mapping of their own.
+
+    Raises:
+        ValueError: if one of them is missing. The defaults of a record are not for damaged files.
+    """
+    if missing := [name for name in RECORDED if name not in values]:
+        raise ValueError(f"{missing[0]}: Field required")
+    parts = {name: value for name, value in values.items() if name not in RECORDED}
+    return {**parts, "record": {name: values[name] for name in RECORDED}}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Named(_Strict):
+    name: str
+    values: dict[str, Any] = {}
+    sigmas: list[FiniteFloat] = []
+    parameters: dict[str, FiniteFloat | list[list[FiniteFloat]]] = {}
+
+
+class _BudgetFile(_Strict):
+    initialization: tuple[FiniteFloat, FiniteFloat] | None
+    discretization: list[FiniteFloat]
+
+    def budget(self) -> Budget:
+        start = self.initialization
+        return Budget(None if start is None else Estimate(*start), tuple(self.discretization))
+
+
+class _PlanFile(_Strict):
+    """The schema of ``plan.json``, version 3, with the record apart."""
+
+    format: Literal["headstart-plan"]
+    version: Literal[3]
+    nfe: int
+    initialization: _Named
+    schedule: _Named
+    solver: _Named
+    budget: _BudgetFile | None
+    profile: ProfileValues
+    record: Record
+    tensors_sha256: str
+
+    def plan(self, tensors: Mapping[str, Tensor]) -> Plan:
+        def group(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        for part, name, known in (
+            ("initialization", self.initialization.name, INITIALIZATIONS),
+            ("solver", self.solver.name, SOLVERS),
+        ):
+            if name not in known:
+                raise InputError(f"unknown {part} {name!r}: expected one of {', '.join(known)}")
+        family = INITIALIZATIONS[self.initialization.name]
+        plan = Plan(
+            initialization=family.from_state(self.initialization.values, group("initialization.")),
+            schedule=Schedule(self.schedule.sigmas, self.schedule.name),
+            solver=SOLVERS[self.solver.name](**self.solver.parameters),
+            budget=None if self.budget is None else self.budget.budget(),
+            profile=Profile.from_state(self.profile, group("profile.")),
+            record=self.record,
+        )
+        if plan.nfe != self.nfe or plan.initialization.shape != plan.profile.shape:
+            raise InputError("the number of evaluations or the shape of a sample does not fit the rest of the plan")
+        return plan
