@@ -367,7 +367,6 @@ X = torch.zeros(2, 1, dtype=torch.float64)
         ({"x": X.long()}, "in floating point"),
         ({"denoiser": lambda x, sigma: bimodal()(x.detach(), sigma)}, "can be differentiated in x"),
     ],
-    ids=str,
 )
 def test_bad_input_is_named(options: dict[str, object], message: str) -> None:
     given = {"denoiser": bimodal(), "x": X, "a": 1.0, "b": 0.5, **options}

@@ -95,7 +95,9 @@ def convergence(solver, law, grid, counts, gaussian):
 
 @pytest.mark.parametrize("solver", HIGHER, ids=repr)
 @pytest.mark.parametrize(
-    ("law", "grid"), [("gaussian", log_linear), ("gaussian", rho_grid), ("bimodal", rho_grid)], ids=str
+    ("law", "grid"),
+    [("gaussian", log_linear), ("gaussian", rho_grid), ("bimodal", rho_grid)],
+    ids=lambda part: getattr(part, "__name__", part),
 )
 def test_order_of_the_multistep_solvers(solver, law, grid, gaussian):
     counts = (40, 80, 160) if law == "gaussian" else (100, 200, 400)
