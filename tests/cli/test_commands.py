@@ -93,7 +93,7 @@ def test_fit_tells_what_inspect_tells(run: Run, place: Path, tmp_path: Path) -> 
     assert done.code == 0
     plan = Plan.load(tmp_path / "new" / "plan")
     assert (plan.nfe, plan.horizon, plan.initialization.name) == (2, 2.0, "gaussian")
-    assert (plan.solver.name, plan.schedule.sigmas, plan.seed) == ("euler", (2.0, 0.1, 0.0), 3)
+    assert (plan.solver.name, plan.schedule.sigmas, plan.record.seed) == ("euler", (2.0, 0.1, 0.0), 3)
     assert done.json == {"out": str(tmp_path / "new" / "plan"), "plan": plan.to_dict()}
     assert run("inspect", tmp_path / "new" / "plan", "--json").json == done.json["plan"]
     assert repr(plan) in run("inspect", tmp_path / "new" / "plan").out

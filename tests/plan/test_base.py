@@ -15,7 +15,7 @@ from tests.plan.cases import TARGET, make, recorded
 
 
 def test_repr():
-    assert repr(make()) == "Plan(3 evaluations: gaussian start at 3, rho 7 levels, dpm++2m; budget 0.433 nats)"
+    assert repr(make()) == "Plan(3 evaluations: gaussian start at 3, rho 7 levels, dpm++2m; E_init 0.25 ± 0.12 nats)"
     one = make(schedule=Schedule([3.0, 0.0]))
     assert repr(one).startswith("Plan(1 evaluation: gaussian start at 3, custom levels")
 

@@ -15,6 +15,7 @@ from headstart.denoiser import expand
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.plan import Plan
+from headstart.plan.explain import decided_by, references, total
 from headstart.report import write_plan_page
 from headstart.report.plan import verdict
 
@@ -46,7 +47,7 @@ def test_it_shows_levels_reasons_candidates_and_references(plan: Plan, tmp_path:
         "To do it again",
         "References",
     ]
-    assert page.count('<th scope="row"') == len(plan.candidates)
+    assert page.count('<th scope="row"') == len(plan.record.candidates) + 1 + len(references(plan))
     assert page.count("<svg") == 4
     assert "@inproceedings{" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page)
@@ -69,16 +70,27 @@ def test_samples_of_another_shape_are_refused(plan: Plan, tmp_path: Path) -> Non
         write_plan_page(plan, tmp_path / "plan.html", torch.zeros(4, 2))
 
 
-@pytest.mark.parametrize(
-    ("budget", "said"),
-    [
-        (None, "what the start errs by is not known."),
-        (Budget(Estimate(2.0, 0.1), (0.5, 0.25)), "the start errs by 2 nats, the steps by 0.75."),
-        (Budget(Estimate(-1.0, 0.1), (0.5,)), "the steps err by 0.5 nats, the start by 0."),
-        (Budget(Estimate(0.0, 0.1), ()), "neither the start nor the steps err by anything that was measured."),
-    ],
-)
-def test_the_verdict_is_one_sentence(plan: Plan, budget: Budget | None, said: str) -> None:
+def test_discretization_errors_stand_in_one_table(plan: Plan, tmp_path: Path) -> None:
+    write_plan_page(plan, tmp_path / "plan.html")
+    page = (tmp_path / "plan.html").read_text()
+    assert plan.budget is not None
+    found = [reference.nats for reference in references(plan).values()]
+    for nats in (total(plan.budget.discretization), *found):
+        assert f'data-value="{nats}"' in page
+    assert repr(plan.budget.initialization) in page
+
+
+@pytest.mark.parametrize("budget", [None, Budget(None, (0.5,)), Budget(Estimate(2.0, 0.1), (0.5, 0.25))])
+def test_the_verdict_is_one_sentence_of_what_is_known(plan: Plan, budget: Budget | None) -> None:
     sentence = verdict(replace(plan, budget=budget))
-    assert sentence.startswith("3 evaluations from a ")
-    assert sentence.endswith(said)
+    assert len(re.findall(r"\.(?!\d)", sentence)) == 1
+    for fact in (str(plan.nfe), plan.initialization.name, decided_by(plan)):
+        assert fact in sentence
+    known = budget is not None and budget.initialization is not None
+    assert ("2 ± 0.1 nats" in sentence) == known
+    assert ("not known" in sentence) != known
+
+
+def test_a_plan_without_a_budget_has_a_page(plan: Plan, tmp_path: Path) -> None:
+    write_plan_page(replace(plan, budget=None), tmp_path / "plan.html")
+    assert "Discretization errors" not in (tmp_path / "plan.html").read_text()

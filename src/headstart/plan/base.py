@@ -168,4 +168,5 @@ class Plan(Sampler):
         return read(Path(folder))
 
     def _summary(self) -> str:
-        return super()._summary() + ("" if self.budget is None else f"; budget {self.budget.total:.3g} nats")
+        start = None if self.budget is None else self.budget.initialization
+        return super()._summary() + ("" if start is None else f"; E_init {start!r} nats")

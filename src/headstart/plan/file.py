@@ -60,7 +60,7 @@ def values_of(plan: Plan) -> dict[str, Any]:
             "discretization": list(plan.budget.discretization),
         },
         "profile": plan.profile.state()[0],
-        **asdict(plan.record),
+        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(plan.record).items()},
     }
 
 

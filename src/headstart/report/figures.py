@@ -273,7 +273,7 @@ def error_budget(plans: Sequence[Row]) -> str:
 
     Arguments:
         plans: mappings with "nfe" and "budget", which holds "initialization" (value and standard error),
-            "discretization" (a value a step) and "total".
+            "discretization" (a value a step).
     """
     plans = [plan for plan in plans if plan.get("budget")]
     if not plans:
@@ -312,8 +312,8 @@ def error_budget(plans: Sequence[Row]) -> str:
                 ax.plot([start - error, start + error], [y + 0.08] * 2, color=LIGHT["ink"], linewidth=1, marker="|")
             ax.text(0, y - 0.16, f"{plan['nfe']} evaluations", va="bottom", fontweight="bold")
             first = number(start if plan["budget"].get("initialization") else None)
-            total = f"{first} + {number(sum(steps))}; total {number(plan['budget'].get('total'))}"
-            ax.text(high, y - 0.16, total, va="bottom", ha="right", color=LIGHT["muted"])
+            parts_of = f"{first} and {number(sum(steps))}"
+            ax.text(high, y - 0.16, parts_of, va="bottom", ha="right", color=LIGHT["muted"])
         names = [("initialization", LIGHT["plan"]), ("discretization, step by step", LIGHT["dpm"])]
         handles = [ax.barh(0, 0, color=colour, label=name) for name, colour in names]
         figure.legend(handles=handles, loc="upper left", ncols=2, bbox_to_anchor=(0, 1), **LEGEND)

@@ -18,6 +18,7 @@ from headstart.errors import InputError
 from headstart.files import write_whole
 from headstart.metrics import nearest
 from headstart.plan import Candidate, Plan
+from headstart.plan.explain import decided_by, references, total
 from headstart.profile import Profile
 from headstart.report import figures
 from headstart.report.figures import number
@@ -41,6 +42,9 @@ COLUMNS_OF = (
     ("pilot", "pilot", True),
 )
 
+#: The headings of the discretization errors, and whether they hold numbers.
+COMPARING = (("sampler", False), ("levels", False), ("solver", False), ("discretization, nats", True))
+
 
 def plan_values(plan: Plan) -> dict[str, Any]:
     """A plan as plain values: what it is, its budget, and the curve of its candidates over the horizon.
@@ -59,6 +63,11 @@ def plan_values(plan: Plan) -> dict[str, Any]:
             "initialization": None if start is None else [start.value, start.error],
             "discretization": list(plan.budget.discretization),
             "total": plan.budget.total,
+            "steps": total(plan.budget.discretization),
+            "references": [
+                {"name": name, "solver": r.sampler.solver.name, "schedule": r.sampler.schedule.name, "steps": r.nats}
+                for name, r in references(plan).items()
+            ],
         }
     return {
         "nfe": plan.nfe,
@@ -69,6 +78,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "solver": plan.solver.name,
         "fit_seconds": plan.record.fit_seconds,
         "explanation": plan.explain(),
+        "decided_by": decided_by(plan),
         "budget": budget,
         "curve": [asdict(candidate) for candidate in curve.values()],
         "flat_region": None if plan.flat is None else list(plan.flat),
@@ -109,6 +119,9 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         "plan.html",
         plan=values,
         verdict=verdict(plan),
+        e_init=None if plan.budget is None else plan.budget.initialization,
+        compared=_compared(values),
+        comparing=COMPARING,
         schedules=_drawn(figures.schedules([{"arm": "plan", **values}])),
         budget=_drawn(figures.error_budget([values])),
         horizons=_drawn(figures.horizon_curve(values)),
@@ -124,19 +137,25 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
 
 
 def verdict(plan: Plan) -> str:
-    """The plan in one sentence: what it starts from, how many evaluations it takes, and what is lost where."""
+    """The plan in one sentence: where it starts, how many evaluations it takes, the start's error, and what decided."""
     many = f"{plan.nfe} evaluation{'s' * (plan.nfe != 1)}"
-    sentence = f"{many} from a {plan.initialization.name} start at {number(plan.horizon)}"
-    if plan.budget is None or plan.budget.initialization is None:
-        return f"{sentence}; what the start errs by is not known."
-    start, steps = max(plan.budget.initialization.value, 0.0), sum(plan.budget.discretization)
-    more, less = ("the start", "the steps") if start > steps else ("the steps", "the start")
-    high, low = max(start, steps), min(start, steps)
-    if high == 0:
-        return f"{sentence}; neither the start nor the steps err by anything that was measured."
-    return f"{sentence}; {more} errs by {number(high, 2)} nats, {less} by {number(low, 2)}.".replace(
-        "the steps errs", "the steps err"
-    )
+    sentence = f"{many} from a {plan.initialization.name} start at {number(plan.horizon)}, decided by the "
+    e_init = None if plan.budget is None else plan.budget.initialization
+    error = "not known" if e_init is None else f"{e_init!r} nats"
+    return f"{sentence}{decided_by(plan)}; the start's error is {error}."
+
+
+def _compared(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table of the discretization error: of the plan, and of what it is held against."""
+    if values["budget"] is None:
+        return []
+    own = {**values, "name": "this plan", "steps": values["budget"]["steps"]}
+    rows = []
+    for row in (own, *values["budget"]["references"]):
+        texts = [row["name"], row["schedule"], row["solver"]]
+        cells = [{"text": text, "value": text} for text in texts]
+        rows.append({"cells": [*cells, {"text": number(row["steps"], padded=True), "value": row["steps"]}]})
+    return rows
 
 
 def _rank(candidate: Candidate) -> tuple[float, float]:
