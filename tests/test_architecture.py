@@ -21,7 +21,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "headstart"
 
-LEAVES = {"artefact", "environment", "errors", "files", "noise", "progress"}
+LEAVES = {"artefact", "environment", "errors", "files", "noise", "progress", "registry"}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
@@ -45,7 +45,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
-    "citation": set(),
+    "registry": {"errors"},
+    "citation": BASE | {"initialization"},
     "noise": {"errors"},
     "denoiser": LEAVES,
     "schedule": CONTRACT,

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headstart import citation
 from headstart.budget import Budget, Estimate
 from headstart.choose.levels import DISTILLED, SCHEDULES, build_schedule
-from headstart.citation import BUDGET, IMAGES, PACKAGES, PILOT, SOLVERS, STARTS, bibtex, citations, references
+from headstart.citation import BUDGET, IMAGES, PACKAGES, PILOT, bibtex, citations, references
 from headstart.citation import SCHEDULES as KINDS
 from headstart.initialization import INITIALIZATIONS, Gaussian, Isotropic
 from headstart.noise import Noise
@@ -33,8 +34,7 @@ from headstart.schedule import (
     rho_grid,
     tangent,
 )
-from headstart.solver import SOLVERS as REGISTERED
-from headstart.solver import DPMSolverPP2M, Euler, Heun
+from headstart.solver import SOLVERS, DPMSolverPP2M, Euler, Heun
 from headstart.targets import gmm25
 
 ROOT = Path(__file__).parents[1]
@@ -92,8 +92,8 @@ def test_each_reference_is_written_down_once_and_used() -> None:
     assert keys_of(text) == list(references())
     eprints = [fields(entry)["eprint"] for entry in references().values() if "eprint" in fields(entry)]
     assert len(eprints) == len(set(eprints))
-    tables = (STARTS, KINDS, SOLVERS, PACKAGES)
-    used = {key for table in tables for keys in table.values() for key in keys} | {*BUDGET, *PILOT, *IMAGES}
+    parts = [part.cites for part in (*INITIALIZATIONS.values(), *SOLVERS.values())]
+    used = {key for keys in (*parts, *KINDS.values(), *PACKAGES.values()) for key in keys} | {*BUDGET, *PILOT, *IMAGES}
     assert used == set(references())
 
 
@@ -103,14 +103,13 @@ def test_kinds_of_schedule_are_known_by_the_names_that_they_are_asked_for_by(kin
 
 
 def test_every_start_and_every_solver_has_a_reference() -> None:
-    assert STARTS.keys() == INITIALIZATIONS.keys()
-    assert SOLVERS.keys() == REGISTERED.keys()
-    assert all(STARTS.values())
-    assert all(SOLVERS.values())
+    assert all(part.cites for part in (*INITIALIZATIONS.values(), *SOLVERS.values()))
 
 
 def test_every_start_but_noise_cites_the_paper_on_learned_starts() -> None:
-    assert {name for name, keys in STARTS.items() if "fassina2026initialization" not in keys} == {"isotropic"}
+    assert {name for name, family in INITIALIZATIONS.items() if "fassina2026initialization" not in family.cites} == {
+        "isotropic"
+    }
 
 
 @pytest.mark.parametrize("kind", [*SCHEDULES, DISTILLED])
@@ -173,6 +172,11 @@ def test_parts_of_ones_own_cite_nothing() -> None:
     assert bibtex(()) == ""
 
 
+def test_a_whole_entry_stands_for_itself() -> None:
+    entry = "@misc{me2026midpoint,\n  title = {Midpoint}\n}"
+    assert bibtex([entry, "song2021score", entry]) == f"{entry}\n\n{references()['song2021score']}"
+
+
 def test_a_reference_that_two_parts_share_comes_once() -> None:
     assert citations("isotropic", "rho 7", "heun") == ("song2021score", "karras2022elucidating")
     assert keys_of(bibtex(["song2021score", "lu2022dpm", "song2021score"])) == ["song2021score", "lu2022dpm"]
@@ -223,3 +227,12 @@ def test_the_references_agree_with_the_docstrings() -> None:
         found = fields(entry)
         if key not in without and "eprint" in found:
             assert found["eprint"] in source, key
+
+
+@pytest.mark.parametrize(
+    ("name", "registry"), [("STARTS", INITIALIZATIONS), ("SOLVERS", SOLVERS)], ids=["starts", "solvers"]
+)
+def test_the_tables_of_before_are_deprecated(name: str, registry: dict[str, type]) -> None:
+    with pytest.warns(DeprecationWarning, match=f"citation.{name} is deprecated"):
+        table = getattr(citation, name)
+    assert table == {part: registry[part].cites for part in registry}

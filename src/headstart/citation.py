@@ -1,21 +1,26 @@
 """Citations of a plan: the references of the methods that it uses, in BibTeX.
 
-Every reference is written down once, in ``references.bib`` beside this module, and the tables here say by name which
-of them a start, a schedule and a solver stand on. Any start but noise cites the paper on learned starts, and a schedule
-that is cut from a measured length the paper on optimal schedules:
+Every reference is written down once, in ``references.bib`` beside this module. A start and a solver say on their
+classes which of them they stand on, as ``cites``; a table here says it of the kinds of schedule. Any start but noise
+cites the paper on learned starts, and a schedule that is cut from a measured length the paper on optimal schedules:
 
 >>> citations("isotropic", "rho 7", "heun")
 ('song2021score', 'karras2022elucidating')
 
-A part that is not headstart's own cites nothing.
+A part that is not registered cites nothing; one of another distribution may cite whole BibTeX entries in place of keys.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
+from typing import Any
+
+from headstart.initialization import INITIALIZATIONS
+from headstart.solver import SOLVERS as REGISTERED
 
 __all__ = [
     "BUDGET",
@@ -23,34 +28,10 @@ __all__ = [
     "PACKAGES",
     "PILOT",
     "SCHEDULES",
-    "SOLVERS",
-    "STARTS",
     "bibtex",
     "citations",
     "references",
 ]
-
-#: The starts, by name.
-STARTS: Mapping[str, tuple[str, ...]] = {
-    "isotropic": ("song2021score",),
-    "shifted": ("fassina2026initialization",),
-    "diagonal": ("fassina2026initialization",),
-    "gaussian": ("fassina2026initialization", "wang2024unreasonable"),
-    "teleportation": ("fassina2026initialization", "wang2024unreasonable"),
-    "mixture": ("fassina2026initialization", "lucke2010expectation", "fraley2007bayesian"),
-    "student-t": (
-        "fassina2026initialization",
-        "lange1989robust",
-        "liu1995ml",
-        "liu1998parameter",
-        "pandey2024heavy",
-    ),
-    "flow": ("fassina2026initialization", "durkan2019neural", "dinh2017density"),
-    "autoregressive": ("fassina2026initialization", "zhai2024normalizing", "papamakarios2017masked"),
-    "generator": ("fassina2026initialization", "lyu2022accelerating"),
-    "generated": ("fassina2026initialization", "lyu2022accelerating"),
-    "empirical": ("fassina2026initialization",),
-}
 
 #: The kinds of schedule, by what the schedule's name begins with; parameters follow.
 SCHEDULES: Mapping[str, tuple[str, ...]] = {
@@ -71,21 +52,6 @@ SCHEDULES: Mapping[str, tuple[str, ...]] = {
     "LD3": ("tong2025learning",),
     "distilled": ("tong2025learning",),
     "distilled from data": ("tong2025learning", "szekely2013energy", "bellemare2017cramer"),
-}
-
-#: The solvers, by name.
-SOLVERS: Mapping[str, tuple[str, ...]] = {
-    "euler": ("song2021denoising",),
-    "heun": ("karras2022elucidating",),
-    "dpm++2m": ("lu2022dpmpp",),
-    "dpm++3m": ("lu2022dpmpp",),
-    "unipc": ("zhao2023unipc",),
-    "deis": ("zhang2023fast",),
-    "ipndm": ("zhang2023fast", "liu2022pseudo"),
-    "ddpm": ("ho2020denoising", "bao2022analytic"),
-    "euler-maruyama": ("song2021score", "chen2023sampling"),
-    "predictor-corrector": ("song2021score",),
-    "distilled": ("frankel2025s4s",),
 }
 
 #: The packages whose samplers plans are compared with, by what is imported.
@@ -109,8 +75,9 @@ def citations(initialization: str, schedule: str, solver: str) -> tuple[str, ...
         schedule: name of the schedule, its parameters included, or of its kind.
         solver: name of the solver.
     """
-    keys = (*STARTS.get(initialization, ()), *SCHEDULES.get(_kind(schedule), ()), *SOLVERS.get(solver, ()))
-    return tuple(dict.fromkeys(keys))
+    start = INITIALIZATIONS[initialization].cites if initialization in INITIALIZATIONS else ()
+    moves = REGISTERED[solver].cites if solver in REGISTERED else ()
+    return tuple(dict.fromkeys((*start, *SCHEDULES.get(_kind(schedule), ()), *moves)))
 
 
 def _kind(schedule: str) -> str:
@@ -125,13 +92,13 @@ def _plain(name: str) -> str:
 
 
 def bibtex(keys: Iterable[str]) -> str:
-    """The entries of these keys, each once and in their order.
+    """The entries of these keys, each once and in their order; a whole entry stands for itself.
 
     Raises:
         KeyError: if there is no such reference.
     """
     entries = references()
-    return "\n\n".join(entries[key] for key in dict.fromkeys(keys))
+    return "\n\n".join(key if key.startswith("@") else entries[key] for key in dict.fromkeys(keys))
 
 
 @cache
@@ -139,3 +106,14 @@ def references() -> Mapping[str, str]:
     """Every reference, by its key: the entries of ``references.bib``."""
     text = resources.files("headstart").joinpath("references.bib").read_text(encoding="utf-8")
     return {entry[entry.index("{") + 1 : entry.index(",")]: entry for entry in re.split(r"\n\n(?=@)", text.strip())}
+
+
+def __getattr__(name: str) -> Mapping[str, tuple[str, ...]]:
+    """The tables that the parts' ``cites`` replaced, for one version more."""
+    known: Mapping[str, Mapping[str, Any]] = {"STARTS": INITIALIZATIONS, "SOLVERS": REGISTERED}
+    if name not in known:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"headstart.citation.{name} is deprecated: a part says what it cites", DeprecationWarning, stacklevel=2
+    )
+    return {part: known[name][part].cites for part in known[name]}

@@ -1,7 +1,7 @@
 """Where the reverse process starts: laws for the data noised at a short horizon."""
 
 from headstart.initialization.autoregressive import Autoregressive
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.empirical import Empirical
 from headstart.initialization.flow import Flow
 from headstart.initialization.gaussian import Diagonal, Gaussian, Isotropic, Shifted
@@ -30,22 +30,3 @@ __all__ = [
     "Teleportation",
     "Training",
 ]
-
-#: The families, by the name under which a plan stores them.
-INITIALIZATIONS: dict[str, type[Initialization]] = {
-    family.name: family
-    for family in (
-        Isotropic,
-        Shifted,
-        Diagonal,
-        Gaussian,
-        Teleportation,
-        Mixture,
-        StudentT,
-        Flow,
-        Autoregressive,
-        Generator,
-        Generated,
-        Empirical,
-    )
-}

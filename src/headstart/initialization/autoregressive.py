@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headstart.errors import DataError, InputError
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.subspace import moments
 from headstart.initialization.training import Record, Training, train
 from headstart.noise import Noise
@@ -293,6 +293,7 @@ class Layer(nn.Module):
         return out
 
 
+@INITIALIZATIONS.register
 class Autoregressive(Initialization):
     """The law of a :class:`PatchFlow`. Its samples cost T passes of one patch for each block.
 
@@ -308,6 +309,7 @@ class Autoregressive(Initialization):
     """
 
     name = "autoregressive"
+    cites = ("fassina2026initialization", "zhai2024normalizing", "papamakarios2017masked")
     closed_form = False
 
     def __init__(self, flow: PatchFlow, labels: Sequence[int] = ()) -> None:

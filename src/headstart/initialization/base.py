@@ -26,8 +26,9 @@ from torch import Tensor
 from headstart.artefact import read_tensors, write_tensors
 from headstart.errors import ArtefactError, InputError
 from headstart.noise import Noise
+from headstart.registry import Registry
 
-__all__ = ["Initialization"]
+__all__ = ["INITIALIZATIONS", "Initialization"]
 
 #: The form of a saved start, and its version.
 FORM, VERSION = "headstart-start", 1
@@ -39,6 +40,7 @@ class Initialization(ABC):
 
     Attributes:
         name: the name by which a plan stores the family.
+        cites: what to cite for it: keys of ``references.bib``, or whole BibTeX entries.
         oracle: whether it hands back training data, and so is there for comparison only.
         tractable: whether it has a log density that can be computed.
         closed_form: whether a sample costs a few products of matrices, and no network.
@@ -47,6 +49,7 @@ class Initialization(ABC):
     """
 
     name: ClassVar[str]
+    cites: ClassVar[tuple[str, ...]] = ()
     oracle: ClassVar[bool] = False
     tractable: ClassVar[bool] = True
     closed_form: ClassVar[bool] = True
@@ -132,6 +135,28 @@ class Initialization(ABC):
             return _families()[values["name"]].from_state(values["values"], tensors)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path} is damaged: {error}") from error
+
+
+INITIALIZATIONS: Registry[type[Initialization]] = Registry(
+    "initialization",
+    "headstart.initialization",
+    "headstart.initializations",
+    first=(
+        "isotropic",
+        "shifted",
+        "diagonal",
+        "gaussian",
+        "teleportation",
+        "mixture",
+        "student-t",
+        "flow",
+        "autoregressive",
+        "generator",
+        "generated",
+        "empirical",
+    ),
+)
+"""The families of starts, by the name under which a plan stores them."""
 
 
 def _checked_label(label: Tensor | None, count: int) -> Tensor | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.memory import owned
 from headstart.noise import Noise
 
 __all__ = ["Empirical"]
 
 
+@INITIALIZATIONS.register
 class Empirical(Initialization):
     """A random training sample plus noise: an oracle, for comparison only.
 
@@ -27,6 +28,7 @@ class Empirical(Initialization):
     """
 
     name = "empirical"
+    cites: ClassVar[tuple[str, ...]] = ("fassina2026initialization",)
     oracle = True
     tractable = False  # held-out data lie far from every training sample, so that its density says nothing
 

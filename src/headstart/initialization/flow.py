@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import InputError, MissingExtraError
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import Gaussian
 from headstart.initialization.memory import owned
 from headstart.initialization.mixture import Mixture
@@ -111,6 +111,7 @@ class Couplings(nn.Module):
         return y
 
 
+@INITIALIZATIONS.register
 class Flow(Initialization):
     """A coupling flow on a base law. Made by :meth:`fit`.
 
@@ -128,6 +129,7 @@ class Flow(Initialization):
     """
 
     name = "flow"
+    cites = ("fassina2026initialization", "durkan2019neural", "dinh2017density")
     closed_form = False
 
     def __init__(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
 from headstart.noise import Noise
@@ -24,6 +24,7 @@ from headstart.noise import Noise
 __all__ = ["Diagonal", "Gaussian", "Isotropic", "Shifted"]
 
 
+@INITIALIZATIONS.register
 class Diagonal(Initialization):
     """Independent coordinates with the data's means and variances.
 
@@ -34,6 +35,7 @@ class Diagonal(Initialization):
     """
 
     name = "diagonal"
+    cites = ("fassina2026initialization",)
 
     def __init__(self, shape: Sequence[int], mean: Tensor, variances: Tensor) -> None:
         self.shape = tuple(shape)
@@ -67,6 +69,7 @@ class Diagonal(Initialization):
         return f"{type(self).__name__}(shape={self.shape})"
 
 
+@INITIALIZATIONS.register
 class Shifted(Diagonal):
     r""":math:`N(\mu, \sigma_T^2 I)`: the data's mean, and nothing else of them.
 
@@ -76,6 +79,7 @@ class Shifted(Diagonal):
     """
 
     name = "shifted"
+    cites = ("fassina2026initialization",)
 
     def __init__(self, shape: Sequence[int], mean: Tensor) -> None:
         super().__init__(shape, mean, torch.zeros_like(mean))
@@ -93,6 +97,7 @@ class Shifted(Diagonal):
         return cls(values["shape"], tensors["mean"].double())
 
 
+@INITIALIZATIONS.register
 class Isotropic(Shifted):
     r""":math:`N(0, \sigma_T^2 I)`, the start of every diffusion model: right at 80, wrong at a short horizon.
 
@@ -101,6 +106,7 @@ class Isotropic(Shifted):
     """
 
     name = "isotropic"
+    cites = ("song2021score",)
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape, torch.zeros(math.prod(shape), dtype=torch.float64))
@@ -118,6 +124,7 @@ class Isotropic(Shifted):
         return cls(values["shape"])
 
 
+@INITIALIZATIONS.register
 class Gaussian(Initialization):
     """The Gaussian with the data's mean and covariance, up to small directions.
 
@@ -127,6 +134,7 @@ class Gaussian(Initialization):
     """
 
     name = "gaussian"
+    cites = ("fassina2026initialization", "wang2024unreasonable")
 
     def __init__(self, shape: Sequence[int], subspace: Subspace) -> None:
         self.shape = tuple(shape)

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from headstart.errors import ArtefactError, InputError
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.empirical import Empirical
 from headstart.noise import Noise, Stream
 
 __all__ = ["Generated", "Generator"]
 
 
+@INITIALIZATIONS.register
 class Generator(Initialization):
     """A generator's samples plus noise.
 
@@ -41,6 +42,7 @@ class Generator(Initialization):
     """
 
     name = "generator"
+    cites = ("fassina2026initialization", "lyu2022accelerating")
     tractable = False
     closed_form = False
 
@@ -100,6 +102,7 @@ class Generator(Initialization):
         return f"Generator(shape={self.shape})"
 
 
+@INITIALIZATIONS.register
 class Generated(Empirical):
     """Samples of a generator, drawn once, plus noise. It hands back the generator's samples, not training data.
 
@@ -109,6 +112,7 @@ class Generated(Empirical):
     """
 
     name = "generated"
+    cites = ("fassina2026initialization", "lyu2022accelerating")
     oracle = False
 
     def __repr__(self) -> str:

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace
@@ -62,6 +62,7 @@ ITERATIONS = 3
 MOST, CLUSTERED = 200_000, 20_000
 
 
+@INITIALIZATIONS.register
 class Mixture(Initialization):
     """A Gaussian mixture in a subspace.
 
@@ -76,6 +77,7 @@ class Mixture(Initialization):
     """
 
     name = "mixture"
+    cites = ("fassina2026initialization", "lucke2010expectation", "fraley2007bayesian")
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
@@ -69,6 +69,7 @@ SWEEPS = 3
 GAIN = 1e-3
 
 
+@INITIALIZATIONS.register
 class StudentT(Initialization):
     """A noised Student-t law.
 
@@ -81,6 +82,7 @@ class StudentT(Initialization):
     """
 
     name = "student-t"
+    cites = ("fassina2026initialization", "lange1989robust", "liu1995ml", "liu1998parameter", "pandey2024heavy")
 
     def __init__(self, shape: Sequence[int], law: Independent | Elliptical) -> None:
         self.shape = tuple(shape)

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.initialization.base import Initialization
+from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import Gaussian
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise
@@ -46,6 +46,7 @@ from headstart.noise import Noise
 __all__ = ["Teleportation"]
 
 
+@INITIALIZATIONS.register
 class Teleportation(Initialization):
     """Where the Gaussian with the data's mean and covariance carries the noise of a far level.
 
@@ -60,6 +61,7 @@ class Teleportation(Initialization):
     """
 
     name = "teleportation"
+    cites = ("fassina2026initialization", "wang2024unreasonable")
 
     def __init__(self, shape: Sequence[int], subspace: Subspace, sigma_max: float = 80.0) -> None:
         if not 0 < sigma_max < math.inf:

@@ -1,7 +1,6 @@
 """How the reverse process moves between two noise levels."""
 
-from headstart.errors import InputError
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 from headstart.solver.ddpm import DDPM
 from headstart.solver.deis import DEIS
 from headstart.solver.distilled import Distilled
@@ -34,24 +33,6 @@ __all__ = [
     "linear_weights",
 ]
 
-SOLVERS: dict[str, type[Solver]] = {
-    solver.name: solver
-    for solver in (
-        Euler,
-        Heun,
-        DPMSolverPP2M,
-        DPMSolverPP3M,
-        UniPC,
-        DEIS,
-        IPNDM,
-        DDPM,
-        EulerMaruyama,
-        PredictorCorrector,
-        Distilled,
-    )
-}
-"""The solvers by name; ``SOLVERS[solver.name](**solver.parameters())`` equals the solver."""
-
 
 def get_solver(solver: str | Solver) -> Solver:
     """The solver of that name, with its default parameters; a solver is returned as it is.
@@ -64,6 +45,4 @@ def get_solver(solver: str | Solver) -> Solver:
     """
     if isinstance(solver, Solver):
         return solver
-    if solver not in SOLVERS:
-        raise InputError(f"unknown solver {solver!r}: expected one of {', '.join(SOLVERS)}")
-    return SOLVERS[solver]()
+    return SOLVERS.find(solver)()

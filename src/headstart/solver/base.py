@@ -25,9 +25,10 @@ from torch import Tensor
 from headstart.denoiser import Denoiser, denoise, is_finite
 from headstart.errors import InputError
 from headstart.noise import Noise
+from headstart.registry import Registry
 from headstart.schedule import Schedule
 
-__all__ = ["Solver"]
+__all__ = ["SOLVERS", "Solver"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,9 +38,11 @@ class Solver(ABC):
 
     Attributes:
         name: the name by which a plan stores the solver.
+        cites: what to cite for it: keys of ``references.bib``, or whole BibTeX entries.
     """
 
     name: ClassVar[str]
+    cites: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -125,6 +128,27 @@ class Solver(ABC):
         return (
             f"{type(self).__name__}({', '.join(f'{key}={_shown(value)}' for key, value in self.parameters().items())})"
         )
+
+
+SOLVERS: Registry[type[Solver]] = Registry(
+    "solver",
+    "headstart.solver",
+    "headstart.solvers",
+    first=(
+        "euler",
+        "heun",
+        "dpm++2m",
+        "dpm++3m",
+        "unipc",
+        "deis",
+        "ipndm",
+        "ddpm",
+        "euler-maruyama",
+        "predictor-corrector",
+        "distilled",
+    ),
+)
+"""The solvers by name; ``SOLVERS[solver.name](**solver.parameters())`` equals the solver."""
 
 
 def _shown(value: Any) -> str:

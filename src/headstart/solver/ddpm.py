@@ -27,11 +27,12 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 
 __all__ = ["DDPM"]
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class DDPM(Solver):
     """First order in law, one evaluation and one draw of noise a step.
@@ -49,6 +50,7 @@ class DDPM(Solver):
     """
 
     name = "ddpm"
+    cites = ("ho2020denoising", "bao2022analytic")
     order = 1
 
     variances: tuple[float, ...] = ()

@@ -26,12 +26,13 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 from headstart.solver.polynomial import checked_points, combine, noise_weights
 
 __all__ = ["DEIS"]
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class DEIS(Solver):
     """Its order is the number of points, where the first step, of first order, is not felt; one evaluation a step.
@@ -50,6 +51,7 @@ class DEIS(Solver):
     """
 
     name = "deis"
+    cites = ("zhang2023fast",)
 
     points: int = 2
     power: float = 0.0

@@ -22,12 +22,13 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 from headstart.solver.linear import linear_weights
 
 __all__ = ["Distilled"]
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class Distilled(Solver):
     """One evaluation a step, with weights for the one grid that they were learned on.
@@ -46,6 +47,7 @@ class Distilled(Solver):
     """
 
     name = "distilled"
+    cites = ("frankel2025s4s",)
     order = 1
 
     weights: tuple[tuple[float, ...], ...] = ()

@@ -38,11 +38,12 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 
 __all__ = ["DPMSolverPP2M"]
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class DPMSolverPP2M(Solver):
     """Second order, with noise in law; one evaluation a step.
@@ -58,6 +59,7 @@ class DPMSolverPP2M(Solver):
     """
 
     name = "dpm++2m"
+    cites = ("lu2022dpmpp",)
     order = 2
 
     eta: float = 0.0

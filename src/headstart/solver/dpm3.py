@@ -24,12 +24,13 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 from headstart.solver.polynomial import combine, data_weights
 
 __all__ = ["DPMSolverPP3M"]
 
 
+@SOLVERS.register
 class DPMSolverPP3M(Solver):
     """Third order, one evaluation a step.
 
@@ -38,6 +39,7 @@ class DPMSolverPP3M(Solver):
     """
 
     name = "dpm++3m"
+    cites = ("lu2022dpmpp",)
     order = 3
 
     def walk(

@@ -18,15 +18,17 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 
 __all__ = ["Euler"]
 
 
+@SOLVERS.register
 class Euler(Solver):
     """First order, one evaluation a step."""
 
     name = "euler"
+    cites = ("song2021denoising",)
     order = 1
 
     def walk(

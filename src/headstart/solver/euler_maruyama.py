@@ -24,11 +24,12 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 
 __all__ = ["EulerMaruyama", "reverse_diffusion"]
 
 
+@SOLVERS.register
 class EulerMaruyama(Solver):
     """First order in law, one evaluation and one draw of noise a step.
 
@@ -37,6 +38,7 @@ class EulerMaruyama(Solver):
     """
 
     name = "euler-maruyama"
+    cites = ("song2021score", "chen2023sampling")
     order = 1
 
     @property

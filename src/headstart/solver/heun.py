@@ -23,11 +23,12 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 
 __all__ = ["Heun"]
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class Heun(Solver):
     """Second order without churn, two evaluations a step, but one for a step to 0.
@@ -46,6 +47,7 @@ class Heun(Solver):
     """
 
     name = "heun"
+    cites = ("karras2022elucidating",)
     order = 2
 
     churn: float = 0.0

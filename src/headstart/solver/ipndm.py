@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 from headstart.solver.polynomial import checked_points, combine
 
 __all__ = ["IPNDM"]
@@ -37,6 +37,7 @@ __all__ = ["IPNDM"]
 WEIGHTS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class IPNDM(Solver):
     """Second order on graded grids, one evaluation a step.
@@ -52,6 +53,7 @@ class IPNDM(Solver):
     """
 
     name = "ipndm"
+    cites = ("zhang2023fast", "liu2022pseudo")
 
     points: int = 4
 

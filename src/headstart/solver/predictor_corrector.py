@@ -28,12 +28,13 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 from headstart.solver.euler_maruyama import reverse_diffusion
 
 __all__ = ["PredictorCorrector"]
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class PredictorCorrector(Solver):
     """First order in law, down to the bias of Langevin's steps; 1 + M evaluations a step, but one for a step to 0.
@@ -53,6 +54,7 @@ class PredictorCorrector(Solver):
     """
 
     name = "predictor-corrector"
+    cites = ("song2021score",)
     order = 1
 
     corrections: int = 1

@@ -35,12 +35,13 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.schedule import Schedule
-from headstart.solver.base import Solver
+from headstart.solver.base import SOLVERS, Solver
 from headstart.solver.polynomial import checked_points, combine, data_weights
 
 __all__ = ["UniPC"]
 
 
+@SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class UniPC(Solver):
     """UniPC-p: order p + 1 (for p = 3, where the first step, of second order, is not felt); one evaluation a step.
@@ -57,6 +58,7 @@ class UniPC(Solver):
     """
 
     name = "unipc"
+    cites = ("zhao2023unipc",)
 
     points: int = 2
     bh: int = 2
