@@ -21,7 +21,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "headstart"
 
-LEAVES = {"artefact", "environment", "errors", "files", "noise", "progress", "registry"}
+LEAVES = {
+    "artefact",
+    "compute",
+    "conditions",
+    "deprecation",
+    "environment",
+    "errors",
+    "files",
+    "noise",
+    "progress",
+    "registry",
+}
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
 PLANNED = BASE | {"profile", "initialization", "budget"}
@@ -48,6 +59,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "registry": {"errors"},
     "citation": BASE | {"initialization"},
     "noise": {"errors"},
+    "deprecation": set(),
+    "compute": {"errors", "noise", "progress"},
+    "conditions": {"errors"},
     "denoiser": LEAVES,
     "schedule": CONTRACT,
     "solver": CONTRACT | {"schedule"},

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from headstart import conditions
+from headstart import denoiser as denoiser_module
 from headstart.denoiser import (
     Counted,
     DiscreteVariancePreserving,
@@ -24,13 +25,11 @@ from headstart.denoiser import (
     VarianceExploding,
     VariancePreserving,
     adapt,
-    called_in,
+    cast_input,
     denoise,
     expand,
     guide,
     is_finite,
-    labelled,
-    split_conditions,
 )
 from headstart.errors import DenoiserError, InputError
 from headstart.targets import GaussianMixture, gmm25
@@ -417,34 +416,6 @@ def test_a_scale_that_is_not_finite_is_named(scale: float) -> None:
         guide(conditional, scale)
 
 
-@pytest.mark.parametrize(
-    "label", [2, np.int64(2), torch.tensor(2), torch.tensor([2]), [2] * 5, np.full(5, 2)], ids=repr
-)
-def test_one_label_stands_for_all(label: Any) -> None:
-    found = labelled({"label": label, "scale": 3}, 5)
-    assert found["label"].tolist() == [2] * 5
-    assert found["scale"] == 3
-
-
-@pytest.mark.parametrize("conditions", [{}, {"label": None, "scale": 3}])
-def test_where_there_is_no_label_none_is_made(conditions: dict[str, Any]) -> None:
-    assert labelled(conditions, 5) == conditions
-
-
-@pytest.mark.parametrize("label", ["cat", torch.zeros(4), torch.zeros(5, 2), torch.zeros(0), {}], ids=repr)
-def test_a_label_that_is_no_class_is_named(label: Any) -> None:
-    with pytest.raises(InputError, match=r"label .*expected"):
-        labelled({"label": label}, 5)
-
-
-def test_conditions_of_the_samples_are_told_from_those_they_share() -> None:
-    own, shared = split_conditions(
-        {"a": torch.zeros(5, 2), "b": torch.zeros(4), "c": torch.tensor(5.0), "d": [0] * 5}, 5
-    )
-    assert set(own) == {"a"}
-    assert set(shared) == {"b", "c", "d"}
-
-
 def test_a_denoiser_called_in_a_type_is_handed_that_type() -> None:
     seen = []
 
@@ -453,9 +424,24 @@ def test_a_denoiser_called_in_a_type_is_handed_that_type() -> None:
         return x.double() / 3
 
     x = torch.ones(2, 3)
-    out = denoise(called_in(network, torch.bfloat16), x, 0.1, scale=2)
+    out = denoise(cast_input(network, torch.bfloat16), x, 0.1, scale=2)
     assert seen == [(torch.bfloat16, torch.float32, {"scale": 2})]
     assert torch.equal(out, x / 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("called_in", cast_input),
+        ("labelled", conditions.labelled),
+        ("moved", conditions.to_device),
+        ("rows_of", conditions.take),
+        ("split_conditions", conditions.split_conditions),
+    ],
+)
+def test_an_old_name_is_the_new_one_and_says_so(old: str, new: Any) -> None:
+    with pytest.warns(DeprecationWarning, match=f"headstart.denoiser.{old} is now .*{new.__name__}"):
+        assert getattr(denoiser_module, old) is new
 
 
 def test_calls_and_samples_are_counted() -> None:

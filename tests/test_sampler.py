@@ -159,7 +159,7 @@ def test_conditions_go_with_their_samples():
         ({"n": 0}, "at least one sample"),
         ({"n": -2}, "at least one sample"),
         ({"seeds": []}, "at least one sample"),
-        ({"n": 3, "batch_size": 0}, "in batches of 0"),
+        ({"n": 3, "batch_size": 0}, "batch_size=0"),
         ({"seeds": [-1]}, "from 0 to 2"),
         ({"seeds": torch.tensor([0.5, 1.0])}, "seeds must be integers"),
         ({"seeds": 5}, "seeds must be integers"),

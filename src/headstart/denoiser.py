@@ -40,6 +40,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from headstart.deprecation import renamed
 from headstart.errors import DenoiserError, HeadstartError, InputError
 
 __all__ = [
@@ -55,16 +56,24 @@ __all__ = [
     "VariancePreserving",
     "adapt",
     "answer",
-    "called_in",
+    "cast_input",
     "denoise",
     "expand",
     "guide",
     "is_finite",
-    "labelled",
-    "moved",
-    "rows_of",
-    "split_conditions",
 ]
+
+#: Names of an earlier version.
+__getattr__ = renamed(
+    __name__,
+    {
+        "called_in": "headstart.denoiser:cast_input",
+        "labelled": "headstart.conditions:labelled",
+        "moved": "headstart.conditions:to_device",
+        "rows_of": "headstart.conditions:take",
+        "split_conditions": "headstart.conditions:split_conditions",
+    },
+)
 
 Prediction = Literal["x0", "epsilon", "score", "v", "flow"]
 
@@ -79,45 +88,6 @@ def expand(sigma: Tensor | float, x: Tensor) -> Tensor:
     """``sigma`` (a scalar or of shape (B,)) as a tensor that multiplies ``x`` (B, \\*S), in x's dtype and device."""
     s = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     return s.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def moved(conditions: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """The conditions with their tensors on a device."""
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
-
-
-def rows_of(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> dict[str, Any]:
-    """The conditions of some of ``count`` samples: tensors of that length are indexed, everything else is kept."""
-    own, shared = split_conditions(conditions, count)
-    return {k: own[k][rows] if k in own else shared[k] for k in conditions}
-
-
-def split_conditions(conditions: Mapping[str, Any], count: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The conditions that go with ``count`` samples, which are tensors of that length, and those that they share.
-
-    To be asked once, for all samples there are: among some of them, a shared tensor may be as long by chance.
-    """
-    own = {k: v for k, v in conditions.items() if isinstance(v, Tensor) and v.ndim and len(v) == count}
-    return own, {k: v for k, v in conditions.items() if k not in own}
-
-
-def labelled(conditions: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The conditions with a class for each of ``count`` samples under ``label``, if there is one: one stands for all.
-
-    Raises:
-        InputError: if the label is neither one class nor one for each sample.
-    """
-    if conditions.get("label") is None:
-        return dict(conditions)
-    try:
-        label = torch.as_tensor(conditions["label"])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"label is {conditions['label']!r}: expected a class, or one for each sample") from error
-    if label.shape not in ((), (1,), (count,)):
-        raise InputError(
-            f"label has shape {tuple(label.shape)}: expected one class, or a tensor with one for each sample"
-        )
-    return {**conditions, "label": label.expand(count)}
 
 
 def denoise(denoiser: Denoiser, x: Tensor, sigma: float, **conditions: Any) -> Tensor:
@@ -166,8 +136,8 @@ def answer(denoiser: Denoiser, x: Tensor, sigma: Tensor, **conditions: Any) -> T
     return out.to(x.dtype)
 
 
-def called_in(denoiser: Denoiser, dtype: torch.dtype) -> Denoiser:
-    """The denoiser called with states of a type, whatever that of those it is handed; what it returns is left as it is.
+def cast_input(denoiser: Denoiser, dtype: torch.dtype) -> Denoiser:
+    """Cast the states that a denoiser is called with to ``dtype``; what it returns is unchanged.
 
     For measuring a network in a half type: differences of small numbers are then taken in a type that holds them.
     """

@@ -55,7 +55,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.denoiser import Denoiser, answer, labelled, moved, rows_of
+from headstart.conditions import labelled, take, to_device
+from headstart.denoiser import Denoiser, answer
 from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
 from headstart.metrics import ViewReference, Views
@@ -375,7 +376,7 @@ class _Pool:
         if tuple(data.shape[1:]) != start.shape:
             raise DataError(f"samples have shape {tuple(data.shape[1:])}, and those of the start {start.shape}")
         self.denoiser, self.start, self.horizon = denoiser, start, horizon
-        self.data, self.conditions = data.cpu(), labelled(moved(conditions, "cpu"), len(data))
+        self.data, self.conditions = data.cpu(), labelled(to_device(conditions, "cpu"), len(data))
         self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype
         self.generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data), generator=self.generator)
@@ -394,7 +395,7 @@ class _Pool:
 
     def conditions_of(self, index: Tensor) -> dict[str, Any]:
         """The conditions of some samples, on the device."""
-        return moved(rows_of(self.conditions, index, len(self.data)), self.device)
+        return to_device(take(self.conditions, index, len(self.data)), self.device)
 
     def starts(self, first: int, index: Tensor) -> Tensor:
         """Starts with the labels of some samples, and with the seeds from ``first`` on."""

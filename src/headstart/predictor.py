@@ -60,7 +60,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headstart.denoiser import Denoiser, denoise, labelled, moved, rows_of
+from headstart.conditions import labelled, take, to_device
+from headstart.denoiser import Denoiser, denoise
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.profile import Velocity
 from headstart.progress import Progress
@@ -211,7 +212,7 @@ def measure_predictor(
                 probes=probes,
                 symmetric=symmetric,
                 seed=seed + 1 + i,  # the same probes at every level, others for every batch
-                **moved(rows_of(labelled(conditions or {}, len(data)), part, len(data)), device),
+                **to_device(take(labelled(conditions or {}, len(data)), part, len(data)), device),
             ).numpy()
     return PredictorCosts(levels, values, ORDERS[predictor])
 

@@ -36,7 +36,8 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat
 from torch import Tensor
 
 from headstart.artefact import checked, read_tensors, write_tensors
-from headstart.denoiser import Denoiser, called_in, denoise, labelled, moved, rows_of, split_conditions
+from headstart.conditions import labelled, split_conditions, take, to_device
+from headstart.denoiser import Denoiser, cast_input, denoise
 from headstart.errors import ArtefactError, DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
@@ -184,7 +185,7 @@ class Profile:
 
         bar = progress or Progress()
         x0, given, shared = _drawn(data, conditions, samples, seed)
-        denoiser = partial(denoiser, **moved(shared, device))
+        denoiser = partial(denoiser, **to_device(shared, device))
         found = [np.empty((0, len(sigmas))), *(np.empty((0, len(sigmas) - 1)) for _ in range(2))]
         for count in [len(x0)] if relative_error is None else _doubling(len(x0)):
             done, eps = len(found[0]), _noise_like(x0[:count], seed)
@@ -195,7 +196,7 @@ class Profile:
                 sigmas,
                 sigma_data,
                 cost_samples - done,
-                rows_of(given, slice(done, count), len(x0)),
+                take(given, slice(done, count), len(x0)),
                 device,
                 dtype,
                 batch_size,
@@ -208,14 +209,14 @@ class Profile:
             worst = max(_relative_error(corrector, 2), _relative_error(defect, 4))
             if relative_error is not None and worst <= relative_error:
                 break
-        x0, given, followed = x0[:count], rows_of(given, slice(0, count), len(x0)), len(defect)
+        x0, given, followed = x0[:count], take(given, slice(0, count), len(x0)), len(defect)
         trajectories = None
         if (sigmas[:-1] < FINE * sigmas[1:]).all():
             trajectories = Trajectories.measure(
                 denoiser,
                 x0[:followed] + float(sigmas[0]) * eps[:followed],
                 sigmas,
-                rows_of(given, slice(0, followed), len(x0)),
+                take(given, slice(0, followed), len(x0)),
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
@@ -429,7 +430,7 @@ def _measure_rows(
         b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
         for row, i in zip(rows, starts, strict=True):
             part = slice(i, i + batch_size)
-            given = moved(rows_of(conditions, part, len(x0)), device)
+            given = to_device(take(conditions, part, len(x0)), device)
             x, noise = x0[part].to(device), eps[part].to(device)
             own = min(costed - i, batch_size)
             loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given, dtype)
@@ -460,13 +461,13 @@ def _measure_level(
     In float32 at least. A half type rounds the points at which the network is asked, and no difference.
     """
     fine = torch.promote_types(dtype, torch.float32)
-    denoiser, x0, eps = called_in(denoiser, dtype), x0.to(fine), eps.to(fine)
+    denoiser, x0, eps = cast_input(denoiser, dtype), x0.to(fine), eps.to(fine)
     x = (x0 + a * eps).to(dtype).to(fine)
     clean = denoise(denoiser, x, a, **conditions)
     loss = _norm2(x0 - clean)
     if b is None or costed < 1:
         return loss, None
-    conditions = rows_of(conditions, slice(0, costed), len(x))
+    conditions = take(conditions, slice(0, costed), len(x))
     x, clean = x[:costed], clean[:costed]
     # The scores' difference in a form without cancellation (s_b - s_a at the same x).
     moved = (denoise(denoiser, x, b, **conditions) - clean) / b**2 + (clean - x) * (1 / b**2 - 1 / a**2)
@@ -483,8 +484,8 @@ def _drawn(
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
     """The samples that a profile is measured on, the conditions of each, and those that they share, on the CPU."""
     index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
-    own, shared = split_conditions(labelled(moved(conditions or {}, "cpu"), len(data)), len(data))
-    return data.cpu()[index].float(), rows_of(own, index, len(data)), shared
+    own, shared = split_conditions(labelled(to_device(conditions or {}, "cpu"), len(data)), len(data))
+    return data.cpu()[index].float(), take(own, index, len(data)), shared
 
 
 def _digest(x0: Tensor, label: Tensor | None) -> str:

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from headstart.citation import bibtex, citations
-from headstart.denoiser import Denoiser, labelled, moved, rows_of
+from headstart.compute import Compute
+from headstart.conditions import labelled, take, to_device
+from headstart.denoiser import Denoiser
 from headstart.errors import InputError
 from headstart.initialization import Initialization
-from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.schedule import Schedule
 from headstart.solver import Solver
@@ -92,15 +93,14 @@ class Sampler:
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         """
         every = _every_seed(n, seeds)
-        if not every or batch_size < 1:
-            raise InputError(f"at least one sample is drawn at a time: got {len(every)}, in batches of {batch_size}")
+        compute = Compute(device, dtype, batch_size, progress or Progress())
+        if not every:
+            raise InputError("at least one sample is drawn: got none")
         conditions = labelled(conditions, len(every))
-        starts = range(0, len(every), batch_size)
         batches = []
-        for i in (progress or Progress()).track(starts, "sampling", len(starts)):
-            part = slice(i, i + batch_size)
-            noise = Noise(every[part], device, dtype)
-            given = moved(rows_of(conditions, part, len(every)), device)
+        for part in compute.batches(len(every), "sampling"):
+            noise = compute.noise(every[part])
+            given = to_device(take(conditions, part, len(every)), device)
             x = self.initialization.sample(noise, self.horizon, given.get("label"))
             batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
         return torch.cat(batches)

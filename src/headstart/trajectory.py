@@ -34,7 +34,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, called_in, moved, rows_of, split_conditions
+from headstart.conditions import split_conditions, take, to_device
+from headstart.denoiser import Denoiser, cast_input
 from headstart.errors import InputError
 from headstart.progress import Progress
 from headstart.schedule import Schedule, log_linear
@@ -109,7 +110,7 @@ class Trajectories:
         """
         levels = np.asarray(sigmas, dtype=np.float64)
         own, shared = split_conditions(conditions or {}, len(x))
-        denoiser = partial(denoiser, **moved(shared, device))
+        denoiser = partial(denoiser, **to_device(shared, device))
         fine = Schedule(np.append(levels, 0.0))
         if len(x) < 2:
             raise InputError(f"at least two trajectories are needed: got {len(x)}")
@@ -119,7 +120,7 @@ class Trajectories:
         starts, left = range(0, len(x), size), np.zeros(len(levels))
         for first in (progress or Progress()).track(starts, "following the network", len(starts)):
             rows = slice(first, first + size)
-            given = moved(rows_of(own, rows, len(x)), device)
+            given = to_device(take(own, rows, len(x)), device)
             estimates, noise = _followed(denoiser, x[rows].to(device), fine, given, dtype)
             left += noise
             group = torch.arange(first, first + len(estimates)) % count
@@ -229,7 +230,7 @@ def _followed(
     of the noise estimates at each level, shape (G,).
     """
     said, noise = list[Tensor](), list[float]()
-    cast = called_in(denoiser, dtype)
+    cast = cast_input(denoiser, dtype)
 
     def kept(state: Tensor, sigma: Any, /, **own: Any) -> Tensor:
         said.append(cast(state, sigma, **own).to(state.dtype))

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 from headstart.budget.base import Estimate, steps_above_zero
-from headstart.denoiser import Denoiser, called_in, denoise
+from headstart.denoiser import Denoiser, cast_input, denoise
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.schedule import Schedule
@@ -60,7 +60,7 @@ def score_error(
     """
     if variance not in ("ddpm", "em"):
         raise InputError(f"unknown variance {variance!r}: the score's part is known for ddpm and em")
-    network = called_in(denoiser, dtype)
+    network = cast_input(denoiser, dtype)
     x0 = law.sample(noise).double()
     eps = noise.normal(law.shape).double()
     total = torch.zeros(len(x0), dtype=torch.float64)

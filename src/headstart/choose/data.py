@@ -11,35 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.conditions import labelled, take, to_device
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser, labelled, moved, rows_of
+from headstart.denoiser import Denoiser
+from headstart.deprecation import renamed
 from headstart.errors import DataError, InputError
 from headstart.noise import Noise, Stream
 from headstart.progress import Progress
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
 
-__all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "hold_out", "own_samples"]
+__all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "own_samples"]
+
+#: Names of an earlier version.
+__getattr__ = renamed(__name__, {"hold_out": "headstart.conditions:hold_out"})
 
 #: Samples of the network itself that are drawn where there are no data.
 OWN_SAMPLES = 2000
 
 #: The sampler that draws them: EDM's.
 OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
-
-
-def hold_out(data: Tensor, seed: int = 0, most: int = 3000, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Indices of what a start is fitted on, and of a fifth of the data (at most ``most``) held out from it.
-
-    With labels (N,), the only samples of a class are all fitted on: where most classes have one, few are held out.
-    """
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    count = min(most, max(2, len(data) // 5))
-    fitted, held = order[count:], order[:count]
-    if labels is None:
-        return fitted, held
-    known = torch.isin(labels[held], labels[fitted])
-    return torch.cat([fitted, held[~known]]), held[known]
 
 
 def own_samples(
@@ -94,7 +85,7 @@ def own_samples(
         for i in (progress or Progress()).track(starts, "drawing samples of the network itself", len(starts)):
             rows = slice(i, min(i + batch_size, n))
             noise = Noise(Stream.OWN_SAMPLES.seeds(seed, n)[rows], device, dtype)
-            given = moved(rows_of(conditions, rows, n), device)
+            given = to_device(take(conditions, rows, n), device)
             x = schedule.horizon * noise.normal(tuple(shape))
             parts.append(Heun().solve(denoiser, x, schedule, **given).cpu())
     return torch.cat(parts)

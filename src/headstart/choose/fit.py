@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, hold_out, own_samples
+from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, own_samples
 from headstart.choose.learn import learn
 from headstart.choose.levels import (
     DISTILLED,
@@ -54,8 +54,9 @@ from headstart.choose.screen import (
     smallest,
 )
 from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
+from headstart.conditions import hold_out, labelled, split_conditions, take, to_device
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser, labelled, moved, rows_of, split_conditions
+from headstart.denoiser import Denoiser
 from headstart.errors import DataError, InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
@@ -196,7 +197,7 @@ def fit(
     if criterion == "nats" and not any(isinstance(start, str) or start.tractable for start in names):
         raise InputError("a start without a density has no budget in nats: use a pilot")
 
-    given = moved(conditions or {}, "cpu")
+    given = to_device(conditions or {}, "cpu")
     source = "data"
     if data is None:
         data, source = _own(denoiser, shape, own, sigma_max, given, labels, seed, device, dtype, batch_size, bar)
@@ -205,7 +206,7 @@ def fit(
     if labels is not None:
         given["label"] = dataset.labels
     given, shared = split_conditions(labelled(given, len(x)), len(x))
-    network = partial(denoiser, **moved(shared, device))
+    network = partial(denoiser, **to_device(shared, device))
     classes = given.get("label")
     fitted_on, held_out = hold_out(x, seed, labels=classes)
     if len(held_out) < 2:
@@ -214,7 +215,7 @@ def fit(
             "every class has a single sample, which its start is fitted on; leave them out, or give more of a class"
         )
     training_data, held_data = x[fitted_on], x[held_out]
-    held_conditions = rows_of(given, held_out, len(x))
+    held_conditions = take(given, held_out, len(x))
     by_rule = horizon == "unimodal"
     if isinstance(horizon, str):
         horizon = _unimodal(training_data, seed, bar)
@@ -246,7 +247,7 @@ def fit(
     def cost(start: Initialization) -> float:
         count = min(TIMED, len(held_out), batch_size)
         sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
-        conditions = moved(rows_of(held_conditions, slice(0, count), len(held_out)), device)
+        conditions = to_device(take(held_conditions, slice(0, count), len(held_out)), device)
         return cost_of(start, network, sigma, count, conditions, device, dtype)
 
     def screened(families: Starts) -> list[Option]:

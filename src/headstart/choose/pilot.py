@@ -19,7 +19,8 @@ from torch import Tensor
 
 from headstart.choose.levels import SIGMA_MINS, Asked, one_level
 from headstart.choose.screen import Option, Score, Tails, combined, contenders, varied
-from headstart.denoiser import Denoiser, rows_of
+from headstart.conditions import take
+from headstart.denoiser import Denoiser
 from headstart.metrics import ViewReference
 from headstart.noise import Stream
 from headstart.profile import Profile
@@ -73,7 +74,7 @@ class Pilot:
         self.device, self.dtype, self.batch_size = device, dtype, batch_size
         self.held_out, self.seed = held_out, seed
         index = torch.arange(count) % len(held_out)
-        self.conditions = rows_of(conditions, index, len(held_out))
+        self.conditions = take(conditions, index, len(held_out))
         self.seeds = Stream.PILOT.seeds(seed, count)
         self.progress = progress
 

@@ -48,7 +48,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise, expand, labelled, moved, rows_of, split_conditions
+from headstart.conditions import labelled, split_conditions, take, to_device
+from headstart.denoiser import Denoiser, denoise, expand
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule.base import Schedule
@@ -311,15 +312,15 @@ class _Estimate:
         eps, z = (torch.randn(x0.shape, generator=generator) for _ in range(2))
         # 1 - U is never 0, where the density of s, which the estimate divides by, vanishes.
         uniform = 1 - torch.rand(len(x0), generator=generator, dtype=torch.float64)
-        own, shared = split_conditions(labelled(moved(conditions or {}, "cpu"), len(data)), len(data))
+        own, shared = split_conditions(labelled(to_device(conditions or {}, "cpu"), len(data)), len(data))
         return cls(
-            denoiser=partial(denoiser, **moved(shared, device)),
+            denoiser=partial(denoiser, **to_device(shared, device)),
             x0=x0,
             eps=eps,
             z=z,
             quantiles=(torch.arange(len(x0)) + uniform) / len(x0),
             sigma_data=scale,
-            conditions=rows_of(own, index, len(data)),
+            conditions=take(own, index, len(data)),
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -348,7 +349,7 @@ class _Estimate:
         for i in range(0, len(self.x0), self.batch_size):
             part = slice(i, i + self.batch_size)
             x0, eps, z = (t[part].to(self.device, self.dtype) for t in (self.x0, self.eps, self.z))
-            conds = moved(rows_of(self.conditions, part, len(self.x0)), self.device)
+            conds = to_device(take(self.conditions, part, len(self.x0)), self.device)
             x_s = x0 + expand(s[part], x0) * eps
             x_a = x_s + expand(rest[part], x0) * z
             change = _denoise_each(self.denoiser, x_s, s[part], conds) - denoise(self.denoiser, x_a, a, **conds)

@@ -1,0 +1,61 @@
+"""How the work is done, and never what is computed: device, type of numbers, batches, and who is told.
+
+A front door takes four keywords, ``device``, ``dtype``, ``batch_size`` and ``progress``, and everything below it one
+:class:`Compute`:
+
+>>> list(Compute(batch_size=4).batches(10))
+[slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from headstart.errors import InputError
+from headstart.noise import Noise
+from headstart.progress import Progress
+
+__all__ = ["Compute"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the work is done.
+
+    Attributes:
+        device: where networks and states are.
+        dtype: the floating-point type of the states.
+        batch_size: samples per call of a network.
+        progress: told of what takes time.
+
+    Raises:
+        InputError: if the device is unknown, the type is not floating point, or a batch holds less than one sample.
+    """
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    batch_size: int = 256
+    progress: Progress = field(default_factory=Progress, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise InputError(f"unknown device {self.device!r}: expected cpu, cuda, cuda:1 or the like") from error
+        if not self.dtype.is_floating_point:
+            raise InputError(f"dtype is {self.dtype}: states are of a floating-point type")
+        if self.batch_size < 1:
+            raise InputError(f"a batch has 1 sample or more: got batch_size={self.batch_size}")
+
+    def batches(self, n: int, description: str | None = None) -> Iterator[slice]:
+        """The batches of n samples, one slice after the other; with a description, progress is told of them."""
+        starts = range(0, n, self.batch_size)
+        slices = [slice(first, min(first + self.batch_size, n)) for first in starts]
+        return iter(slices) if description is None else self.progress.track(slices, description, len(slices))
+
+    def noise(self, seeds: Iterable[int]) -> Noise:
+        """The random numbers of samples with these seeds, on the device and of the type."""
+        return Noise(seeds, self.device, self.dtype)
