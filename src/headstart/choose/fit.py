@@ -26,20 +26,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.choose.constraints import Constraints
 from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, own_samples
 from headstart.choose.learn import learn
-from headstart.choose.levels import (
-    DISTILLED,
-    MEASURED,
-    SIGMA_MINS,
-    Asked,
-    check_kind,
-    horizon_range,
-    measured_levels,
-    one_level,
-    spread,
-)
-from headstart.choose.pilot import Pilot, decide, even
+from headstart.choose.levels import DISTILLED, SIGMA_MINS, horizon_range, measured_levels, one_level, spread
+from headstart.choose.pilot import Pilot, decide, tied
 from headstart.choose.screen import (
     GROUPS,
     Option,
@@ -47,25 +38,26 @@ from headstart.choose.screen import (
     admissible,
     combined,
     contenders,
-    flat,
+    equivalent,
+    largest_tied,
     least,
     reaches,
     screen,
-    smallest,
 )
 from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
-from headstart.conditions import hold_out, labelled, split_conditions, take, to_device
+from headstart.compute import Compute
+from headstart.conditions import Part, Split, to_device
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser
-from headstart.errors import DataError, InputError
+from headstart.errors import InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
 from headstart.metrics.novelty import BLOCKS
 from headstart.plan import Candidate, Plan, Record
 from headstart.profile import Profile
 from headstart.progress import Progress
-from headstart.schedule import Schedule, rho_grid
-from headstart.solver import Solver, get_solver, is_linear
+from headstart.schedule import Schedule
+from headstart.solver import Solver, get_solver
 from headstart.unimodality import unimodal_horizon
 
 __all__ = ["fit"]
@@ -161,110 +153,24 @@ def fit(
         InputError: if an argument is out of its range, or does not fit another one.
     """
     began = time.perf_counter()
-    bar = progress or Progress()
-    asked = Asked(
-        schedule=None if schedule == DISTILLED else schedule,
-        solver=None if solver is None else get_solver(solver),
-        sigma_min=sigma_min,
-        exponent=exponent,
-    )
-    method = asked.solvers()[0]
-    if isinstance(horizon, str) and horizon != "unimodal":
-        raise InputError(f"unknown horizon {horizon!r}: expected a number above 0, or 'unimodal'")
-    nfe = _affordable(nfe, method, schedule, None if isinstance(horizon, str) else horizon)
-    for name, level in (("horizon", horizon), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
-        if isinstance(level, (int, float)) and not (0 < level < math.inf or (name == "sigma_max" and level > 0)):
-            raise InputError(f"{name} is {level}: it must be above 0 and finite")
-    if exponent is not None and (schedule not in MEASURED or not 0 < exponent < math.inf):
-        raise InputError(
-            f"an exponent is finite, above 0 and for a schedule cut from a measured length ({', '.join(MEASURED)}): "
-            f"got {exponent} for {schedule or 'no schedule in particular'}"
-        )
-    if schedule == DISTILLED and not all(is_linear(each) for each in asked.solvers()):
-        raise InputError(f"a distilled schedule needs a solver of the ODE with one evaluation a step: not {method!r}")
-    if isinstance(schedule, Schedule) and (horizon == "unimodal" or sigma_min is not None):
-        raise InputError(f"{schedule!r} has its horizon and its last level: neither can be asked for beside it")
-    fewest = 2 if schedule == DISTILLED else 1  # which learns from pairs
-    if batch_size < fewest or not 0 <= seed < 2**28:
-        raise InputError(f"batch_size is at least {fewest} and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
-    if criterion not in ("pilot", "nats"):
-        raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
-    if criterion == "nats" and nfe == 1:
-        raise InputError(UNSEEN)
-    if pilot_samples < 2 * GROUPS:
-        raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
-    names = start_names(initialization)
-    if criterion == "nats" and not any(isinstance(start, str) or start.tractable for start in names):
-        raise InputError("a start without a density has no budget in nats: use a pilot")
+    compute = Compute(device, dtype, batch_size, progress or Progress())
+    method = None if solver is None else get_solver(solver)
+    constraints = Constraints(nfe, horizon, schedule, method, sigma_min, sigma_max, exponent)
+    _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size)
 
-    given = to_device(conditions or {}, "cpu")
-    source = "data"
-    if data is None:
-        data, source = _own(denoiser, shape, own, sigma_max, given, labels, seed, device, dtype, batch_size, bar)
-    dataset = dataset_of(data, labels)
-    x = dataset.samples
-    if labels is not None:
-        given["label"] = dataset.labels
-    given, shared = split_conditions(labelled(given, len(x)), len(x))
-    network = partial(denoiser, **to_device(shared, device))
-    classes = given.get("label")
-    fitted_on, held_out = hold_out(x, seed, labels=classes)
-    if len(held_out) < 2:
-        raise DataError(
-            f"{len(held_out)} of {len(x)} samples could be held out, and at least 2 are needed: by these labels nearly "
-            "every class has a single sample, which its start is fitted on; leave them out, or give more of a class"
-        )
-    training_data, held_data = x[fitted_on], x[held_out]
-    held_conditions = take(given, held_out, len(x))
+    split, source = _split(denoiser, data, labels, conditions, shape, own, sigma_max, seed, compute)
+    network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
     by_rule = horizon == "unimodal"
-    if isinstance(horizon, str):
-        horizon = _unimodal(training_data, seed, bar)
-    asked = replace(asked, horizon=horizon)
-
+    if by_rule:
+        constraints = constraints.at(_unimodal(split.fitted.samples, seed, compute.progress))
     if profile is None:
-        fixed = [*(schedule.sigmas if isinstance(schedule, Schedule) else ()), horizon, sigma_min]
-        if horizon is not None and sigma_min is None and not isinstance(schedule, Schedule):
-            fixed.append(horizon / 8)
-        if sigma_min is not None and schedule == DISTILLED:
-            fixed.append(sigma_min / 4)  # it moves while it is learned
-        # Last levels are in units of the held-out data, which need not share an outlier that all of the data have.
-        fixed.append(SIGMA_MINS[0] * spread(held_data))
         known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
-        profile = Profile.measure(
-            network,
-            held_data,
-            sigmas=measured_levels(x, [level for level in fixed if level], known),
-            conditions=held_conditions,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-            progress=bar,
-        )
+        profile = _measured(network, split, constraints, known, seed, compute)
     else:
-        profile = profile.with_samples(held_data, held_conditions)
+        profile = profile.with_samples(held_out.samples, held_out.conditions)
 
-    def cost(start: Initialization) -> float:
-        count = min(TIMED, len(held_out), batch_size)
-        sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
-        conditions = to_device(take(held_conditions, slice(0, count), len(held_out)), device)
-        return cost_of(start, network, sigma, count, conditions, device, dtype)
-
-    def screened(families: Starts) -> list[Option]:
-        starts = fit_starts(
-            training_data,
-            families,
-            None if classes is None else classes[fitted_on],
-            seed,
-            bar,
-            training=training,
-            sigmas=horizon_range(profile.sigma_data, schedule.horizon if isinstance(schedule, Schedule) else horizon),
-            device=device,
-        )
-        costs = {id(start): cost(start) for start in starts if not start.closed_form}
-        return screen(profile, starts, costs, nfe, asked)
-
-    tails = Tails(held_data, None if classes is None else classes[held_out], seed, device, batch_size)
+    tails = Tails(held_out, seed, compute)
+    screened = partial(_screened, network, split, profile, constraints, training, seed, compute)
     options = screened(initialization)
     if initialization is None:
         nearest = min((o for o in options if o.start.name == "gaussian"), key=lambda o: _distance(o, options))
@@ -275,43 +181,27 @@ def fit(
         if not options:
             raise InputError(UNSEEN)
 
-    own_levels = isinstance(schedule, Schedule)
-    settled = {
-        "initialization": len({id(option.start) for option in options}) == 1,
-        "horizon": own_levels or horizon is not None,
-        "schedule": schedule is not None,
-        "sigma_min": own_levels or sigma_min is not None,
-        "solver": solver is not None,
-    }
-    pilot = Pilot(network, held_data, held_conditions, profile, pilot_samples, seed, device, dtype, batch_size, bar)
+    fixed = {"initialization": len({id(option.start) for option in options}) == 1, **constraints.fixed}
+    pilot = Pilot(network, held_out, profile, pilot_samples, seed, compute)
     looked_at: list[Option] = []
     if criterion == "nats":
-        looked_at = [least(combined(profile, option, asked)) for option in contenders(options, tails)]
-        best = smallest(looked_at)
-    elif all(settled.values()) and schedule != DISTILLED:
+        looked_at = [least(combined(profile, option, constraints)) for option in contenders(options, tails)]
+        best = largest_tied(looked_at)
+    elif all(fixed.values()) and not constraints.distilled:
         best = tails(options[0])
     else:
-        best, looked_at = decide(pilot, options, tails, asked)
+        best, looked_at = decide(pilot, options, tails, constraints)
     learned = None
-    if schedule == DISTILLED:
-        best, more, learned = learn(pilot, best, options, tails, asked, x, held_out, given)
+    if constraints.distilled:
+        best, more, learned = learn(pilot, best, options, tails, constraints, split)
         looked_at += more
-    start_cost = cost(best.start)
+
+    start_cost = _start_cost(best.start, network, held_out, profile, compute)
     tested = None
-    if len(training_data) >= BLOCKS and len(held_data) >= 2 * BLOCKS:
-        tested = novelty(pilot.samples(best), training_data[:TESTED], held_data, seed=seed, progress=bar)
-    how = dict.fromkeys(settled, {"pilot": "by pilot", "nats": "by budget"}[criterion])
-    if criterion == "nats":
-        how["sigma_min"] = "by default"
-    if one_level(best.schedule):
-        how |= dict.fromkeys(("schedule", "solver"), "one level or two leave no choice")
-    if best.schedule.steps == 1:
-        how["sigma_min"] = how["schedule"]
-    chosen = {part: "as asked" if fixed else how[part] for part, fixed in settled.items()}
-    if learned is not None:
-        chosen["schedule"] = learned
-    if best.kind == DISTILLED and learned is not None:
-        chosen |= dict.fromkeys(("sigma_min", "solver"), learned)
+    if len(split.fitted) >= BLOCKS and len(held_out) >= 2 * BLOCKS:
+        fitted_on = split.fitted.samples[:TESTED]
+        tested = novelty(pilot.samples(best), fitted_on, held_out.samples, seed=seed, progress=compute.progress)
+    chosen = _reasons(best, fixed, criterion, learned) | ({"horizon": "by the unimodality rule"} if by_rule else {})
     return Plan(
         initialization=best.start,
         schedule=best.schedule,
@@ -321,7 +211,7 @@ def fit(
         record=Record(
             candidates=_records(options, looked_at, best, tails),
             criterion=criterion,
-            chosen=chosen | ({"horizon": "by the unimodality rule"} if by_rule else {}),
+            chosen=chosen,
             seed=seed,
             fit_seconds=time.perf_counter() - began,
             source=source,
@@ -331,20 +221,43 @@ def fit(
     )
 
 
-def _affordable(nfe: int | None, solver: Solver, schedule: str | Schedule | None, horizon: float | None) -> int:
-    """The number of evaluations that will be spent, with what was asked for checked against itself."""
-    if nfe is not None and nfe < 1:
-        raise InputError(f"a plan needs at least one network evaluation: nfe is {nfe}")
-    if isinstance(schedule, Schedule):
-        cost = solver.nfe(schedule)
-        if nfe is not None and cost != nfe:
-            raise InputError(f"{schedule!r} costs {cost} evaluations with {solver.name}, and nfe is {nfe}")
-        if horizon is not None and horizon != schedule.horizon:
-            raise InputError(f"the horizon is {horizon:.6g}, and the schedule starts at {schedule.horizon:.6g}")
-        return cost
-    if schedule is not None and schedule != DISTILLED:
-        check_kind(schedule)
-    return solver.nfe(rho_grid(solver.steps_for(4 if nfe is None else nfe), 2.0, 1.0))
+def _check_choice(
+    constraints: Constraints, initialization: Starts, criterion: str, pilot_samples: int, seed: int, batch_size: int
+) -> None:
+    """Check what the choice is made by, and that it can be made."""
+    fewest = 2 if constraints.distilled else 1  # which learns from pairs
+    if batch_size < fewest or not 0 <= seed < 2**28:
+        raise InputError(f"batch_size is at least {fewest} and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
+    if criterion not in ("pilot", "nats"):
+        raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
+    if criterion == "nats" and constraints.evaluations == 1:
+        raise InputError(UNSEEN)
+    if pilot_samples < 2 * GROUPS:
+        raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
+    names = start_names(initialization)
+    if criterion == "nats" and not any(isinstance(start, str) or start.tractable for start in names):
+        raise InputError("a start without a density has no budget in nats: use a pilot")
+
+
+def _split(
+    denoiser: Denoiser,
+    data: Tensor | Dataset | NDArray[Any] | None,
+    labels: Tensor | None,
+    conditions: Mapping[str, Any] | None,
+    shape: Sequence[int] | None,
+    own: int,
+    sigma_max: float | None,
+    seed: int,
+    compute: Compute,
+) -> tuple[Split, str]:
+    """The data with their conditions, cut once, and where they come from."""
+    given, source = to_device(conditions or {}, "cpu"), "data"
+    if data is None:
+        data, source = _own(denoiser, shape, own, sigma_max, given, labels, seed, compute)
+    dataset = dataset_of(data, labels)
+    if labels is not None:
+        given["label"] = dataset.labels
+    return Split.of(dataset.samples, given, seed=seed), source
 
 
 def _own(
@@ -355,12 +268,9 @@ def _own(
     conditions: Mapping[str, Any],
     labels: Tensor | None,
     seed: int,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    batch_size: int,
-    progress: Progress,
+    compute: Compute,
 ) -> tuple[Tensor, str]:
-    """Samples of the network itself, and what they cost."""
+    """Samples of the network itself, and their cost in words."""
     if shape is None:
         raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
     if labels is not None:
@@ -378,13 +288,83 @@ def _own(
         sigma_max=None if sigma_max is None else min(sigma_max, OWN_SIGMA_MAX),
         conditions=conditions,
         seed=seed,
-        device=device,
-        dtype=dtype,
-        batch_size=batch_size,
-        progress=progress,
+        device=compute.device,
+        dtype=compute.dtype,
+        batch_size=compute.batch_size,
+        progress=compute.progress,
     )
     seconds = time.perf_counter() - began
     return samples, f"{count} samples of the network itself, drawn with 35 evaluations each in {seconds:.0f} s"
+
+
+def _measured(
+    network: Denoiser, split: Split, constraints: Constraints, sigma_max: float, seed: int, compute: Compute
+) -> Profile:
+    """The profile of the network on the data that are held out, at the usual levels and at those that are fixed."""
+    # Last levels are in units of the held-out data, which need not share an outlier that all of the data have.
+    levels = [*constraints.levels, SIGMA_MINS[0] * spread(split.held_out.samples)]
+    return Profile.measure(
+        network,
+        split.held_out.samples,
+        sigmas=measured_levels(split.whole.samples, [level for level in levels if level], sigma_max),
+        conditions=split.held_out.conditions,
+        seed=seed,
+        device=compute.device,
+        dtype=compute.dtype,
+        batch_size=compute.batch_size,
+        progress=compute.progress,
+    )
+
+
+def _screened(
+    network: Denoiser,
+    split: Split,
+    profile: Profile,
+    constraints: Constraints,
+    training: Training | None,
+    seed: int,
+    compute: Compute,
+    families: Starts,
+) -> list[Option]:
+    """The starts of these families, fitted and screened."""
+    starts = fit_starts(
+        split.fitted.samples,
+        families,
+        split.fitted.label,
+        seed,
+        compute.progress,
+        training=training,
+        sigmas=horizon_range(profile.sigma_data, constraints.sigma_T),
+        device=compute.device,
+    )
+    trained = [start for start in starts if not start.closed_form]
+    costs = {id(start): _start_cost(start, network, split.held_out, profile, compute) for start in trained}
+    return screen(profile, starts, costs, constraints)
+
+
+def _start_cost(start: Initialization, network: Denoiser, held_out: Part, profile: Profile, compute: Compute) -> float:
+    """The cost of drawing a start, in evaluations of the network."""
+    timed = held_out.take(slice(0, min(TIMED, compute.batch_size)))
+    sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
+    conditions = to_device(timed.conditions, compute.device)
+    return cost_of(start, network, sigma, len(timed), conditions, compute.device, compute.dtype)
+
+
+def _reasons(best: Option, fixed: Mapping[str, bool], criterion: str, learned: str | None) -> dict[str, str]:
+    """How each part came about, in words."""
+    how = dict.fromkeys(fixed, {"pilot": "by pilot", "nats": "by budget"}[criterion])
+    if criterion == "nats":
+        how["sigma_min"] = "by default"
+    if one_level(best.schedule):
+        how |= dict.fromkeys(("schedule", "solver"), "one level or two leave no choice")
+    if best.schedule.steps == 1:
+        how["sigma_min"] = how["schedule"]
+    chosen = {part: "as asked" if known else how[part] for part, known in fixed.items()}
+    if learned is not None:
+        chosen["schedule"] = learned
+        if best.kind == DISTILLED:
+            chosen |= dict.fromkeys(("sigma_min", "solver"), learned)
+    return chosen
 
 
 def _unimodal(x: Tensor, seed: int, progress: Progress) -> float:
@@ -413,5 +393,5 @@ def _records(
     screened = [again.pop((id(o.start), o.schedule, o.solver), o) for o in options]
     every = [replace(o, tail=tails.known.get((id(o.start), o.schedule.horizon))) for o in (*screened, *again.values())]
     same = [option for option in every if option.start is best.start]
-    level = {id(option) for option in flat(same, least(same))}
-    return tuple(option.record(id(option) in level, even(option, best)) for option in every)
+    level = {id(option) for option in equivalent(same, least(same))}
+    return tuple(option.record(id(option) in level, tied(option, best)) for option in every)

@@ -6,14 +6,13 @@ where the start has less to know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor
-
-from headstart.choose.levels import DISTILLED, Asked
+from headstart.choose.constraints import Constraints
+from headstart.choose.levels import DISTILLED
 from headstart.choose.pilot import Pilot, winner
 from headstart.choose.screen import ADMISSIBLE, Option, Tails, contenders, resampled, varied
+from headstart.conditions import Split
 from headstart.distill import distill
 
 __all__ = ["learn"]
@@ -27,10 +26,8 @@ def learn(
     best: Option,
     options: Sequence[Option],
     tails: Tails,
-    asked: Asked,
-    data: Tensor,
-    held_out: Tensor,
-    conditions: Mapping[str, Any],
+    constraints: Constraints,
+    split: Split,
 ) -> tuple[Option, list[Option], str]:
     """The best combination with what was learned from it, all that was piloted, and what won.
 
@@ -39,17 +36,15 @@ def learn(
         best: the combination to go on from.
         options: what was screened.
         tails: judges the starts' tails.
-        asked: what the user fixed.
-        data: clean samples, shape (N, \\*S).
-        held_out: indices of those that only choices see.
-        conditions: of the data.
+        constraints: what the user fixed.
+        split: clean samples and their conditions, some of which only choices see.
     """
     if best.schedule.steps == 1:
         return best, [], "a single step leaves nothing to learn"
     near = [option for option in contenders(options, tails) if option.e_init <= ADMISSIBLE]
     from_here = [best]
     if near and near[0].schedule.horizon != best.schedule.horizon:
-        from_here.append(varied(pilot.profile, near[0], asked, kind=best.kind, solver=best.solver))
+        from_here.append(varied(pilot.profile, near[0], constraints, kind=best.kind, solver=best.solver))
     found, won = [best], {id(best): "as asked, but nothing that was learned is better"}
     for option in from_here:
         learned = distill(
@@ -57,16 +52,16 @@ def learn(
             option.start,
             option.schedule,
             option.solver,
-            data,
-            held_out=held_out,
-            conditions=conditions,
+            split.whole.samples,
+            held_out=split.held_out_rows,
+            conditions=split.whole.conditions,
             iterations=ITERATIONS,
             learning_rate=RATE,
             seed=pilot.seed % 2**27,
-            device=pilot.device,
-            dtype=pilot.dtype,
-            batch_size=min(128, pilot.batch_size),
-            progress=pilot.progress,
+            device=pilot.compute.device,
+            dtype=pilot.compute.dtype,
+            batch_size=min(128, pilot.compute.batch_size),
+            progress=pilot.compute.progress,
         )
         if learned.won and learned.schedule.sigma_min >= pilot.profile.sigmas[-1]:  # else nothing is known of its error
             better = resampled(pilot.profile, option, DISTILLED, learned.schedule, learned.solver)

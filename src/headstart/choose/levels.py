@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from headstart.errors import InputError
 from headstart.initialization.subspace import moments
 from headstart.profile import FINE, HIGHEST, LEVELS, LOWEST, Profile
 from headstart.schedule import Schedule, cosine, equidistribute, linear_vp, log_linear, rho_grid, tangent
-from headstart.solver import DPMSolverPP2M, Solver, get_solver, is_linear
+from headstart.solver import DPMSolverPP2M, Solver
 
 __all__ = [
     "DISTILLED",
@@ -22,7 +21,6 @@ __all__ = [
     "SCHEDULES",
     "SIGMA_MINS",
     "SOLVERS",
-    "Asked",
     "build_schedule",
     "check_kind",
     "horizon_range",
@@ -58,38 +56,6 @@ HORIZONS = (*np.geomspace(0.35, 25.0, 16), 190.0)
 
 #: Last levels above 0 that are looked at, in the same units: with few evaluations, finer detail is not worth a step.
 SIGMA_MINS = (0.05, 0.12, 0.2)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """The constraints of the user; None is chosen.
-
-    Attributes:
-        horizon: sigma_T.
-        schedule: a schedule or the name of its kind.
-        solver: the solver.
-        sigma_min: the last level above 0.
-        exponent: of the length that a measured schedule is cut from.
-    """
-
-    horizon: float | None = None
-    schedule: str | Schedule | None = None
-    solver: Solver | None = None
-    sigma_min: float | None = None
-    exponent: float | None = None
-
-    def kinds(self, solver: Solver, profile: Profile) -> tuple[str, ...]:
-        """The kinds of schedule to look at with a solver, the first one first."""
-        if isinstance(self.schedule, Schedule):
-            return ()
-        if self.schedule is not None:
-            return (self.schedule,)
-        followed = is_linear(solver) and profile.trajectories is not None
-        return tuple(kind for kind in ("defect", *RIVALS) if kind != "least_error" or followed)
-
-    def solvers(self) -> tuple[Solver, ...]:
-        """The solvers to look at, the first one first."""
-        return tuple(map(get_solver, ("dpm++2m", *SOLVERS))) if self.solver is None else (self.solver,)
 
 
 def build_schedule(

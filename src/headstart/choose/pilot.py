@@ -8,7 +8,7 @@ differences are paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,19 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.choose.levels import SIGMA_MINS, Asked, one_level
+from headstart.choose.constraints import Constraints
+from headstart.choose.levels import SIGMA_MINS, one_level
 from headstart.choose.screen import Option, Score, Tails, combined, contenders, varied
-from headstart.conditions import take
+from headstart.compute import Compute
+from headstart.conditions import Part
 from headstart.denoiser import Denoiser
 from headstart.metrics import ViewReference
 from headstart.noise import Stream
 from headstart.profile import Profile
-from headstart.progress import Progress
 from headstart.sampler import Sampler
 from headstart.schedule import Schedule
 from headstart.solver import get_solver
 
-__all__ = ["Pilot", "decide", "even", "winner"]
+__all__ = ["Pilot", "decide", "tied", "winner"]
 
 #: Horizons that the first round looks at, from the shortest one that is admissible to this many times it.
 ROUND, REACH = 5, 16.0
@@ -45,43 +46,27 @@ class Pilot:
     """Draws pilot samples and scores them by their distance to the held-out data.
 
     Arguments:
-        denoiser: the network, on ``device``.
-        held_out: data that neither starts nor, if possible, the network were fitted on, shape (N, \\*S).
-        conditions: of the held-out data, which the pilot samples take over.
-        profile: of the plans.
+        denoiser: the network, its shared conditions fixed, on the device.
+        held_out: data that neither starts nor, if possible, the network were fitted on, with their conditions, which
+            the pilot samples take over.
+        profile: the measurements of the network.
         count: samples of each pilot.
         seed: of the views, and of the samples, whose own seeds are those of no other samples.
-        device: where the network works.
-        dtype: of the states.
-        batch_size: samples per call of the network.
-        progress: told of the pilots.
+        compute: how samples are drawn.
     """
 
     def __init__(
-        self,
-        denoiser: Denoiser,
-        held_out: Tensor,
-        conditions: Mapping[str, Any],
-        profile: Profile,
-        count: int,
-        seed: int,
-        device: torch.device | str,
-        dtype: torch.dtype,
-        batch_size: int,
-        progress: Progress,
+        self, denoiser: Denoiser, held_out: Part, profile: Profile, count: int, seed: int, compute: Compute
     ) -> None:
-        self.denoiser, self.profile = denoiser, profile
-        self.device, self.dtype, self.batch_size = device, dtype, batch_size
-        self.held_out, self.seed = held_out, seed
-        index = torch.arange(count) % len(held_out)
-        self.conditions = take(conditions, index, len(held_out))
+        self.denoiser, self.profile, self.compute, self.seed = denoiser, profile, compute, seed
+        self.held_out = held_out.samples
+        self.conditions: dict[str, Any] = dict(held_out.take(torch.arange(count) % len(held_out)).conditions)
         self.seeds = Stream.PILOT.seeds(seed, count)
-        self.progress = progress
 
     def __call__(self, options: Iterable[Option]) -> list[Option]:
         """The options with their scores."""
         options = list(options)
-        return [self._scored(option) for option in self.progress.track(options, "piloting")]
+        return [self._scored(option) for option in self.compute.progress.track(options, "piloting")]
 
     @cached_property
     def reference(self) -> ViewReference:
@@ -95,9 +80,9 @@ class Pilot:
             .sample(
                 self.denoiser,
                 seeds=self.seeds,
-                batch_size=self.batch_size,
-                device=self.device,
-                dtype=self.dtype,
+                batch_size=self.compute.batch_size,
+                device=self.compute.device,
+                dtype=self.compute.dtype,
                 **self.conditions,
             )
             .float()
@@ -109,7 +94,9 @@ class Pilot:
         return replace(option, pilot=score)
 
 
-def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) -> tuple[Option, list[Option]]:
+def decide(
+    pilot: Pilot, options: Sequence[Option], tails: Tails, constraints: Constraints
+) -> tuple[Option, list[Option]]:
     """The best combination and all that were piloted.
 
     First the horizon, with each of a few solvers and grids that differ most: what is the best of them depends on it.
@@ -117,14 +104,16 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
     solver does not suit the next), the last levels, if another one wins all pairs with it, and the horizons again.
     """
     profile = pilot.profile
-    free = asked.sigma_min is None and not isinstance(asked.schedule, Schedule)
+    free = constraints.sigma_min is None and not isinstance(constraints.schedule, Schedule)
     lasts = [profile.sigma_data * last for last in SIGMA_MINS[1:]] if free else []
     by_horizon = contenders(options, tails)
     spread = _spread(by_horizon, ROUND)
     known = {option.schedule.horizon for option in spread}
     unknown = [o for o in options if not (o.start.tractable or o.start.oracle) and o.schedule.horizon in known]
     first = [*spread, *(option for option in unknown if option not in spread)]
-    piloted = pilot(varied(profile, option, asked, **lead) for option in first for lead in _leads(option, asked))
+    piloted = pilot(
+        varied(profile, option, constraints, **lead) for option in first for lead in _leads(option, constraints)
+    )
     best = winner(sorted(piloted, key=lambda option: (not option.start.tractable, option.nats.value)))
 
     def against(best: Option, rivals: Iterable[Option]) -> Option:
@@ -141,35 +130,35 @@ def decide(pilot: Pilot, options: Sequence[Option], tails: Tails, asked: Asked) 
         alike: dict[str, Any] = {"kind": best.kind, "solver": best.solver}
         if (last := best.schedule.sigma_min) in lasts:
             alike["sigma_min"] = last
-        return [varied(profile, o, asked, **alike) for o in near if o.schedule.horizon > 2 * last]
+        return [varied(profile, o, constraints, **alike) for o in near if o.schedule.horizon > 2 * last]
 
     best = against(best, nearby(best))
-    best = against(best, combined(profile, best, asked))
+    best = against(best, combined(profile, best, constraints))
     if best.schedule.steps > 1:
         below = [last for last in lasts if last < best.schedule.horizon / 2]
-        other = against(best, [varied(profile, best, asked, sigma_min=last) for last in below])
+        other = against(best, [varied(profile, best, constraints, sigma_min=last) for last in below])
         if other is not best:
-            best = against(other, combined(profile, other, asked))
+            best = against(other, combined(profile, other, constraints))
         best = against(best, nearby(best))
     return best, piloted
 
 
-def _leads(option: Option, asked: Asked) -> list[dict[str, Any]]:
+def _leads(option: Option, constraints: Constraints) -> list[dict[str, Any]]:
     """The kinds and solvers that a horizon is first tried with, where they are free."""
     leads: list[dict[str, Any]] = [{}]
     for kind, name in () if one_level(option.schedule) else LEADS:
         lead: dict[str, Any] = {}
-        if asked.solver is None:
+        if constraints.solver is None:
             lead["solver"] = get_solver(name)
-        if asked.schedule is None:
+        if constraints.kind is None:
             lead["kind"] = kind
         if lead not in leads:
             leads.append(lead)
     return leads
 
 
-def even(option: Option, other: Option) -> bool:
-    """Whether the pilot cannot tell two combinations apart."""
+def tied(option: Option, other: Option) -> bool:
+    """Whether two combinations are statistically indistinguishable by the pilot."""
     return option.pilot is not None and other.pilot is not None and option.pilot.tied(other.pilot)
 
 
@@ -198,8 +187,8 @@ def winner(options: Sequence[Option]) -> Option:
     And where starts err alike, a longer way down only adds to the network's own error. Of one horizon it is the first.
     """
     best = _lowest(options)
-    tied = [option for option in options if option is best or even(option, best)]
-    known = [option for option in tied if option.start.tractable] or tied
+    equals = [option for option in options if option is best or tied(option, best)]
+    known = [option for option in equals if option.start.tractable] or equals
     least = min(max(option.e_init, 0.0) for option in known)
     visible = [option for option in known if max(option.e_init, 0.0) <= least + VISIBLE]
     return min(visible, key=lambda option: option.schedule.horizon)

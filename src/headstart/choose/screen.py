@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.budget import Budget, Estimate, discretization_error, initialization_errors, path_objectives
-from headstart.choose.levels import MEASURED, Asked, build_schedule, horizons_of, one_level, usual_last
+from headstart.choose.constraints import Constraints
+from headstart.choose.levels import MEASURED, build_schedule, horizons_of, one_level, usual_last
+from headstart.compute import Compute
+from headstart.conditions import Part
 from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.metrics import TailGap, tail_gap
@@ -30,12 +33,12 @@ __all__ = [
     "admissible",
     "combined",
     "contenders",
-    "flat",
+    "equivalent",
+    "largest_tied",
     "least",
     "reaches",
     "resampled",
     "screen",
-    "smallest",
     "varied",
 ]
 
@@ -132,8 +135,7 @@ def screen(
     profile: Profile,
     starts: Sequence[Initialization],
     costs: Mapping[int, float],
-    nfe: int,
-    asked: Asked,
+    constraints: Constraints,
 ) -> list[Option]:
     """Every start at every horizon that it knows, with its budget, by the first kind of schedule and the first solver.
 
@@ -144,17 +146,17 @@ def screen(
         profile: what was measured.
         starts: the fitted starts.
         costs: of those that are not in closed form, in evaluations of the network, by their ids.
-        nfe: evaluations to spend.
-        asked: what the user fixed.
+        constraints: what the user fixed.
 
     Raises:
         InputError: if no start knows a horizon that is looked at.
     """
+    nfe = constraints.evaluations
     left = {id(start): nfe - round(costs.get(id(start), 0.0)) for start in starts}
     affordable = [start for start in starts if left[id(start)] >= min(2, nfe)] or list(starts)
-    solver, options = asked.solvers()[0], []
+    solver, options = constraints.solvers()[0], []
     for start in affordable:
-        grids = _grids(profile, solver.steps_for(max(1, left[id(start)])), solver, asked)
+        grids = _grids(profile, solver.steps_for(max(1, left[id(start)])), solver, constraints)
         low, high = start.sigmas
         known = [(kind, grid) for kind, grid in grids if low <= grid.horizon <= high]
         options += [_option(profile, start, kind, grid, solver) for kind, grid in known]
@@ -164,16 +166,17 @@ def screen(
     return options
 
 
-def _grids(profile: Profile, steps: int, solver: Solver, asked: Asked) -> list[tuple[str, Schedule]]:
+def _grids(profile: Profile, steps: int, solver: Solver, constraints: Constraints) -> list[tuple[str, Schedule]]:
     """The schedules to look at, by the names of their kinds."""
-    if isinstance(asked.schedule, Schedule):
-        return [("custom", asked.schedule)]
-    kind = asked.kinds(solver, profile)[0]
-    if asked.horizon is None:
-        pairs = horizons_of(profile, asked.sigma_min)
+    if isinstance(constraints.schedule, Schedule):
+        return [("custom", constraints.schedule)]
+    kind = constraints.kinds(solver, profile)[0]
+    horizon, last = constraints.sigma_T, constraints.sigma_min
+    if horizon is None:
+        pairs = horizons_of(profile, last)
     else:
-        pairs = [(asked.horizon, usual_last(profile, asked.horizon) if asked.sigma_min is None else asked.sigma_min)]
-    return [(kind, build_schedule(kind, profile, steps, h, last, solver, asked.exponent)) for h, last in pairs]
+        pairs = [(horizon, usual_last(profile, horizon) if last is None else last)]
+    return [(kind, build_schedule(kind, profile, steps, h, last, solver, constraints.exponent)) for h, last in pairs]
 
 
 def admissible(options: Sequence[Option]) -> list[Option]:
@@ -209,12 +212,12 @@ def reaches(option: Option) -> bool:
     return option.tail is None or not option.tail.misses()
 
 
-def smallest(options: Sequence[Option]) -> Option:
-    """The option with the smallest budget, or of its equals the one with the largest horizon.
+def largest_tied(options: Sequence[Option]) -> Option:
+    """The option with the largest horizon of those whose budgets tie with the smallest one.
 
     There the start has the least to know.
     """
-    return max(flat(options, least(options)), key=lambda option: (option.schedule.horizon, -option.nats.value))
+    return max(equivalent(options, least(options)), key=lambda option: (option.schedule.horizon, -option.nats.value))
 
 
 def least(options: Iterable[Option]) -> Option:
@@ -222,19 +225,19 @@ def least(options: Iterable[Option]) -> Option:
     return min(options, key=lambda option: option.nats.value)
 
 
-def flat(options: Iterable[Option], best: Option) -> list[Option]:
+def equivalent(options: Iterable[Option], best: Option) -> list[Option]:
     """The options whose budget is that of the smallest one, up to 5 % or the Monte-Carlo error of the difference."""
     limit = best.nats.value + (NATS_TIE - 1) * abs(best.nats.value)
     return [option for option in options if option.nats.value <= limit or option.nats.tied(best.nats)]
 
 
-def varied(profile: Profile, option: Option, asked: Asked, **changes: Any) -> Option:
+def varied(profile: Profile, option: Option, constraints: Constraints, **changes: Any) -> Option:
     """The same start at the same horizon with another ``kind`` of schedule, ``sigma_min`` or ``solver``."""
     kind, solver = changes.get("kind", option.kind), changes.get("solver", option.solver)
     grid = option.schedule
     if kind != option.kind or "sigma_min" in changes or kind == "least_error":
         last = changes.get("sigma_min", grid.sigma_min)
-        exponent = asked.exponent if kind in MEASURED else None
+        exponent = constraints.exponent if kind in MEASURED else None
         grid = build_schedule(kind, profile, grid.steps, grid.horizon, last, solver, exponent)
     return resampled(profile, option, kind, grid, solver)
 
@@ -244,15 +247,15 @@ def resampled(profile: Profile, option: Option, kind: str, schedule: Schedule, s
     return replace(_option(profile, option.start, kind, schedule, solver, option), tail=option.tail)
 
 
-def combined(profile: Profile, option: Option, asked: Asked) -> list[Option]:
+def combined(profile: Profile, option: Option, constraints: Constraints) -> list[Option]:
     """The option with every solver on every kind of schedule that may be chosen, the option itself first."""
     if one_level(option.schedule):
         return [option]
     found = [option]
-    for solver in asked.solvers():
-        for kind in asked.kinds(solver, profile) or (option.kind,):
+    for solver in constraints.solvers():
+        for kind in constraints.kinds(solver, profile) or (option.kind,):
             if (kind, solver) != (option.kind, option.solver):
-                found.append(varied(profile, option, asked, kind=kind, solver=solver))
+                found.append(varied(profile, option, constraints, kind=kind, solver=solver))
     return found
 
 
@@ -284,21 +287,17 @@ class Tails:
     """Judges how far the tails of a start reach, against noised held-out data, where these are enough to tell.
 
     Arguments:
-        held_out: clean data, shape (N, \\*S).
-        labels: their classes, or None.
+        held_out: clean data with their classes, if there are any.
         seed: of the noise and the samples.
-        device: where the starts draw.
-        batch_size: samples at a time.
+        compute: where and how many at a time the starts draw.
     """
 
-    def __init__(
-        self, held_out: Tensor, labels: Tensor | None, seed: int, device: torch.device | str, batch_size: int
-    ) -> None:
-        self.clean = held_out[:TAIL_SAMPLES].float()
-        self.labels = None if labels is None else labels[: len(self.clean)]
+    def __init__(self, held_out: Part, seed: int, compute: Compute) -> None:
+        judged = held_out.take(slice(0, TAIL_SAMPLES))
+        self.clean, self.labels = judged.samples.float(), judged.label
         self.noise = torch.randn(self.clean.shape, generator=torch.Generator().manual_seed(seed + 1))
         self.seeds = Stream.TAILS.seeds(seed, len(self.clean))
-        self.device, self.batch_size = device, batch_size
+        self.compute = compute
         self.known: dict[tuple[int, float], TailGap] = {}
 
     def __call__(self, option: Option) -> Option:
@@ -312,8 +311,7 @@ class Tails:
 
     def _drawn(self, start: Initialization, sigma: float) -> Tensor:
         parts = []
-        for i in range(0, len(self.seeds), self.batch_size):
-            rows = slice(i, i + self.batch_size)
-            label = None if self.labels is None else self.labels[rows].to(self.device)
-            parts.append(start.sample(Noise(self.seeds[rows], self.device), sigma, label).cpu())
+        for rows in self.compute.batches(len(self.seeds)):
+            label = None if self.labels is None else self.labels[rows].to(self.compute.device)
+            parts.append(start.sample(Noise(self.seeds[rows], self.compute.device), sigma, label).cpu())
         return torch.cat(parts)

@@ -1,0 +1,145 @@
+"""The constraints of a fit: what the user fixed of a plan, checked against itself, and what is left to choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from headstart.choose.levels import DISTILLED, MEASURED, RIVALS, SOLVERS, check_kind
+from headstart.errors import InputError
+from headstart.profile import Profile
+from headstart.schedule import Schedule, rho_grid
+from headstart.solver import Solver, get_solver, is_linear
+
+__all__ = ["Constraints"]
+
+#: Evaluations of a plan where none are asked for.
+USUAL_NFE = 4
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What the user fixed of a plan; None is chosen.
+
+    Attributes:
+        nfe: network evaluations per sample.
+        horizon: sigma_T, or "unimodal" for the level that the unimodality rule finds.
+        schedule: a schedule, the name of its kind, or "distilled".
+        solver: the solver.
+        sigma_min: the last level above 0.
+        sigma_max: the highest level that the network knows.
+        exponent: of the length that a measured schedule is cut from.
+
+    Raises:
+        InputError: if a number is out of its range, a name is unknown, or two of them do not fit each other.
+    """
+
+    nfe: int | None = None
+    horizon: float | Literal["unimodal"] | None = None
+    schedule: str | Schedule | None = None
+    solver: Solver | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    exponent: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.horizon, str) and self.horizon != "unimodal":
+            raise InputError(f"unknown horizon {self.horizon!r}: expected a number above 0, or 'unimodal'")
+        if self.nfe is not None and self.nfe < 1:
+            raise InputError(f"a plan needs at least one network evaluation: nfe is {self.nfe}")
+        if isinstance(self.schedule, Schedule):
+            self._check_levels(self.schedule)
+        elif self.schedule is not None and not self.distilled:
+            check_kind(self.schedule)
+        for name, level in (("horizon", self.horizon), ("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
+            if isinstance(level, (int, float)) and not (0 < level < math.inf or (name == "sigma_max" and level > 0)):
+                raise InputError(f"{name} is {level}: it must be above 0 and finite")
+        if self.exponent is not None and (self.schedule not in MEASURED or not 0 < self.exponent < math.inf):
+            raise InputError(
+                "an exponent is finite, above 0 and for a schedule cut from a measured length "
+                f"({', '.join(MEASURED)}): got {self.exponent} for {self.schedule or 'no schedule in particular'}"
+            )
+        if self.distilled and not all(is_linear(each) for each in self.solvers()):
+            raise InputError(
+                f"a distilled schedule needs a solver of the ODE with one evaluation a step: not {self.solvers()[0]!r}"
+            )
+
+    def _check_levels(self, schedule: Schedule) -> None:
+        """Check that nothing else says what a given schedule says."""
+        solver = self.solvers()[0]
+        cost = solver.nfe(schedule)
+        if self.nfe is not None and cost != self.nfe:
+            raise InputError(f"{schedule!r} costs {cost} evaluations with {solver.name}, and nfe is {self.nfe}")
+        if self.sigma_T is not None and self.sigma_T != schedule.horizon:
+            raise InputError(f"the horizon is {self.sigma_T:.6g}, and the schedule starts at {schedule.horizon:.6g}")
+        if self.horizon == "unimodal" or self.sigma_min is not None:
+            raise InputError(f"{schedule!r} has its horizon and its last level: neither can be asked for beside it")
+
+    @property
+    def distilled(self) -> bool:
+        """Whether levels and coefficients are to be learned."""
+        return self.schedule == DISTILLED
+
+    @property
+    def kind(self) -> str | Schedule | None:
+        """The schedule or the kind that is fixed; a distilled one begins with any kind."""
+        return None if self.distilled else self.schedule
+
+    @property
+    def sigma_T(self) -> float | None:  # noqa: N802 - the symbol of the papers
+        """The horizon, where it is fixed as a number."""
+        if isinstance(self.schedule, Schedule):
+            return self.schedule.horizon if self.horizon is None else _number(self.horizon)
+        return _number(self.horizon)
+
+    @property
+    def evaluations(self) -> int:
+        """The evaluations that are spent: those asked for, or the most below them that the solver can spend."""
+        solver = self.solvers()[0]
+        if isinstance(self.schedule, Schedule):
+            return solver.nfe(self.schedule)
+        return solver.nfe(rho_grid(solver.steps_for(USUAL_NFE if self.nfe is None else self.nfe), 2.0, 1.0))
+
+    @property
+    def fixed(self) -> Mapping[str, bool]:
+        """Whether each part but the start is fixed, by its name in a plan's record."""
+        own_levels = isinstance(self.schedule, Schedule)
+        return {
+            "horizon": own_levels or self.horizon is not None,
+            "schedule": self.schedule is not None,
+            "sigma_min": own_levels or self.sigma_min is not None,
+            "solver": self.solver is not None,
+        }
+
+    @property
+    def levels(self) -> list[float]:
+        """The levels that a profile must hold for them."""
+        own = list(self.schedule.sigmas) if isinstance(self.schedule, Schedule) else [self.sigma_T, self.sigma_min]
+        if not isinstance(self.schedule, Schedule) and self.sigma_T is not None and self.sigma_min is None:
+            own.append(self.sigma_T / 8)
+        if self.sigma_min is not None and self.distilled:
+            own.append(self.sigma_min / 4)  # it moves while it is learned
+        return [level for level in own if level]
+
+    def at(self, horizon: float) -> Constraints:
+        """The same at this horizon."""
+        return replace(self, horizon=horizon)
+
+    def kinds(self, solver: Solver, profile: Profile) -> tuple[str, ...]:
+        """The kinds of schedule to look at with a solver, the first one first."""
+        if isinstance(self.kind, Schedule):
+            return ()
+        if self.kind is not None:
+            return (self.kind,)
+        followed = is_linear(solver) and profile.trajectories is not None
+        return tuple(kind for kind in ("defect", *RIVALS) if kind != "least_error" or followed)
+
+    def solvers(self) -> tuple[Solver, ...]:
+        """The solvers to look at, the first one first."""
+        return tuple(map(get_solver, ("dpm++2m", *SOLVERS))) if self.solver is None else (self.solver,)
+
+
+def _number(horizon: float | str | None) -> float | None:
+    return None if isinstance(horizon, str) else horizon
