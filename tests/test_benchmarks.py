@@ -38,6 +38,7 @@ def done(name: str, folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_starts_runs(tmp_path: Path) -> None:
     found = done("starts", tmp_path)
     assert {row["family"] for row in found["fitting"]} == {"gaussian", "mixture"}
@@ -73,6 +74,7 @@ def test_the_benchmark_of_overhead_runs(tmp_path: Path) -> None:
     assert found["worst"]["1"] >= found["worst_from_noise"]["1"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_costs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs_module, "CLOSED", ("shifted", "gaussian"))
     monkeypatch.setattr(costs_module, "TRAINED", ())

@@ -43,6 +43,7 @@ def done(tmp_path_factory):
         return out, demo.run(out, n=IMAGES, seed=3, quick=True)
 
 
+@pytest.mark.slow
 def test_the_results_are_one_json_object(done):
     out, results = done
     assert json.loads((out / "results.json").read_text(), parse_constant=pytest.fail) == results
@@ -50,6 +51,7 @@ def test_the_results_are_one_json_object(done):
     assert {"rows", "floor", "environment", "plans"} <= set(results)
 
 
+@pytest.mark.slow
 def test_rows_have_the_promised_keys(done):
     _, results = done
     kinds = {
@@ -78,6 +80,7 @@ def test_rows_have_the_promised_keys(done):
     }
 
 
+@pytest.mark.slow
 def test_arms_and_their_evaluations(done):
     """The evaluations are counted while sampling: they are what each arm is there for."""
     _, results = done
@@ -92,6 +95,7 @@ def test_arms_and_their_evaluations(done):
     assert len(rows[1]["sigmas"]) == 19
 
 
+@pytest.mark.slow
 def test_the_plan_is_there_and_samples(done):
     out, results = done
     plan, (shown,) = Plan.load(out / "plan-3"), results["plans"]
@@ -99,7 +103,7 @@ def test_the_plan_is_there_and_samples(done):
     assert list(plan.schedule.sigmas) == shown["sigmas"] == results["rows"][0]["sigmas"]
     assert shown["explanation"] == plan.explain()
     assert shown["budget"]["total"] == plan.budget.total
-    assert shown["fit_seconds"] == plan.fit_seconds == results["rows"][0]["fit_seconds"]
+    assert shown["fit_seconds"] == plan.record.fit_seconds == results["rows"][0]["fit_seconds"]
     assert len(shown["curve"]) > 5
     counted = Counted(load_denoiser("builtin:fashion-mnist"))
     images = plan.sample(counted, 2)
@@ -108,6 +112,7 @@ def test_the_plan_is_there_and_samples(done):
     assert counted.samples == 6
 
 
+@pytest.mark.slow
 def test_the_report_stands_alone(done):
     out, results = done
     page = (out / "report.html").read_text()
@@ -119,6 +124,7 @@ def test_the_report_stands_alone(done):
     assert results["plans"][0]["explanation"].splitlines()[-1].strip() in page
 
 
+@pytest.mark.slow
 def test_the_environment_names_versions_and_no_machine(done):
     environment = done[1]["environment"]
     packages = {"headstart", "torch", "numpy", "scipy", "scikit-learn"}

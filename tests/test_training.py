@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ def train(out: Path, steps: int) -> dict[str, torch.Tensor]:
     return load_file(out / "denoiser.safetensors")
 
 
+@pytest.mark.slow
 def test_denoiser_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     straight = train(tmp_path / "straight", 4)
     before = train(tmp_path / "resumed", 2)

@@ -59,9 +59,9 @@ def test_labels_condition_the_network_and_the_start():
     assert (samples[wanted == 1].mean(0) - CLASSES[1]).abs().max() < 0.4
     for other in (label.numpy(), label.tolist()):
         again = fit(needs_label, data, 3, labels=other, pilot_samples=64)
-        assert again.candidates == plan.candidates
+        assert again.record.candidates == plan.record.candidates
     dataset = fit(needs_label, Dataset(data, label), 3, labels=label, pilot_samples=64)
-    assert dataset.candidates == plan.candidates
+    assert dataset.record.candidates == plan.record.candidates
 
 
 @pytest.mark.parametrize("label", [1, torch.tensor(1), torch.tensor([1])], ids=repr)
@@ -70,7 +70,10 @@ def test_one_label_for_all_data(label):
     data = CLASSES[1] + torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     given = {"pilot_samples": 16, "initialization": "mixture"}
     plan = fit(needs_label, data, 2, conditions={"label": label}, **given)
-    assert plan.candidates == fit(needs_label, data, 2, labels=torch.ones(200, dtype=torch.long), **given).candidates
+    assert (
+        plan.record.candidates
+        == fit(needs_label, data, 2, labels=torch.ones(200, dtype=torch.long), **given).record.candidates
+    )
     assert plan.initialization.owners.unique().tolist() == [1]
     assert plan.profile.label.unique().tolist() == [1]
     assert plan.sample(needs_label, 50, label=label).mean(0) == pytest.approx(CLASSES[1], abs=0.6)
@@ -143,7 +146,7 @@ def test_labels_that_leave_nothing_to_hold_out_are_named():
 def test_the_labels_of_a_dataset_count_only_if_they_are_given(profile):
     """A network that takes none is not told any."""
     labelled = fit(TARGET, Dataset(DATA, torch.arange(1000) % 2), 3, profile=profile, **FAST)
-    assert labelled.candidates == fit(TARGET, DATA, 3, profile=profile, **FAST).candidates
+    assert labelled.record.candidates == fit(TARGET, DATA, 3, profile=profile, **FAST).record.candidates
 
 
 # The network's own samples
@@ -153,8 +156,8 @@ def test_without_data_a_plan_is_fitted_on_samples_of_the_network():
     counted = Counted(TARGET)
     plan = fit(counted, None, 3, shape=(2,), own=400, initialization="gaussian", pilot_samples=16)
     assert counted.samples > 400 * 35
-    assert plan.source.startswith("400 samples of the network itself, drawn with 35 evaluations each in ")
-    assert plan.source in plan.explain()
+    assert plan.record.source.startswith("400 samples of the network itself, drawn with 35 evaluations each in ")
+    assert plan.record.source in plan.explain()
     x = plan.sample(TARGET, 2000)
     assert abs(float(x.std()) / float(DATA.std()) - 1) < 0.1
 

@@ -39,7 +39,7 @@ def test_a_plan_beats_the_usual_sampler(nfe):
     ours, theirs = (evaluate(p.sample(TARGET, 1000), reference).swd for p in (plan, usual))
     assert evaluations(plan) == nfe
     assert ours < 0.75 * theirs
-    piloted = [c for c in plan.candidates if c.pilot is not None]
+    piloted = [c for c in plan.record.candidates if c.pilot is not None]
     best = min(piloted, key=lambda c: c.pilot)
     assert best.pilot < 0.25
     chosen = [
@@ -59,8 +59,8 @@ def test_a_plan_beats_the_usual_sampler(nfe):
 def test_a_horizon_is_kept(profile):
     plan = fit(TARGET, DATA, 3, profile=profile, horizon=4.321, pilot_samples=16)
     assert plan.horizon == plan.schedule.sigmas[0] == 4.321
-    assert {c.horizon for c in plan.candidates} == {4.321}
-    assert {c.initialization for c in plan.candidates} == {"isotropic", "gaussian", "mixture"}
+    assert {c.horizon for c in plan.record.candidates} == {4.321}
+    assert {c.initialization for c in plan.record.candidates} == {"isotropic", "gaussian", "mixture"}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_horizon_is_kept(profile):
 def test_a_family_is_kept(asked, kind, criterion, profile):
     plan = fit(TARGET, DATA, 3, profile=profile, initialization=asked, pilot_samples=16, criterion=criterion)
     assert isinstance(plan.initialization, kind)
-    assert {c.initialization for c in plan.candidates} == {asked}
+    assert {c.initialization for c in plan.record.candidates} == {asked}
     assert (plan.budget.initialization is None) == (asked == "empirical")
 
 
@@ -85,13 +85,13 @@ def test_starts_are_chosen_from_a_list(profile):
     start = Isotropic((2,))
     plan = fit(TARGET, DATA, 3, profile=profile, initialization=[start, "gaussian"], horizon=2.0, pilot_samples=16)
     assert plan.initialization.name == "gaussian"
-    assert {c.initialization for c in plan.candidates} == {"isotropic", "gaussian"}
+    assert {c.initialization for c in plan.record.candidates} == {"isotropic", "gaussian"}
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_a_kind_of_schedule_is_kept(kind, profile):
     plan = fit(TARGET, DATA, 4, profile=profile, schedule=kind, **FAST)
-    assert {c.schedule for c in plan.candidates} == {kind}
+    assert {c.schedule for c in plan.record.candidates} == {kind}
     assert plan.schedule == build_schedule(kind, profile, 4, plan.horizon, plan.schedule.sigma_min)
 
 
@@ -110,10 +110,10 @@ def test_a_schedule_is_kept(criterion, profile):
 def test_a_solver_is_kept(solver, profile):
     plan = fit(TARGET, DATA, 5, profile=profile, solver=solver, **FAST)
     assert solver in (plan.solver, plan.solver.name)
-    assert {c.solver for c in plan.candidates} == {plan.solver.name}
+    assert {c.solver for c in plan.record.candidates} == {plan.solver.name}
     assert plan.nfe == evaluations(plan) == 5
     assert plan.schedule.steps == (3 if plan.solver.name == "heun" else 5)
-    assert plan.chosen == {
+    assert plan.record.chosen == {
         "initialization": "as asked",
         "horizon": "by pilot",
         "schedule": "by pilot",
@@ -137,7 +137,7 @@ def test_the_default_is_four_evaluations_or_those_of_the_schedule(profile):
 def test_a_last_level_is_kept(profile):
     plan = fit(TARGET, DATA, 4, profile=profile, sigma_min=0.0771, **FAST)
     assert plan.schedule.sigma_min == plan.schedule.sigmas[-2] == 0.0771
-    assert {c.sigma_min for c in plan.candidates} == {0.0771}
+    assert {c.sigma_min for c in plan.record.candidates} == {0.0771}
 
 
 def test_with_everything_asked_for_nothing_is_piloted(profile):
@@ -154,10 +154,10 @@ def test_with_everything_asked_for_nothing_is_piloted(profile):
         sigma_min=0.1,
     )
     assert counted.samples == SETTLED + 256 * 5
-    assert all(c.pilot is None for c in plan.candidates)
+    assert all(c.pilot is None for c in plan.record.candidates)
     assert plan.schedule == rho_grid(3, 3.0, 0.1)
-    assert set(plan.chosen.values()) == {"as asked"}
-    assert len(plan.candidates) == 1
+    assert set(plan.record.chosen.values()) == {"as asked"}
+    assert len(plan.record.candidates) == 1
 
 
 def test_states_have_the_dtype_that_is_asked_for():
@@ -202,9 +202,9 @@ def test_fitting_is_a_function_of_its_seed():
     again, other = (fit(TARGET, DATA[:400], 3, seed=s, **arguments) for s in (5, 6))
     assert untimed(first) == untimed(again)
     assert torch.equal(first.sample(TARGET, 9), again.sample(TARGET, 9))
-    assert first.candidates != other.candidates
+    assert first.record.candidates != other.record.candidates
     assert (first.seed, other.seed) == (5, 6)
-    assert first.fit_seconds > 0
+    assert first.record.fit_seconds > 0
 
 
 def test_progress_is_told():
@@ -302,12 +302,12 @@ def test_ten_samples_are_enough():
 
 def test_every_plan_has_its_novelty_tested(profile):
     plan = fit(TARGET, DATA, 3, profile=profile, **FAST)
-    assert plan.novelty is not None
-    assert plan.novelty.n == 16
+    assert plan.record.novelty is not None
+    assert plan.record.novelty.n == 16
     copied = fit(TARGET, DATA, 3, profile=profile, initialization="empirical", horizon=0.05, sigma_min=0.04)
-    assert copied.novelty.memorising
+    assert copied.record.novelty.memorising
     assert "they may be copies" in copied.explain()
-    assert fit(TARGET, DATA[:20], 3, initialization="gaussian", pilot_samples=16).novelty is None
+    assert fit(TARGET, DATA[:20], 3, initialization="gaussian", pilot_samples=16).record.novelty is None
 
 
 def test_what_is_asked_for_beside_a_schedule_must_not_be_in_it(profile):

@@ -19,4 +19,4 @@ def test_what_is_learned_below_the_levels_that_were_measured_is_not_taken(monkey
     monkeypatch.setattr("headstart.choose.learn.distill", low)
     plan = fit(TARGET, DATA, 3, profile=profile, schedule="distilled", **FAST)
     assert plan.schedule.sigma_min >= profile.sigmas[-1]
-    assert "nothing that was learned is better" in plan.chosen["schedule"]
+    assert "nothing that was learned is better" in plan.record.chosen["schedule"]

@@ -39,7 +39,7 @@ def test_levels_beyond_the_usual_ones_are_measured():
         return TARGET(x, sigma)
 
     limited.sigma_max = 20.0
-    assert max(c.horizon for c in fit(limited, DATA, 3, **FAST).candidates) <= 20
+    assert max(c.horizon for c in fit(limited, DATA, 3, **FAST).record.candidates) <= 20
     assert max(asked) == pytest.approx(20, rel=1e-6)
     asked.clear()
     fit(limited, DATA, 3, sigma_max=10.0, **FAST)
@@ -65,7 +65,7 @@ def test_the_unimodality_rule_gives_the_horizon():
     """25 modes 1.25 apart merge near sigma = 0.6 along an axis."""
     plan = fit(TARGET, TARGET.sample(Noise(range(3000))), 3, horizon="unimodal", **FAST)
     assert 0.4 < plan.horizon < 1.0
-    assert plan.chosen["horizon"] == "by the unimodality rule"
+    assert plan.record.chosen["horizon"] == "by the unimodality rule"
     with pytest.raises(InputError, match="unknown horizon 'bimodal'"):
         fit(TARGET, DATA, 3, horizon="bimodal")
 

@@ -55,7 +55,7 @@ def test_a_generator_joins_the_pilot():
 
 
 def test_a_single_step_leaves_no_choice(profile):
-    chosen = fit(TARGET, DATA, 1, profile=profile, **FAST).chosen
+    chosen = fit(TARGET, DATA, 1, profile=profile, **FAST).record.chosen
     assert {chosen[part] for part in ("schedule", "sigma_min", "solver")} == {"one level or two leave no choice"}
     assert chosen["horizon"] == "by pilot"
 
@@ -63,20 +63,20 @@ def test_a_single_step_leaves_no_choice(profile):
 def test_two_evaluations_are_not_piloted_with_every_solver():
     """One level above 0 besides the horizon: all solvers take the same step to it."""
     plan = fit(TARGET, DATA, 2, **FAST)
-    assert {(c.solver, c.schedule) for c in plan.candidates} == {("dpm++2m", "defect")}
-    assert plan.chosen["solver"] == "one level or two leave no choice"
-    assert len({c.sigma_min for c in plan.candidates if c.horizon == plan.horizon}) > 1
+    assert {(c.solver, c.schedule) for c in plan.record.candidates} == {("dpm++2m", "defect")}
+    assert plan.record.chosen["solver"] == "one level or two leave no choice"
+    assert len({c.sigma_min for c in plan.record.candidates if c.horizon == plan.horizon}) > 1
 
 
 def test_two_steps_above_0_are_piloted_with_every_solver(profile):
     """Without a step to 0 two steps are two steps, in the second of which solvers differ."""
     plan = fit(TARGET, DATA, profile=profile, schedule=Schedule([5.0, 1.0, 0.1]), **FAST)
-    assert {c.solver for c in plan.candidates} == {"dpm++2m", *SOLVERS}
-    assert plan.chosen["solver"] == "by pilot"
+    assert {c.solver for c in plan.record.candidates} == {"dpm++2m", *SOLVERS}
+    assert plan.record.chosen["solver"] == "by pilot"
 
 
 def test_batches_change_nothing_but_the_last_digits(profile):
     large, small = (fit(TARGET, DATA, 3, profile=profile, batch_size=b, **FAST) for b in (256, 5))
-    for a, b in zip(large.candidates, small.candidates, strict=True):
+    for a, b in zip(large.record.candidates, small.record.candidates, strict=True):
         assert (a.schedule, a.horizon, a.pilot is None) == (b.schedule, b.horizon, b.pilot is None)
         assert a.pilot is None or a.pilot == pytest.approx(b.pilot, rel=1e-4)

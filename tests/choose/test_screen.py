@@ -16,6 +16,7 @@ from headstart.targets import t_prod
 from tests.choose.cases import CHI2, CHI2_DATA, DATA, SETTLED, TARGET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nfe", "low", "high"), [(6, 1.2, 2.5), (11, 1.2, 4.3)])
 def test_nats_choose_the_horizon_of_the_exact_divergence(nfe, low, high, chi2_profile):
     """Method.md 8.3, a Gaussian start and Euler's method: the best horizons are 1.2 and 2 for 5 and 10 steps."""
@@ -31,11 +32,12 @@ def test_nats_choose_the_horizon_of_the_exact_divergence(nfe, low, high, chi2_pr
         criterion="nats",
     )
     assert low <= plan.horizon <= high
-    assert plan.criterion == "nats"
+    assert plan.record.criterion == "nats"
     assert plan.flat[1] == plan.horizon
-    assert all(c.pilot is None for c in plan.candidates)
+    assert all(c.pilot is None for c in plan.record.candidates)
 
 
+@pytest.mark.slow
 def test_a_start_that_knows_less_starts_farther_out(chi2_profile):
     near, far = (
         fit(CHI2, CHI2_DATA, 6, profile=chi2_profile, initialization=start, criterion="nats").horizon
@@ -44,10 +46,11 @@ def test_a_start_that_knows_less_starts_farther_out(chi2_profile):
     assert far > 2 * near
 
 
+@pytest.mark.slow
 def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
     plan = fit(TARGET, DATA, 6, profile=profile, initialization="isotropic", criterion="nats")
-    equal = [c for c in plan.candidates if c.flat]
-    assert {c for c in plan.candidates if c.nats <= 1.05 * min(c.nats for c in equal)} <= set(equal)
+    equal = [c for c in plan.record.candidates if c.flat]
+    assert {c for c in plan.record.candidates if c.nats <= 1.05 * min(c.nats for c in equal)} <= set(equal)
     assert plan.horizon == max(c.horizon for c in equal) == plan.flat[1]
 
 
@@ -64,7 +67,7 @@ def test_screening_takes_no_evaluations(profile):
 
 def test_the_budget_of_a_stochastic_solver_is_that_of_its_path(chi2_profile):
     plan = fit(CHI2, CHI2_DATA, 11, profile=chi2_profile, initialization="gaussian", solver="ddpm", criterion="nats")
-    best = min((c for c in plan.candidates if c.horizon == plan.horizon), key=lambda c: c.nats)
+    best = min((c for c in plan.record.candidates if c.horizon == plan.horizon), key=lambda c: c.nats)
     expected = path_objective(chi2_profile, plan.initialization, plan.schedule, "ddpm")
     assert best.nats == pytest.approx(expected.value, rel=1e-12)
 
@@ -78,7 +81,7 @@ def test_nats_need_a_density(profile):
 def test_the_budget_chooses_the_solver_and_the_schedule(profile):
     """At its horizon, no other of the usual combinations has a smaller budget."""
     plan = fit(TARGET, DATA, 6, profile=profile, initialization="gaussian", criterion="nats", pilot_samples=32)
-    assert (plan.chosen["solver"], plan.chosen["schedule"]) == ("by budget", "by budget")
+    assert (plan.record.chosen["solver"], plan.record.chosen["schedule"]) == ("by budget", "by budget")
     for solver in map(get_solver, ("dpm++2m", *SOLVERS)):
         for kind in ("defect", *RIVALS):
             last = plan.schedule.sigma_min
@@ -94,29 +97,30 @@ def test_what_is_fixed_is_not_varied(profile, given, criterion):
         TARGET, DATA, 4, profile=profile, initialization="gaussian", criterion=criterion, pilot_samples=32, **given
     )
     for part, name in given.items():
-        assert {getattr(c, part) for c in plan.candidates} == {name}
-        assert plan.chosen[part] == "as asked"
+        assert {getattr(c, part) for c in plan.record.candidates} == {name}
+        assert plan.record.chosen[part] == "as asked"
     if "solver" not in given and criterion == "pilot":
-        assert {c.solver for c in plan.candidates} == {"dpm++2m", *SOLVERS}
+        assert {c.solver for c in plan.record.candidates} == {"dpm++2m", *SOLVERS}
 
 
 def test_starts_know_the_horizons_that_they_are_screened_at(profile):
     start = Gaussian.fit(DATA)
     start.sigmas = (2.0, 9.0)
     plan = fit(TARGET, DATA, 3, profile=profile, initialization=start, criterion="nats")
-    assert all(2 <= c.horizon <= 9 for c in plan.candidates)
+    assert all(2 <= c.horizon <= 9 for c in plan.record.candidates)
 
 
+@pytest.mark.slow
 def test_heavy_tails_are_given_a_student_t_start():
     """On product t data the usual starts miss the tails at short horizons, and the plan says what it took instead."""
     law = t_prod(d=20)
     plan = fit(law, law.sample(Noise(range(8000))), 3, horizon=0.7, pilot_samples=32)
     assert plan.initialization.name == "student-t"
-    missed = {c.initialization: c.tail for c in plan.candidates if c.tail is not None}
+    missed = {c.initialization: c.tail for c in plan.record.candidates if c.tail is not None}
     assert missed["gaussian"] < -0.1
     assert abs(missed["student-t"]) < 0.1
     assert "Tails      far quantiles of the start are" in plan.explain()
 
 
 def test_light_tails_are_not(profile):
-    assert "student-t" not in {c.initialization for c in fit(TARGET, DATA, 3, profile=profile).candidates}
+    assert "student-t" not in {c.initialization for c in fit(TARGET, DATA, 3, profile=profile).record.candidates}

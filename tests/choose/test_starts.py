@@ -91,7 +91,7 @@ def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile, clock):
     start = Slow(clock)
     plan = fit(clock.network, DATA, 5, profile=profile, initialization=start, criterion="nats", pilot_samples=16)
     assert plan.nfe == 3
-    assert 1.5 < plan.start_cost < 2.5
+    assert 1.5 < plan.record.start_cost < 2.5
     assert "drawing a start costs" in plan.explain()
 
 

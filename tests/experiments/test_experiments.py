@@ -69,6 +69,7 @@ TABLES = {
 FIGURES = {"fashion_mnist": ("sweep",), "gmm": ("exact", "distances"), "heavy_tails": ("quantiles",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_and_figure_is_written(name: str, results: Quick) -> None:
     assert results[name]["seeds"] == 1
@@ -102,6 +103,7 @@ def test_estimates_over_seeds() -> None:
 # Fashion-MNIST.
 
 
+@pytest.mark.slow
 def test_the_images_best_cells_are_those_of_the_sweep(results: Quick) -> None:
     found = results["fashion_mnist"]
     for nfe in (2, 3):
@@ -115,6 +117,7 @@ def test_the_images_best_cells_are_those_of_the_sweep(results: Quick) -> None:
 # Mixtures of Gaussians.
 
 
+@pytest.mark.slow
 def test_the_perfect_start_is_never_worse_than_the_others_by_its_divergence_at_the_shortest_horizon(
     results: Quick,
 ) -> None:
@@ -125,12 +128,14 @@ def test_the_perfect_start_is_never_worse_than_the_others_by_its_divergence_at_t
     assert at["perfect"] == pytest.approx(at["mixture"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_path_diverges_more_than_samples_and_the_best_variance_least(results: Quick) -> None:
     for row in results["gmm"]["exact"]:
         assert row["j_opt"] <= row["j_em"] + 1e-9
         assert row["j_opt"] <= row["j_ddpm"] + 1e-9
 
 
+@pytest.mark.slow
 def test_errors_of_starts_by_loss_and_bracket_are_the_exact_ones(results: Quick) -> None:
     for row in results["gmm"]["initialization"]:
         assert row["exact"] > 0
@@ -152,6 +157,7 @@ def test_picks_count_nodes_from_the_least_divergence() -> None:
     assert found["j_em"] == (1.0, 2.0, True)
 
 
+@pytest.mark.slow
 def test_noised_data_beat_noise_of_the_horizon(results: Quick) -> None:
     for law in ("gmm25-2", "gmm25-10"):
         own = {row["arm"]: row["max_swd"] for row in results["gmm"]["distances"] if row["law"] == law}
@@ -186,6 +192,7 @@ def _diagonals(law: Any) -> torch.Tensor:
 # Heavy tails.
 
 
+@pytest.mark.slow
 def test_starts_without_tails_fall_short_and_student_t_does_not(results: Quick) -> None:
     rows = {(r["start"], r["horizon"], r["stage"], r["level"]): r for r in results["heavy_tails"]["quantiles"]}
     for stage in ("start", "samples"):
@@ -197,6 +204,7 @@ def test_starts_without_tails_fall_short_and_student_t_does_not(results: Quick) 
     assert rows["isotropic", 80.0, "start", 0.999999]["ratio"] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_more_steps_bring_the_tails_of_a_perfect_start_nearer_to_the_datas(results: Quick) -> None:
     rows = {(r["horizon"], r["levels"], r["heun_steps"]): r["0.999"] for r in results["heavy_tails"]["levels"]}
     for horizon in (2.0, 80.0):
@@ -204,6 +212,7 @@ def test_more_steps_bring_the_tails_of_a_perfect_start_nearer_to_the_datas(resul
             assert abs(rows[horizon, kind, 8] - 1) < abs(rows[horizon, kind, 4] - 1) + 1e-3
 
 
+@pytest.mark.slow
 def test_medians_are_near_zero_and_quantiles_increase(results: Quick) -> None:
     rows = results["heavy_tails"]["quantiles"]
     for key in {(r["start"], r["horizon"], r["stage"]) for r in rows}:
@@ -212,6 +221,7 @@ def test_medians_are_near_zero_and_quantiles_increase(results: Quick) -> None:
         assert means == sorted(means)
 
 
+@pytest.mark.slow
 def test_nats_by_loss_are_the_exact_ones(results: Quick) -> None:
     for row in results["heavy_tails"]["nats"]:
         if row["exact"] is not None:

@@ -229,6 +229,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return folder, json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_table_and_figure_is_written(found: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = found
     tables = ("gaussian", "spectrum", "spectrum-best", "modes-exact", "modes", "modes-best", "images-sweep")
@@ -245,6 +246,7 @@ def test_every_table_and_figure_is_written(found: tuple[Path, dict[str, Any]]) -
     ]
 
 
+@pytest.mark.slow
 def test_the_finals_hold_every_class_and_a_learned_arm(found: tuple[Path, dict[str, Any]]) -> None:
     rows = found[1]["images"]["finals"]
     assert {row["class"] for row in rows} == {"by hand", "measured", "by gradient"}
@@ -255,6 +257,7 @@ def test_the_finals_hold_every_class_and_a_learned_arm(found: tuple[Path, dict[s
     assert all(row["n"] == QUICK.final and row["frechet"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_cut_off(
     found: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +286,7 @@ def test_a_run_goes_on_where_it_was_cut_off(
     assert "123" in (tmp_path / "modes.csv").read_text()
 
 
+@pytest.mark.slow
 def test_levels_of_a_schedule_survive_the_file(found: tuple[Path, dict[str, Any]]) -> None:
     text = (found[0] / "cells.jsonl").read_text().splitlines()[1:]
     rows = [json.loads(line)["row"] for line in text]
