@@ -21,7 +21,7 @@ USUAL_NFE = 4
 
 @dataclass(frozen=True)
 class Constraints:
-    """What the user fixed of a plan; None is chosen.
+    """The parts of a plan that the user fixed; None is chosen.
 
     Attributes:
         nfe: network evaluations per sample.

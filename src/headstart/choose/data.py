@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.compute import Compute
 from headstart.conditions import labelled, take, to_device
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser
-from headstart.deprecation import renamed
+from headstart.deprecation import gathered, renamed
 from headstart.errors import DataError, InputError
-from headstart.noise import Noise, Stream
-from headstart.progress import Progress
+from headstart.noise import Stream
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
 
@@ -33,6 +33,7 @@ OWN_SAMPLES = 2000
 OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
 
 
+@gathered("compute", Compute)
 def own_samples(
     denoiser: Denoiser,
     shape: Sequence[int],
@@ -41,15 +42,12 @@ def own_samples(
     sigma_max: float | None = None,
     conditions: Mapping[str, Any] | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 256,
-    progress: Progress | None = None,
+    compute: Compute | None = None,
 ) -> Tensor:
     """Samples of the network itself, where there are no data to fit a plan on: 35 evaluations each.
 
     By EDM's sampler: Heun's method from noise, 18 steps of the rho grid down to 0.002 and on to 0 (in units of data
-    with a standard deviation near 0.5). What the network has not learned, a plan fitted on them does not know either.
+    with a standard deviation near 0.5). A plan that is fitted on them inherits what the network fails to model.
 
     Arguments:
         denoiser: the network, on ``device``.
@@ -59,10 +57,7 @@ def own_samples(
         conditions: handed to the network; tensors of length n go with the samples. ``label`` is a class for each, or
             one for all.
         seed: of the samples, whose own seeds are others than those that a plan samples with by default.
-        device: where the network works.
-        dtype: of the states.
-        batch_size: samples per call of the network.
-        progress: told of the batches.
+        compute: how the work is done; by default on the CPU, in float32.
 
     Returns:
         Samples of shape (n, \\*S), on the CPU.
@@ -71,22 +66,20 @@ def own_samples(
         InputError: if a number is out of its range.
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
     """
+    compute = compute or Compute()
     highest = min(float(getattr(denoiser, "sigma_max", math.inf)), OWN_SIGMA_MAX) if sigma_max is None else sigma_max
-    if n < 10 or batch_size < 1 or not OWN_SIGMA_MIN < highest < math.inf:
+    if n < 10 or not OWN_SIGMA_MIN < highest < math.inf:
         raise InputError(
-            f"a plan needs at least ten samples, in batches of 1 or more, from a level above {OWN_SIGMA_MIN}: "
-            f"got n={n}, batch_size={batch_size} and sigma_max={highest}"
+            f"a plan needs at least ten samples, from a level above {OWN_SIGMA_MIN}: got n={n} and sigma_max={highest}"
         )
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
     schedule = rho_grid(OWN_STEPS, highest, OWN_SIGMA_MIN)
-    starts, parts, conditions = range(0, n, batch_size), [], labelled(conditions or {}, n)
+    seeds, parts, conditions = Stream.OWN_SAMPLES.seeds(seed, n), [], labelled(conditions or {}, n)
     with torch.no_grad():
-        for i in (progress or Progress()).track(starts, "drawing samples of the network itself", len(starts)):
-            rows = slice(i, min(i + batch_size, n))
-            noise = Noise(Stream.OWN_SAMPLES.seeds(seed, n)[rows], device, dtype)
-            given = to_device(take(conditions, rows, n), device)
-            x = schedule.horizon * noise.normal(tuple(shape))
+        for rows in compute.batches(n, "drawing samples of the network itself"):
+            given = to_device(take(conditions, rows, n), compute.device)
+            x = schedule.horizon * compute.noise(seeds[rows]).normal(tuple(shape))
             parts.append(Heun().solve(denoiser, x, schedule, **given).cpu())
     return torch.cat(parts)
 

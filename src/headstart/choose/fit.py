@@ -288,10 +288,7 @@ def _own(
         sigma_max=None if sigma_max is None else min(sigma_max, OWN_SIGMA_MAX),
         conditions=conditions,
         seed=seed,
-        device=compute.device,
-        dtype=compute.dtype,
-        batch_size=compute.batch_size,
-        progress=compute.progress,
+        compute=compute,
     )
     seconds = time.perf_counter() - began
     return samples, f"{count} samples of the network itself, drawn with 35 evaluations each in {seconds:.0f} s"
