@@ -269,7 +269,7 @@ def test_images():
         ({"schedule": rho_grid(3, 3.0, 0.1), "solver": "heun"}, "costs 5 evaluations with heun, and nfe is 3"),
         ({"schedule": rho_grid(3, 3.0, 0.1), "horizon": 2.0}, "horizon is 2, and the schedule starts at 3"),
         ({"schedule": rho_grid(3, 1e6, 0.1)}, "measured from"),
-        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 1, "schedule": "distilled"}, "batch_size is at least 2"),
         ({"seed": -1}, "seed from 0 to"),
         ({"seed": 2**28}, "seed from 0 to"),
