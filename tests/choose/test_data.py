@@ -187,7 +187,11 @@ def test_own_samples_are_those_of_the_network():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"n": 3}, "at least ten samples"), ({"sigma_max": 0.001}, "a level above 0.002"), ({"batch_size": 0}, "batch_size=0")],
+    [
+        ({"n": 3}, "at least ten samples"),
+        ({"sigma_max": 0.001}, "a level above 0.002"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
 )
 def test_own_samples_check_their_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
