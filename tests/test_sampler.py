@@ -9,25 +9,11 @@ import torch
 from headstart.citation import citations
 from headstart.denoiser import Counted
 from headstart.errors import DenoiserError, InputError
-from headstart.initialization import Empirical, Gaussian, Isotropic, Mixture
 from headstart.noise import Noise
 from headstart.sampler import Sampler
 from headstart.schedule import Schedule, rho_grid
-from headstart.solver import DDPM, DPMSolverPP2M, Euler, Heun
-from headstart.targets import gmm25
-
-TARGET = gmm25()
-DATA = TARGET.sample(Noise(range(300)))
-LABELS = (DATA[:, 0] > 0).long()
-STARTS = {
-    "isotropic": Isotropic((2,)),
-    "gaussian": Gaussian.fit(DATA),
-    "mixture": Mixture.fit(DATA, 5, 2),
-    "by class": Mixture.fit(DATA, 6, 2, labels=LABELS),
-    "empirical": Empirical.fit(DATA),
-    "empirical by class": Empirical.fit(DATA, labels=LABELS),
-}
-SOLVERS = [Euler(), Heun(churn=3.5, churn_max=50), DPMSolverPP2M(), DDPM()]
+from headstart.solver import DDPM, DPMSolverPP2M, Heun
+from tests.cases import SOLVERS, STARTS, TARGET
 
 
 def make(start="gaussian", solver=None, schedule=None):

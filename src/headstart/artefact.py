@@ -22,7 +22,7 @@ from torch import Tensor
 from headstart.errors import ArtefactError
 from headstart.files import write_whole
 
-__all__ = ["checked", "parse_json", "read_tensors", "write_tensors"]
+__all__ = ["checked", "fault", "parse_json", "read_tensors", "write_tensors"]
 
 #: The entry of a file's header that is ours.
 KEY = "headstart"
@@ -54,9 +54,13 @@ def checked(schema: type[Schema], values: Any, source: Path) -> Schema:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtefactError(f"{source} is damaged: {where or 'it'}: {first['msg']}") from error
+        raise ArtefactError(f"{source} is damaged: {fault(error)}") from error
+
+
+def fault(error: ValidationError) -> str:
+    """The place of the first value that does not fit a schema, and the reason."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc']) or 'it'}: {first['msg']}"
 
 
 def write_tensors(

@@ -28,7 +28,8 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         place, _, new = names[name].partition(":")
-        warnings.warn(f"{module}.{name} is now {place}.{new}", DeprecationWarning, stacklevel=2)
+        found = new if place == module else f"{place}.{new}"
+        warnings.warn(f"{module}.{name} is now {found}", DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module(place), new)
 
     return find

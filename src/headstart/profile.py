@@ -56,6 +56,9 @@ FINE = 1.5
 #: The samples that a measurement to a stated error begins with; it doubles them until the error is reached.
 FEWEST = 64
 
+#: The curves of a profile, by the names of its fields.
+CURVES = ("sigmas", "losses", "corrector", "defect")
+
 #: The form of a saved profile, and its version.
 FORM, VERSION = "headstart-profile", 1
 
@@ -105,12 +108,7 @@ class Profile:
     trajectories: Trajectories | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "sigmas",
-            "losses",
-            "corrector",
-            "defect",
-        ):
+        for name in CURVES:
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64, order="C"))
 
     @classmethod
@@ -253,7 +251,7 @@ class Profile:
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Plain values for JSON and tensors that it can be saved as. The samples are data, and not among them."""
         values = {name: getattr(self, name) for name in ("sigma_data", "shape", "seed", "digest")}
-        curves = {name: getattr(self, name) for name in ("sigmas", "losses", "corrector", "defect")}
+        curves = {name: getattr(self, name) for name in CURVES}
         if self.trajectories is not None:
             curves |= {"products": self.trajectories.products, "spread": self.trajectories.spread}
         tensors = {name: torch.from_numpy(curve.copy()) for name, curve in curves.items()}
@@ -266,15 +264,12 @@ class Profile:
         Raises:
             KeyError: if a curve is missing.
         """
-        curves = {name: tensor.numpy() for name, tensor in tensors.items()}
+        curves: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
         trajectories = None
         if "products" in curves:
             trajectories = Trajectories(curves["sigmas"], curves["products"], curves["spread"])
         return cls(
-            sigmas=curves["sigmas"],
-            losses=curves["losses"],
-            corrector=curves["corrector"],
-            defect=curves["defect"],
+            **{name: curves[name] for name in CURVES},
             sigma_data=values.sigma_data,
             shape=tuple(values.shape),
             seed=values.seed,

@@ -7,27 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from headstart.budget import Budget, Estimate
-from headstart.initialization import Empirical, Gaussian, Isotropic, Mixture
-from headstart.noise import Noise
 from headstart.plan import Candidate, Plan, Record
 from headstart.profile import Profile
 from headstart.schedule import rho_grid
-from headstart.solver import DDPM, DPMSolverPP2M, Euler, Heun
-from headstart.targets import gmm25
+from headstart.solver import DPMSolverPP2M
+from tests.cases import STARTS
 
-TARGET = gmm25()
-DATA = TARGET.sample(Noise(range(300)))
-LABELS = (DATA[:, 0] > 0).long()
-
-STARTS = {
-    "isotropic": Isotropic((2,)),
-    "gaussian": Gaussian.fit(DATA),
-    "mixture": Mixture.fit(DATA, 5, 2),
-    "by class": Mixture.fit(DATA, 6, 2, labels=LABELS),
-    "empirical": Empirical.fit(DATA),
-    "empirical by class": Empirical.fit(DATA, labels=LABELS),
-}
-SOLVERS = [Euler(), Heun(churn=3.5, churn_max=50), DPMSolverPP2M(), DDPM()]
 CANDIDATES = (
     Candidate("isotropic", 3.0, "defect", 0.05, "dpm++2m", 0.4, 0.1, 0.9),
     Candidate("mixture", 1.5, "corrector", 0.05, "euler", -0.25, 0.125, 1 / 3, 0.0625),

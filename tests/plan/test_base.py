@@ -11,7 +11,8 @@ from headstart.plan import Record
 from headstart.sampler import Sampler
 from headstart.schedule import Schedule
 from headstart.solver import DDPM
-from tests.plan.cases import TARGET, make, recorded
+from tests.cases import TARGET
+from tests.plan.cases import make, recorded
 
 
 def test_repr():

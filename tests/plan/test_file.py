@@ -21,7 +21,8 @@ from headstart.initialization import Flow, Training
 from headstart.plan import Plan, Record
 from headstart.solver import DDPM
 from headstart.targets import gmm25
-from tests.plan.cases import CANDIDATES, SOLVERS, STARTS, TARGET, make
+from tests.cases import SOLVERS, STARTS, TARGET
+from tests.plan.cases import CANDIDATES, make
 
 STORED = Path(__file__).parent / "stored"
 SAMPLE_OF_VERSION = {

@@ -22,7 +22,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def fits() -> Mapping[str, tuple[Callable[[], Plan], Any, Mapping[str, Any]]]:
 
 def of_plan(plan: Plan, network: Any, conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The numbers of a plan, of the plan that is saved and loaded, and of its samples."""
-    record = getattr(plan, "record", plan)
+    record = plan.record
     with tempfile.TemporaryDirectory() as folder:
         plan.save(Path(folder) / "plan")
         loaded = Plan.load(Path(folder) / "plan")
@@ -115,12 +115,8 @@ def of_plan(plan: Plan, network: Any, conditions: Mapping[str, Any]) -> Iterator
     rows = [[getattr(candidate, number) for number in numbers] for candidate in record.candidates]
     yield "candidates", np.array(rows, dtype=np.float64)
     if record.novelty is not None:
-        yield "novelty", _numbers(asdict(record.novelty) if is_dataclass(record.novelty) else record.novelty)
-    yield "samples", loaded.sample(network, seeds=SEEDS, batch_size=3, **_some(conditions, 8))
-
-
-def _some(conditions: Mapping[str, Any], count: int) -> dict[str, Any]:
-    return {name: value[:count] if isinstance(value, Tensor) else value for name, value in conditions.items()}
+        yield "novelty", _numbers(asdict(record.novelty))
+    yield "samples", loaded.sample(network, seeds=SEEDS, batch_size=3, **conditions)
 
 
 def _numbers(value: Any) -> list[float]:
@@ -158,7 +154,6 @@ def comparison() -> Iterator[tuple[str, Any]]:
     from headstart.cli import app
 
     with tempfile.TemporaryDirectory() as folder:
-        np.save(Path(folder) / "images.npy", PIXELS.numpy())
         (Path(folder) / "headstart_answers_model.py").write_text(
             "from headstart.targets import GaussianMixture\n"
             "def exact():\n"
@@ -175,8 +170,8 @@ def comparison() -> Iterator[tuple[str, Any]]:
             sys.path.remove(folder)
         rows = json.loads((Path(folder) / "out" / "results.json").read_text())["rows"]
     for row in rows:
-        name = row.get("arm", row.get("method"))
-        yield f"{name} {row['nfe']}", [] if row["scores"] is None else [row["scores"]["swd"], row["scores"]["max_swd"]]
+        scores = row["scores"]
+        yield f"{row['arm']} {row['nfe']}", [] if scores is None else [scores["swd"], scores["max_swd"]]
 
 
 def answers() -> dict[str, Any]:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from headstart.choose.levels import DISTILLED, MEASURED, RIVALS, SOLVERS, check_kind
+from headstart.choose.levels import DISTILLED, MEASURED, RIVALS, check_kind
 from headstart.errors import InputError
 from headstart.profile import Profile
 from headstart.schedule import Schedule, rho_grid
-from headstart.solver import Solver, get_solver, is_linear
+from headstart.solver import USUAL_SOLVERS, Solver, get_solver, is_linear
 
 __all__ = ["Constraints"]
 
@@ -90,9 +90,9 @@ class Constraints:
     @property
     def sigma_T(self) -> float | None:  # noqa: N802 - the symbol of the papers
         """The horizon, where it is fixed as a number."""
-        if isinstance(self.schedule, Schedule):
-            return self.schedule.horizon if self.horizon is None else _number(self.horizon)
-        return _number(self.horizon)
+        if self.horizon is None and isinstance(self.schedule, Schedule):
+            return self.schedule.horizon
+        return None if isinstance(self.horizon, str) else self.horizon
 
     @property
     def evaluations(self) -> int:
@@ -116,12 +116,14 @@ class Constraints:
     @property
     def levels(self) -> list[float]:
         """The levels that a profile must hold for them."""
-        own = list(self.schedule.sigmas) if isinstance(self.schedule, Schedule) else [self.sigma_T, self.sigma_min]
-        if not isinstance(self.schedule, Schedule) and self.sigma_T is not None and self.sigma_min is None:
+        if isinstance(self.schedule, Schedule):
+            return [level for level in self.schedule.sigmas if level > 0]
+        own = [self.sigma_T, self.sigma_min]
+        if self.sigma_T is not None and self.sigma_min is None:
             own.append(self.sigma_T / 8)
         if self.sigma_min is not None and self.distilled:
             own.append(self.sigma_min / 4)  # it moves while it is learned
-        return [level for level in own if level]
+        return [level for level in own if level is not None]
 
     def at(self, horizon: float) -> Constraints:
         """The same at this horizon."""
@@ -138,8 +140,4 @@ class Constraints:
 
     def solvers(self) -> tuple[Solver, ...]:
         """The solvers to look at, the first one first."""
-        return tuple(map(get_solver, ("dpm++2m", *SOLVERS))) if self.solver is None else (self.solver,)
-
-
-def _number(horizon: float | str | None) -> float | None:
-    return None if isinstance(horizon, str) else horizon
+        return tuple(map(get_solver, USUAL_SOLVERS)) if self.solver is None else (self.solver,)

@@ -12,7 +12,7 @@ from headstart.errors import InputError
 from headstart.initialization.subspace import moments
 from headstart.profile import FINE, HIGHEST, LEVELS, LOWEST, Profile
 from headstart.schedule import Schedule, cosine, equidistribute, linear_vp, log_linear, rho_grid, tangent
-from headstart.solver import DPMSolverPP2M, Solver
+from headstart.solver import USUAL_SOLVERS, DPMSolverPP2M, Solver
 
 __all__ = [
     "DISTILLED",
@@ -48,7 +48,7 @@ CLASSIC: Mapping[str, Callable[[int, float, float], Schedule]] = {
 
 #: The kinds that are held against the "defect" schedule, and the solvers against DPM-Solver++(2M).
 RIVALS = ("corrector", "rho", "tangent", "least_error")
-SOLVERS = ("dpm++3m", "unipc", "deis", "euler")
+SOLVERS = USUAL_SOLVERS[1:]
 
 #: Horizons that are looked at, in units of the data's standard deviation: from where the data are hardly hidden to far
 #: out.

@@ -118,7 +118,7 @@ class Initialization(ABC):
         Raises:
             ArtefactError: if it is code, or none of headstart's own, or the file cannot be written.
         """
-        if _families().get(self.name) is not type(self):
+        if INITIALIZATIONS.get(self.name) is not type(self):
             raise ArtefactError(f"{self!r} is not one of headstart's own, so no one else could read it")
         values, tensors = self.state()
         write_tensors(Path(path), FORM, VERSION, {"name": self.name, "values": values}, tensors)
@@ -132,7 +132,7 @@ class Initialization(ABC):
         """
         values, tensors = read_tensors(Path(path), FORM, VERSION)
         try:
-            return _families()[values["name"]].from_state(values["values"], tensors)
+            return INITIALIZATIONS[values["name"]].from_state(values["values"], tensors)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"{path} is damaged: {error}") from error
 
@@ -163,10 +163,3 @@ def _checked_label(label: Tensor | None, count: int) -> Tensor | None:
     if label is not None and label.shape != (count,):
         raise InputError(f"labels have shape {tuple(label.shape)}: expected ({count},), one for each sample")
     return label
-
-
-def _families() -> Mapping[str, type[Initialization]]:
-    """The families by name, which are not known yet where this module is imported."""
-    from headstart.initialization import INITIALIZATIONS
-
-    return INITIALIZATIONS

@@ -328,8 +328,6 @@ class Flow(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Flow:
-        from headstart.initialization import INITIALIZATIONS  # the table holds this class too
-
         def group(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 

@@ -70,6 +70,7 @@ class Teleportation(Initialization):
         self.subspace = subspace
         self.sigma_max = float(sigma_max)
         self.sigmas = (0.0, self.sigma_max)
+        self._latest: tuple[float, Gaussian] | None = None
 
     @classmethod
     def fit(cls, data: Tensor, components: int = 256, sigma_max: float = 80.0) -> Teleportation:
@@ -82,7 +83,12 @@ class Teleportation(Initialization):
         return cls(data.shape[1:], Subspace.fit(data, components), sigma_max)
 
     def _law(self, sigma: float) -> Gaussian:
-        """The law at horizon sigma, its noise included: a Gaussian start at a horizon of 0."""
+        """The law at horizon sigma, its noise included: a Gaussian start at a horizon of 0. Batches share it."""
+        if self._latest is None or self._latest[0] != sigma:
+            self._latest = sigma, self._made(sigma)
+        return self._latest[1]
+
+    def _made(self, sigma: float) -> Gaussian:
         space = self.subspace
         leading, rest = (_gain(variances, sigma, self.sigma_max) for variances in (space.variances, space.residual))
         pulled = rest * space.mean + space.basis @ ((leading - rest) * (space.mean @ space.basis))

@@ -17,7 +17,7 @@ from headstart.initialization import Isotropic
 from headstart.profile import Profile
 from headstart.sampler import Sampler
 from headstart.schedule import Schedule, equidistribute, rho_grid, tangent
-from headstart.solver import Heun, Solver, get_solver, is_linear
+from headstart.solver import USUAL_SOLVERS, Heun, Solver, get_solver, is_linear
 
 if TYPE_CHECKING:
     from headstart.plan.base import Plan
@@ -29,9 +29,6 @@ EDM_MAX, EDM_MIN = 160.0, 0.004
 
 #: The most steps that a grid of least error is sought for; with 40, it takes a minute.
 DESCENDED = 12
-
-#: The solvers that a fit tries.
-SOLVERS = ("dpm++2m", "dpm++3m", "unipc", "deis", "euler")
 
 
 def explanation(plan: Plan) -> str:
@@ -126,7 +123,7 @@ def references(plan: Plan) -> dict[str, Reference]:
     if plan.nfe > 1 and last < high:
         samplers = [
             Sampler(start, levels, solver)
-            for solver in map(get_solver, SOLVERS)
+            for solver in map(get_solver, USUAL_SOLVERS)
             for levels in _usual_levels(profile, plan.nfe, high, last, solver)
         ]
         best = min((_reference(profile, sampler) for sampler in samplers), key=lambda reference: reference.nats)

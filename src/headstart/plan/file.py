@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from headstart.artefact import parse_json
+from headstart.artefact import fault, parse_json
 from headstart.budget import Budget, Estimate
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization import INITIALIZATIONS
@@ -146,9 +146,7 @@ def read(source: Path) -> Plan:
             )
         return file.plan(safetensors.torch.load(blob))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]).removeprefix("record.")
-        raise ArtefactError(f"{source} is damaged: {where or 'plan.json'}: {first['msg']}") from error
+        raise ArtefactError(f"{source} is damaged: {fault(error).removeprefix('record.')}") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also of values that are no such start's
         raise ArtefactError(f"{source} is damaged: {error}") from error
 

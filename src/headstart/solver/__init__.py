@@ -19,6 +19,7 @@ __all__ = [
     "DEIS",
     "IPNDM",
     "SOLVERS",
+    "USUAL_SOLVERS",
     "DPMSolverPP2M",
     "DPMSolverPP3M",
     "Distilled",
@@ -32,6 +33,10 @@ __all__ = [
     "is_linear",
     "linear_weights",
 ]
+
+
+#: The names of the solvers that are tried where none is asked for, the first one first.
+USUAL_SOLVERS = ("dpm++2m", "dpm++3m", "unipc", "deis", "euler")
 
 
 def get_solver(solver: str | Solver) -> Solver:
