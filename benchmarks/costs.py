@@ -22,12 +22,11 @@ from benchmarks.starts import _natural
 from benchmarks.timing import cost, power, processor, seconds_of
 from experiments.common import Run, command
 from headstart.choose import fit_starts
-from headstart.choose.levels import SCHEDULES, build_schedule
 from headstart.data import fashion_mnist
 from headstart.initialization import Training
 from headstart.models import load_denoiser
 from headstart.profile import LEVELS, Profile
-from headstart.schedule import Schedule
+from headstart.schedule import Schedule, get_rule, rule_names
 
 #: What one profile of the bundled network, and a schedule from it, may take in seconds.
 PROFILE_BAR, SCHEDULE_BAR = 60.0, 0.1
@@ -125,7 +124,7 @@ def _measured(run: Run, images: Tensor) -> tuple[list[dict[str, Any]], Profile]:
 def _schedules(run: Run, profile: Profile) -> list[dict[str, Any]]:
     """Milliseconds that each kind of schedule takes to make from the profile, the median of several."""
     rows = []
-    for kind in SCHEDULES:
+    for kind in rule_names():
         for steps in (4,) if run.quick else (4, 10, 30):
             make = partial(_another, kind, profile, steps, count_from(2.0, 1e-6))
             count = 1 if run.quick else 3 if kind == "least_error" else 15
@@ -138,7 +137,7 @@ def _schedules(run: Run, profile: Profile) -> list[dict[str, Any]]:
 
 def _another(kind: str, profile: Profile, steps: int, horizons: Iterator[float]) -> Schedule:
     """A schedule from the next horizon: one that was made before is remembered."""
-    return build_schedule(kind, profile, steps, next(horizons), 0.05)
+    return get_rule(kind)(profile, steps, next(horizons), 0.05)
 
 
 if __name__ == "__main__":

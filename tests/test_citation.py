@@ -14,9 +14,7 @@ import pytest
 
 from headstart import citation
 from headstart.budget import Budget, Estimate
-from headstart.choose.levels import DISTILLED, SCHEDULES, build_schedule
 from headstart.citation import BUDGET, IMAGES, PACKAGES, PILOT, bibtex, citations, references
-from headstart.citation import SCHEDULES as KINDS
 from headstart.initialization import INITIALIZATIONS, Gaussian, Isotropic
 from headstart.noise import Noise
 from headstart.plan import Candidate, Plan, Record
@@ -24,14 +22,18 @@ from headstart.profile import Profile
 from headstart.sampler import Sampler
 from headstart.schedule import (
     GITS,
+    RULES,
+    Defect,
     Length,
     ShortestPaths,
     cosine,
     equidistribute,
+    get_rule,
     linear_vp,
     log_linear,
     published_steps,
     rho_grid,
+    rule_names,
     tangent,
 )
 from headstart.solver import SOLVERS, DPMSolverPP2M, Euler, Heun
@@ -92,12 +94,13 @@ def test_each_reference_is_written_down_once_and_used() -> None:
     assert keys_of(text) == list(references())
     eprints = [fields(entry)["eprint"] for entry in references().values() if "eprint" in fields(entry)]
     assert len(eprints) == len(set(eprints))
-    parts = [part.cites for part in (*INITIALIZATIONS.values(), *SOLVERS.values())]
-    used = {key for keys in (*parts, *KINDS.values(), *PACKAGES.values()) for key in keys} | {*BUDGET, *PILOT, *IMAGES}
+    parts = [part.cites for part in (*INITIALIZATIONS.values(), *SOLVERS.values(), *RULES.values())]
+    more = [citations("", name, "") for name in ("dynamic opt", "distilled from data")]
+    used = {key for keys in (*parts, *more, *PACKAGES.values()) for key in keys} | {*BUDGET, *PILOT, *IMAGES}
     assert used == set(references())
 
 
-@pytest.mark.parametrize("kind", [*SCHEDULES, "gits", "ld3", "align_your_steps", "constant_rate"])
+@pytest.mark.parametrize("kind", sorted(RULES.keys() - {"custom"}))
 def test_kinds_of_schedule_are_known_by_the_names_that_they_are_asked_for_by(kind: str) -> None:
     assert citations("", kind, "")
 
@@ -112,10 +115,9 @@ def test_every_start_but_noise_cites_the_paper_on_learned_starts() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", [*SCHEDULES, DISTILLED])
+@pytest.mark.parametrize("kind", rule_names())
 def test_every_kind_of_schedule_has_a_reference(kind: str, profile: Profile) -> None:
-    name = "distilled from data" if kind == DISTILLED else build_schedule(kind, profile, 3, 2.0, 0.1).name
-    assert citations("", name, "")
+    assert citations("", get_rule(kind)(profile, 3, 2.0, 0.1).name, "") == RULES[kind].cites != ()
 
 
 def test_schedules_made_by_hand_or_from_trajectories_are_known_by_their_names() -> None:
@@ -186,7 +188,7 @@ def test_a_sampler_cites_what_it_uses_and_nothing_else(profile: Profile) -> None
     baseline = Sampler(Isotropic((2,)), rho_grid(18, 80.0, 0.002), Heun())
     assert keys_of(baseline.citation()) == ["song2021score", "karras2022elucidating"]
     start = Gaussian.fit(gmm25().sample(Noise(range(50))))
-    learned = Sampler(start, build_schedule("defect", profile, 3, 2.0, 0.1), DPMSolverPP2M())
+    learned = Sampler(start, Defect()(profile, 3, 2.0, 0.1), DPMSolverPP2M())
     parts = ["fassina2026initialization", "wang2024unreasonable", "williams2024score", "lu2022dpmpp"]
     assert keys_of(learned.citation()) == parts
     assert learned.citation() == "\n\n".join(references()[key] for key in parts)
@@ -230,7 +232,9 @@ def test_the_references_agree_with_the_docstrings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "registry"), [("STARTS", INITIALIZATIONS), ("SOLVERS", SOLVERS)], ids=["starts", "solvers"]
+    ("name", "registry"),
+    [("STARTS", INITIALIZATIONS), ("SCHEDULES", RULES), ("SOLVERS", SOLVERS)],
+    ids=["starts", "schedules", "solvers"],
 )
 def test_the_tables_of_before_are_deprecated(name: str, registry: dict[str, type]) -> None:
     with pytest.warns(DeprecationWarning, match=f"citation.{name} is deprecated"):

@@ -11,6 +11,7 @@ import pytest
 from headstart.errors import InputError
 from headstart.initialization import INITIALIZATIONS, Initialization
 from headstart.registry import Registry, describe
+from headstart.schedule import RULES, Kind
 from headstart.solver import SOLVERS, Solver, get_solver
 
 MIDPOINT = '''
@@ -78,13 +79,15 @@ def test_an_unknown_part_is_refused_with_the_names_of_those_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("registry", "base"), [(SOLVERS, Solver), (INITIALIZATIONS, Initialization)], ids=["solvers", "starts"]
+    ("registry", "base"),
+    [(SOLVERS, Solver), (INITIALIZATIONS, Initialization), (RULES, Kind)],
+    ids=["solvers", "starts", "rules"],
 )
 def test_every_part_of_the_house_is_registered_by_its_name_and_says_what_it_is(registry, base) -> None:
     def below(cls: type) -> set[type]:
         return {cls}.union(*(below(sub) for sub in cls.__subclasses__()))
 
-    own = {cls for cls in below(base) - {base} if cls.__module__.startswith("headstart.")}
+    own = {cls for cls in below(base) - {base} if cls.__module__.startswith("headstart.") and hasattr(cls, "name")}
     assert set(registry.values()) == own
     assert all(part.name == name and describe(part) for name, part in registry.items())
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from experiments.common import Run, estimate, groups
 from headstart.budget import Estimate, initialization_errors
-from headstart.choose import build_schedule, fit, fit_starts, hold_out
+from headstart.choose import fit, fit_starts, hold_out
 from headstart.choose.levels import usual_last
 from headstart.data import fashion_mnist as images
 from headstart.denoiser import Denoiser
@@ -38,7 +38,7 @@ from headstart.noise import Noise
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.sampler import Sampler
-from headstart.schedule import rho_grid
+from headstart.schedule import Defect, rho_grid
 from headstart.solver import DPMSolverPP2M, Heun
 
 __all__ = ["fashion_mnist", "headline", "verdict"]
@@ -195,7 +195,7 @@ class _Setup:
 
     def _cell(self, start: Initialization, sigma: float, nfe: int) -> Sampler:
         """The sampler of a cell of the sweep."""
-        grid = build_schedule("defect", self.profile, nfe, sigma, usual_last(self.profile, sigma))
+        grid = Defect()(self.profile, nfe, sigma, usual_last(self.profile, sigma))
         return Sampler(start, grid, DPMSolverPP2M())
 
     def _row(self, arm: str, sampler: Sampler, n: int) -> dict[str, Any]:

@@ -49,13 +49,13 @@ from headstart.budget import (
     invert_euler,
     path_bound,
 )
-from headstart.choose import build_schedule, fit, fit_starts, hold_out
+from headstart.choose import fit, fit_starts, hold_out
 from headstart.denoiser import Denoiser
 from headstart.initialization import Flow, Gaussian, Initialization, Isotropic, Mixture, Training
 from headstart.metrics import sliced
 from headstart.noise import Noise
 from headstart.profile import Profile
-from headstart.schedule import ReverseVariance, Schedule, equidistribute, rho_grid
+from headstart.schedule import Defect, ReverseVariance, Schedule, equidistribute, rho_grid
 from headstart.solver import DPMSolverPP2M, Heun, Solver
 from headstart.targets import GaussianMixture, gmm25, gmm_paper
 
@@ -336,7 +336,7 @@ class _Setup:
         flow = self._flow() if self.seed == 0 else None
         for nfe in counts:
             last = 0.05 * self.profile.sigma_data
-            grid = build_schedule("defect", self.profile, nfe, 80.0, last)
+            grid = Defect()(self.profile, nfe, 80.0, last)
             yield self._arm("N(0, 80^2)", isotropic, grid, DPMSolverPP2M(), n)
             yield self._arm("plan", *self._plan(nfe, list(self.starts)), n)
             start, grid, solver = self._plan(nfe, ["gaussian"])

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from experiments.common import Run, drawn, estimate, groups, max_sliced, trimmed
 from headstart.budget import initialization_error
-from headstart.choose import build_schedule, fit, hold_out
+from headstart.choose import fit, hold_out
 from headstart.choose.starts import Starts
 from headstart.denoiser import Denoiser
 from headstart.errors import InputError
@@ -49,7 +49,7 @@ from headstart.metrics import quantile_table, sliced, tail_gap
 from headstart.noise import Noise
 from headstart.profile import Profile
 from headstart.report.page import listed
-from headstart.schedule import Schedule
+from headstart.schedule import Defect, Schedule, get_rule
 from headstart.solver import DPMSolverPP2M, Heun, Solver
 from headstart.targets import ProductT, Target, t_mix2, t_mix10, t_prod
 
@@ -357,7 +357,7 @@ class _Product(_Setup):
 
     def grid(self, horizon: float, kind: str = "rho", steps: int | None = None) -> Schedule:
         """EDM's levels, with a last step to 0. Those of equal defect do not see tails: see :meth:`levels`."""
-        return build_schedule(kind, self.profile, steps or self.sizes.steps, horizon, 0.05 * self.profile.sigma_data)
+        return get_rule(kind)(self.profile, steps or self.sizes.steps, horizon, 0.05 * self.profile.sigma_data)
 
     def levels(self) -> list[dict[str, Any]]:
         """The tails of a perfect start under each kind of levels: exact quantiles of the samples over the data's."""
@@ -475,7 +475,7 @@ class _Mixed(_Setup):
         cells = [(80.0, "isotropic"), *((self.horizon, name) for name in [*self.starts, "noised data"])]
         for horizon, name in self.run.progress.track(cells, f"{self.name}: distances"):
             last = 0.05 * self.profile.sigma_data
-            grid = build_schedule("defect", self.profile, self.sizes.nfe, horizon, last)
+            grid = Defect()(self.profile, self.sizes.nfe, horizon, last)
             start = self.starts.get(name)
             samples = _sampled(self.law, self.law, start, grid, DPMSolverPP2M(), self.scored, self.seed)
             row = base | {"start": name, "horizon": horizon} | _scores(samples, test)

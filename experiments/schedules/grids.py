@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.choose import build_schedule
 from headstart.denoiser import Denoiser
 from headstart.noise import Noise
 from headstart.profile import Profile
@@ -25,6 +24,7 @@ from headstart.schedule import (
     ShortestPaths,
     constant_rate,
     equidistribute,
+    get_rule,
     log_linear,
     rho_grid,
 )
@@ -80,7 +80,7 @@ class Grids:
     """Every grid of one network, with a last step to 0.
 
     Attributes:
-        profile: for the grids that :func:`headstart.choose.build_schedule` makes.
+        profile: for the grids that follow from a rule.
         lengths: those that grids are cut from, by the kinds' names.
         gits: the programme, whose last level is the only sigma_min that it has.
         paths: the shortest paths, likewise.
@@ -119,9 +119,7 @@ class Grids:
             return self.gits.schedule(steps, horizon)
         if kind == "shortest_paths":
             return self.paths.schedule(steps, horizon)
-        if kind.startswith("rho "):
-            return rho_grid(steps, horizon, sigma_min, rho=float(kind.removeprefix("rho ")))
-        return build_schedule(kind, self.profile, steps, horizon, sigma_min, solver)
+        return get_rule(kind)(self.profile, steps, horizon, sigma_min, solver)
 
     @classmethod
     def of(

@@ -1,8 +1,9 @@
 """Citations of a plan: the references of the methods that it uses, in BibTeX.
 
 Every reference is written down once, in ``references.bib`` beside this module. A start and a solver say on their
-classes which of them they stand on, as ``cites``; a table here says it of the kinds of schedule. Any start but noise
-cites the paper on learned starts, and a schedule that is cut from a measured length the paper on optimal schedules:
+classes which of them they stand on, as ``cites``, and so does a kind of schedule, which a schedule's name says. Any
+start but noise cites the paper on learned starts, and a schedule that is cut from a measured length the paper on
+optimal schedules:
 
 >>> citations("isotropic", "rho 7", "heun")
 ('song2021score', 'karras2022elucidating')
@@ -20,6 +21,7 @@ from importlib import resources
 from typing import Any
 
 from headstart.initialization import INITIALIZATIONS
+from headstart.schedule import RULES, split_name
 from headstart.solver import SOLVERS as REGISTERED
 
 __all__ = [
@@ -27,32 +29,10 @@ __all__ = [
     "IMAGES",
     "PACKAGES",
     "PILOT",
-    "SCHEDULES",
     "bibtex",
     "citations",
     "references",
 ]
-
-#: The kinds of schedule, by what the schedule's name begins with; parameters follow.
-SCHEDULES: Mapping[str, tuple[str, ...]] = {
-    "defect": ("williams2024score",),
-    "corrector": ("williams2024score",),
-    "optimal": ("williams2024score",),
-    "least error": ("williams2024score",),
-    "rho": ("karras2022elucidating",),
-    "log-linear": ("song2021denoising", "lu2022dpm"),
-    "cosine": ("nichol2021improved",),
-    "linear VP": ("song2021score",),
-    "tangent": ("sabour2024align",),
-    "align your steps": ("sabour2024align",),
-    "GITS": ("chen2024trajectory",),
-    "dynamic": ("watson2021learning", "sabour2024align"),
-    "dynamic opt": ("watson2021learning", "sabour2024align", "bao2022analytic"),
-    "constant rate": ("okada2026constant",),
-    "LD3": ("tong2025learning",),
-    "distilled": ("tong2025learning",),
-    "distilled from data": ("tong2025learning", "szekely2013energy", "bellemare2017cramer"),
-}
 
 #: The packages whose samplers plans are compared with, by what is imported.
 PACKAGES: Mapping[str, tuple[str, ...]] = {
@@ -77,18 +57,9 @@ def citations(initialization: str, schedule: str, solver: str) -> tuple[str, ...
     """
     start = INITIALIZATIONS[initialization].cites if initialization in INITIALIZATIONS else ()
     moves = REGISTERED[solver].cites if solver in REGISTERED else ()
-    return tuple(dict.fromkeys((*start, *SCHEDULES.get(_kind(schedule), ()), *moves)))
-
-
-def _kind(schedule: str) -> str:
-    """The longest kind that the name begins with, word by word; nothing if there is none."""
-    name = f"{_plain(schedule)} "
-    return max((kind for kind in SCHEDULES if name.startswith(f"{_plain(kind)} ")), key=len, default="")
-
-
-def _plain(name: str) -> str:
-    """The name as it is said: a kind that is asked for as "log_linear" makes a schedule called "log-linear"."""
-    return re.sub("[-_]", " ", name).casefold()
+    kind, parameters = split_name(schedule)
+    levels = () if kind is None else kind.cited(*parameters)
+    return tuple(dict.fromkeys((*start, *levels, *moves)))
 
 
 def bibtex(keys: Iterable[str]) -> str:
@@ -110,7 +81,7 @@ def references() -> Mapping[str, str]:
 
 def __getattr__(name: str) -> Mapping[str, tuple[str, ...]]:
     """The tables that the parts' ``cites`` replaced, for one version more."""
-    known: Mapping[str, Mapping[str, Any]] = {"STARTS": INITIALIZATIONS, "SOLVERS": REGISTERED}
+    known: Mapping[str, Mapping[str, Any]] = {"STARTS": INITIALIZATIONS, "SCHEDULES": RULES, "SOLVERS": REGISTERED}
     if name not in known:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(

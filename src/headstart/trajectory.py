@@ -40,7 +40,7 @@ from headstart.errors import InputError
 from headstart.progress import Progress
 from headstart.schedule import Schedule, log_linear
 from headstart.solver import DPMSolverPP2M, Solver
-from headstart.solver.linear import linear_weights
+from headstart.solver.linear import is_linear, linear_weights
 from headstart.solver.polynomial import gauss_legendre
 
 if TYPE_CHECKING:
@@ -148,8 +148,12 @@ class Trajectories:
         spread = np.interp(place[1:], np.log(self.sigmas[::-1]), np.log(self.spread[::-1]))
         return np.asarray(np.maximum(norms, 0.0) / np.exp(spread))
 
+    def follows(self, solver: Solver) -> bool:
+        """Whether the error of this solver is known from them: of the ODE, with one evaluation a step."""
+        return is_linear(solver)
+
     def least_error(
-        self, solver: Solver, steps: int, horizon: float, sigma_min: float, final_zero: bool = True
+        self, solver: Solver | None, steps: int, horizon: float, sigma_min: float, final_zero: bool = True
     ) -> Schedule:
         r"""The grid with the smallest :math:`\sum_i \sqrt{K_i}` of this solver, by descent from the log-linear one.
 
@@ -157,7 +161,7 @@ class Trajectories:
         steps add to the root of the divergence (:class:`headstart.budget.Budget`).
 
         Arguments:
-            solver: of the ODE, with one evaluation a step.
+            solver: of the ODE, with one evaluation a step; DPM-Solver++(2M) if None.
             steps: number of steps; with ``final_zero`` the last one goes to 0.
             horizon: the first level.
             sigma_min: the last level above 0.
@@ -166,7 +170,7 @@ class Trajectories:
         Raises:
             InputError: as :meth:`local_errors` and :func:`~headstart.schedule.log_linear`.
         """
-        key = (solver, steps, horizon, sigma_min, final_zero)
+        key = (solver or DPMSolverPP2M(), steps, horizon, sigma_min, final_zero)
         if key not in self._least:
             self._least[key] = self._least_error(*key)
         return self._least[key]

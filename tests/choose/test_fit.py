@@ -10,15 +10,13 @@ import pytest
 import torch
 
 from headstart import Noise, Plan, Sampler, fit
-from headstart.choose import SCHEDULES, build_schedule
-from headstart.choose.levels import RIVALS, SOLVERS
 from headstart.denoiser import Counted, expand
 from headstart.errors import DenoiserError, InputError
 from headstart.initialization import Empirical, Gaussian, Isotropic, Mixture
 from headstart.metrics import Reference, evaluate
 from headstart.progress import Progress
-from headstart.schedule import Schedule, rho_grid
-from headstart.solver import DPMSolverPP2M, Heun
+from headstart.schedule import Rho, Schedule, get_rule, rho_grid, rule_names, usual_rules
+from headstart.solver import USUAL_SOLVERS, DPMSolverPP2M, Heun
 from tests.choose.cases import DATA, FAST, SETTLED, TARGET, evaluations, untimed
 
 
@@ -48,7 +46,7 @@ def test_a_plan_beats_the_usual_sampler(nfe):
         if (c.horizon, c.sigma_min, c.solver) == (plan.horizon, plan.schedule.sigma_min, plan.solver.name)
     ]
     assert plan.initialization.name in {c.initialization for c in chosen}
-    pairs = set(product(("defect", *RIVALS), ("dpm++2m", *SOLVERS)))
+    pairs = set(product((rule.name for rule in usual_rules()), USUAL_SOLVERS))
     places = {(c.horizon, c.sigma_min) for c in piloted}
     assert any(pairs == {(c.schedule, c.solver) for c in piloted if (c.horizon, c.sigma_min) == p} for p in places)
 
@@ -88,11 +86,18 @@ def test_starts_are_chosen_from_a_list(profile):
     assert {c.initialization for c in plan.record.candidates} == {"isotropic", "gaussian"}
 
 
-@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("kind", rule_names())
 def test_a_kind_of_schedule_is_kept(kind, profile):
     plan = fit(TARGET, DATA, 4, profile=profile, schedule=kind, **FAST)
     assert {c.schedule for c in plan.record.candidates} == {kind}
-    assert plan.schedule == build_schedule(kind, profile, 4, plan.horizon, plan.schedule.sigma_min)
+    assert plan.schedule == get_rule(kind)(profile, 4, plan.horizon, plan.schedule.sigma_min)
+
+
+@pytest.mark.parametrize("rule", ["rho 3", Rho(3.0)], ids=["name", "value"])
+def test_a_rule_with_its_parameters_is_kept(rule, profile):
+    plan = fit(TARGET, DATA, 4, profile=profile, schedule=rule, **FAST)
+    assert {c.schedule for c in plan.record.candidates} == {"rho"}
+    assert plan.schedule == rho_grid(4, plan.horizon, plan.schedule.sigma_min, rho=3.0)
 
 
 @pytest.mark.parametrize("criterion", ["pilot", "nats"])

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from headstart import Noise, fit
+from headstart import Noise, choose, fit
 from headstart.budget import discretization_error
-from headstart.choose import SCHEDULES, build_schedule, hold_out
+from headstart.choose import build_schedule, hold_out
 from headstart.errors import InputError
-from headstart.schedule import equidistribute
+from headstart.schedule import Defect, LeastError, Rho, equidistribute, get_rule, rule_names
 from headstart.solver import Heun, get_solver
 from headstart.targets import Gaussian as GaussianTarget
 from tests.choose.cases import DATA, FAST, TARGET
 
 
-@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("kind", rule_names())
 def test_every_kind_of_schedule_ends_at_zero(kind, profile):
-    grid = build_schedule(kind, profile, 5, 10.0, 0.1)
+    grid = get_rule(kind)(profile, 5, 10.0, 0.1)
     assert (grid.steps, grid.horizon, grid.sigma_min, grid.sigmas[-1]) == (5, 10.0, 0.1, 0.0)
-    one = build_schedule(kind, profile, 1, 10.0, 0.1)
+    one = get_rule(kind)(profile, 1, 10.0, 0.1)
     assert one.sigmas == (10.0, 0.0)
 
 
@@ -94,14 +94,14 @@ def test_an_exponent_needs_a_measured_length(profile, given):
 
 
 def test_a_profile_without_trajectories_falls_back_on_the_defect(profile):
-    grid = build_schedule("rho", profile, 4, 5.0, 0.1)
+    grid = Rho()(profile, 4, 5.0, 0.1)
     own = discretization_error(profile, grid, get_solver("deis"))
     bare = replace(profile, trajectories=None)
     assert discretization_error(bare, grid, get_solver("deis")) == discretization_error(profile, grid) != own
     assert discretization_error(profile, grid, Heun()) == discretization_error(profile, grid)
     np.testing.assert_array_equal(own, profile.trajectories.local_errors(grid, get_solver("deis")).mean(axis=0))
     with pytest.raises(InputError, match="no trajectories"):
-        build_schedule("least_error", bare, 4, 5.0, 0.1)
+        LeastError()(bare, 4, 5.0, 0.1)
 
 
 def test_an_outlier_that_is_not_held_out_hides_no_level():
@@ -111,3 +111,11 @@ def test_an_outlier_that_is_not_held_out_hides_no_level():
     profile = fit(GaussianTarget([0.0, 0.0], 1.0), data, 3, **FAST).profile
     assert profile.sigma_data < 2
     assert profile.sigmas[-1] <= 0.05 * profile.sigma_data
+
+
+def test_rules_are_also_made_as_before(profile):
+    with pytest.warns(DeprecationWarning, match="get_rule"):
+        grid = build_schedule("defect", profile, 5, 10.0, 0.1, exponent=3.0)
+    assert grid == Defect(3.0)(profile, 5, 10.0, 0.1)
+    with pytest.warns(DeprecationWarning, match="rule_names"):
+        assert rule_names() == choose.SCHEDULES

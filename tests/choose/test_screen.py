@@ -6,12 +6,11 @@ import pytest
 
 from headstart import Noise, fit
 from headstart.budget import Budget, discretization_error, path_objective
-from headstart.choose import build_schedule
-from headstart.choose.levels import RIVALS, SOLVERS
 from headstart.denoiser import Counted
 from headstart.errors import InputError
 from headstart.initialization import Gaussian, Generator
-from headstart.solver import get_solver
+from headstart.schedule import usual_rules
+from headstart.solver import USUAL_SOLVERS, get_solver
 from headstart.targets import t_prod
 from tests.choose.cases import CHI2, CHI2_DATA, DATA, SETTLED, TARGET
 
@@ -82,10 +81,10 @@ def test_the_budget_chooses_the_solver_and_the_schedule(profile):
     """At its horizon, no other of the usual combinations has a smaller budget."""
     plan = fit(TARGET, DATA, 6, profile=profile, initialization="gaussian", criterion="nats", pilot_samples=32)
     assert (plan.record.chosen["solver"], plan.record.chosen["schedule"]) == ("by budget", "by budget")
-    for solver in map(get_solver, ("dpm++2m", *SOLVERS)):
-        for kind in ("defect", *RIVALS):
+    for solver in map(get_solver, USUAL_SOLVERS):
+        for rule in usual_rules():
             last = plan.schedule.sigma_min
-            grid = build_schedule(kind, plan.profile, 6, plan.horizon, last, solver)
+            grid = rule(plan.profile, 6, plan.horizon, last, solver)
             steps = discretization_error(plan.profile, grid, solver)
             assert plan.budget.total <= Budget(plan.budget.initialization, steps).total * (1 + 1e-9)
 
@@ -100,7 +99,7 @@ def test_what_is_fixed_is_not_varied(profile, given, criterion):
         assert {getattr(c, part) for c in plan.record.candidates} == {name}
         assert plan.record.chosen[part] == "as asked"
     if "solver" not in given and criterion == "pilot":
-        assert {c.solver for c in plan.record.candidates} == {"dpm++2m", *SOLVERS}
+        assert {c.solver for c in plan.record.candidates} == set(USUAL_SOLVERS)
 
 
 def test_starts_know_the_horizons_that_they_are_screened_at(profile):

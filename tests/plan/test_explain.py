@@ -10,12 +10,10 @@ import pytest
 
 from headstart import fit
 from headstart.budget import Budget, Estimate, discretization_error
-from headstart.choose import build_schedule
-from headstart.choose import levels as tried
 from headstart.plan import Plan
 from headstart.plan.explain import decided_by, number_of, references, total
 from headstart.profile import Profile
-from headstart.schedule import Schedule, rho_grid
+from headstart.schedule import Schedule, rho_grid, usual_rules
 from headstart.solver import DDPM, USUAL_SOLVERS, Heun, get_solver
 from headstart.trajectory import Trajectories
 from tests.cases import DATA, TARGET
@@ -128,11 +126,10 @@ def test_heun_has_the_estimate_that_the_budget_has_for_it(plan):
 def test_the_best_from_noise_is_the_least_of_all_that_a_fit_tries(plan):
     best, profile = references(plan)[NOISE], plan.profile
     last = plan.schedule.sigma_min
-    assert ("dpm++2m", *tried.SOLVERS) == USUAL_SOLVERS
     found = []
     for solver in map(get_solver, USUAL_SOLVERS):
-        for kind in ("defect", *tried.RIVALS):
-            grid = build_schedule(kind, profile, 3, best.sampler.horizon, last, solver)
+        for rule in usual_rules():
+            grid = rule(profile, 3, best.sampler.horizon, last, solver)
             found.append(total(discretization_error(profile, grid, solver)))
     assert len(found) == 25
     assert best.nats == min(found)

@@ -5,18 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from headstart.choose.levels import DISTILLED, MEASURED, RIVALS, check_kind
+from headstart.choose.levels import with_exponent
 from headstart.errors import InputError
 from headstart.profile import Profile
-from headstart.schedule import Schedule, rho_grid
+from headstart.schedule import Rule, Schedule, get_rule, rho_grid, usual_rules
 from headstart.solver import USUAL_SOLVERS, Solver, get_solver, is_linear
 
-__all__ = ["Constraints"]
+__all__ = ["DISTILLED", "Constraints", "Levels", "asked_levels"]
+
+#: In place of a schedule or a rule: learn levels and coefficients, from the best of the usual ones.
+DISTILLED: Literal["distilled"] = "distilled"
+
+Levels: TypeAlias = "Rule | Schedule | Literal['distilled'] | None"
 
 #: Evaluations of a plan where none are asked for.
 USUAL_NFE = 4
+
+
+def asked_levels(schedule: str | Rule | Schedule | None, exponent: float | None) -> Levels:
+    """The levels that are asked for, a rule that is named as its value.
+
+    Arguments:
+        schedule: a schedule, a rule or its name, "distilled", or None.
+        exponent: of the length that a rule cuts, in place of its own.
+
+    Raises:
+        InputError: if there is no rule of that name, or an exponent is given and it is no rule that cuts a length.
+    """
+    levels: Levels = get_rule(schedule) if isinstance(schedule, str) and schedule != DISTILLED else schedule
+    if exponent is None:
+        return levels
+    if not isinstance(levels, Rule):
+        raise InputError(f"an exponent is for a schedule cut from a measured length: not {levels or 'for any one'}")
+    return with_exponent(levels, exponent)
 
 
 @dataclass(frozen=True)
@@ -26,11 +49,10 @@ class Constraints:
     Attributes:
         nfe: network evaluations per sample.
         horizon: sigma_T, or "unimodal" for the level that the unimodality rule finds.
-        schedule: a schedule, the name of its kind, or "distilled".
+        schedule: a schedule, the rule of its levels, or "distilled".
         solver: the solver.
         sigma_min: the last level above 0.
         sigma_max: the highest level that the network knows.
-        exponent: of the length that a measured schedule is cut from.
 
     Raises:
         InputError: if a number is out of its range, a name is unknown, or two of them do not fit each other.
@@ -38,11 +60,10 @@ class Constraints:
 
     nfe: int | None = None
     horizon: float | Literal["unimodal"] | None = None
-    schedule: str | Schedule | None = None
+    schedule: Levels = None
     solver: Solver | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
-    exponent: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.horizon, str) and self.horizon != "unimodal":
@@ -51,16 +72,9 @@ class Constraints:
             raise InputError(f"a plan needs at least one network evaluation: nfe is {self.nfe}")
         if isinstance(self.schedule, Schedule):
             self._check_levels(self.schedule)
-        elif self.schedule is not None and not self.distilled:
-            check_kind(self.schedule)
         for name, level in (("horizon", self.horizon), ("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
             if isinstance(level, (int, float)) and not (0 < level < math.inf or (name == "sigma_max" and level > 0)):
                 raise InputError(f"{name} is {level}: it must be above 0 and finite")
-        if self.exponent is not None and (self.schedule not in MEASURED or not 0 < self.exponent < math.inf):
-            raise InputError(
-                "an exponent is finite, above 0 and for a schedule cut from a measured length "
-                f"({', '.join(MEASURED)}): got {self.exponent} for {self.schedule or 'no schedule in particular'}"
-            )
         if self.distilled and not all(is_linear(each) for each in self.solvers()):
             raise InputError(
                 f"a distilled schedule needs a solver of the ODE with one evaluation a step: not {self.solvers()[0]!r}"
@@ -81,11 +95,6 @@ class Constraints:
     def distilled(self) -> bool:
         """Whether levels and coefficients are to be learned."""
         return self.schedule == DISTILLED
-
-    @property
-    def kind(self) -> str | Schedule | None:
-        """The schedule or the kind that is fixed; a distilled one begins with any kind."""
-        return None if self.distilled else self.schedule
 
     @property
     def sigma_T(self) -> float | None:  # noqa: N802 - the symbol of the papers
@@ -129,14 +138,13 @@ class Constraints:
         """The same at this horizon."""
         return replace(self, horizon=horizon)
 
-    def kinds(self, solver: Solver, profile: Profile) -> tuple[str, ...]:
-        """The kinds of schedule to look at with a solver, the first one first."""
-        if isinstance(self.kind, Schedule):
+    def rules(self, solver: Solver, profile: Profile) -> tuple[Rule, ...]:
+        """The rules of levels to look at with a solver, the first one first; a distilled schedule begins with any."""
+        if isinstance(self.schedule, Schedule):
             return ()
-        if self.kind is not None:
-            return (self.kind,)
-        followed = is_linear(solver) and profile.trajectories is not None
-        return tuple(kind for kind in ("defect", *RIVALS) if kind != "least_error" or followed)
+        if isinstance(self.schedule, Rule):
+            return (self.schedule,)
+        return tuple(rule for rule in usual_rules() if rule.fits(profile, solver))
 
     def solvers(self) -> tuple[Solver, ...]:
         """The solvers to look at, the first one first."""

@@ -26,10 +26,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.choose.constraints import Constraints
+from headstart.choose.constraints import Constraints, asked_levels
 from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, own_samples
 from headstart.choose.learn import learn
-from headstart.choose.levels import DISTILLED, SIGMA_MINS, horizon_range, measured_levels, one_level, spread
+from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, one_level, spread
 from headstart.choose.pilot import Pilot, decide, tied
 from headstart.choose.screen import (
     GROUPS,
@@ -56,7 +56,7 @@ from headstart.metrics.novelty import BLOCKS
 from headstart.plan import Candidate, Plan, Record
 from headstart.profile import Profile
 from headstart.progress import Progress
-from headstart.schedule import Schedule
+from headstart.schedule import Distilled, Rule, Schedule
 from headstart.solver import Solver, get_solver
 from headstart.unimodality import unimodal_horizon
 
@@ -88,7 +88,7 @@ def fit(
     horizon: float | Literal["unimodal"] | None = None,
     initialization: Starts = None,
     training: Training | None = None,
-    schedule: str | Schedule | None = None,
+    schedule: str | Rule | Schedule | None = None,
     solver: str | Solver | None = None,
     sigma_min: float | None = None,
     exponent: float | None = None,
@@ -124,10 +124,11 @@ def fit(
         initialization: the name of a family, a fitted start, or a list of these to choose from; "isotropic", "gaussian"
             and "mixture" by default, and "student-t" where a Gaussian misses the tails of the data.
         training: how "flow" and "autoregressive" are trained.
-        schedule: a schedule, or the name of a kind: "defect", "corrector", "least_error" (of the solver, by
-            :mod:`headstart.trajectory`), "rho", "log_linear", "cosine", "linear_vp" or "tangent", of which "defect",
-            "corrector", "rho", "tangent" and "least_error" are tried by default; or "distilled", to go on from the best
-            of these and learn levels and coefficients (:mod:`headstart.distill`).
+        schedule: a schedule, or a rule of levels, as a value or by its name with its parameters, such as "rho 3":
+            "defect", "corrector", "least_error" (of the solver, by :mod:`headstart.trajectory`), "rho", "log_linear",
+            "cosine", "linear_vp" or "tangent", of which "defect", "corrector", "rho", "tangent" and "least_error" are
+            tried by default; or "distilled", to go on from the best of these and learn levels and coefficients
+            (:mod:`headstart.distill`).
         solver: the name of a solver, or a solver; "dpm++2m", "dpm++3m", "unipc", "deis" and "euler" are tried by
             default.
         sigma_min: the last level above 0.
@@ -155,7 +156,7 @@ def fit(
     began = time.perf_counter()
     compute = Compute(device, dtype, batch_size, progress or Progress())
     method = None if solver is None else get_solver(solver)
-    constraints = Constraints(nfe, horizon, schedule, method, sigma_min, sigma_max, exponent)
+    constraints = Constraints(nfe, horizon, asked_levels(schedule, exponent), method, sigma_min, sigma_max)
     _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size)
 
     split, source = _split(denoiser, data, labels, conditions, shape, own, sigma_max, seed, compute)
@@ -193,7 +194,7 @@ def fit(
         best, looked_at = decide(pilot, options, tails, constraints)
     learned = None
     if constraints.distilled:
-        best, more, learned = learn(pilot, best, options, tails, constraints, split)
+        best, more, learned = learn(pilot, best, options, tails, split)
         looked_at += more
 
     start_cost = _start_cost(best.start, network, held_out, profile, compute)
@@ -359,7 +360,7 @@ def _reasons(best: Option, fixed: Mapping[str, bool], criterion: str, learned: s
     chosen = {part: "as asked" if known else how[part] for part, known in fixed.items()}
     if learned is not None:
         chosen["schedule"] = learned
-        if best.kind == DISTILLED:
+        if isinstance(best.kind, Distilled):
             chosen |= dict.fromkeys(("sigma_min", "solver"), learned)
     return chosen
 

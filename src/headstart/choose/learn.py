@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headstart.choose.constraints import Constraints
-from headstart.choose.levels import DISTILLED
 from headstart.choose.pilot import Pilot, winner
 from headstart.choose.screen import ADMISSIBLE, Option, Tails, contenders, resampled, varied
 from headstart.conditions import Split
 from headstart.distill import distill
+from headstart.schedule import Distilled
 
 __all__ = ["learn"]
 
@@ -26,7 +25,6 @@ def learn(
     best: Option,
     options: Sequence[Option],
     tails: Tails,
-    constraints: Constraints,
     split: Split,
 ) -> tuple[Option, list[Option], str]:
     """The best combination with what was learned from it, all that was piloted, and what won.
@@ -36,7 +34,6 @@ def learn(
         best: the combination to go on from.
         options: what was screened.
         tails: judges the starts' tails.
-        constraints: what the user fixed.
         split: clean samples and their conditions, some of which only choices see.
     """
     if best.schedule.steps == 1:
@@ -44,7 +41,7 @@ def learn(
     near = [option for option in contenders(options, tails) if option.e_init <= ADMISSIBLE]
     from_here = [best]
     if near and near[0].schedule.horizon != best.schedule.horizon:
-        from_here.append(varied(pilot.profile, near[0], constraints, kind=best.kind, solver=best.solver))
+        from_here.append(varied(pilot.profile, near[0], kind=best.kind, solver=best.solver))
     found, won = [best], {id(best): "as asked, but nothing that was learned is better"}
     for option in from_here:
         learned = distill(
@@ -64,7 +61,7 @@ def learn(
             progress=pilot.compute.progress,
         )
         if learned.won and learned.schedule.sigma_min >= pilot.profile.sigmas[-1]:  # else nothing is known of its error
-            better = resampled(pilot.profile, option, DISTILLED, learned.schedule, learned.solver)
+            better = resampled(pilot.profile, option, Distilled(), learned.schedule, learned.solver)
             found.append(better)
             won[id(better)] = {"data": "learned from the data", "trajectory": "learned from fine trajectories"}[
                 learned.winner.objective

@@ -1,8 +1,10 @@
-"""The levels that are considered: kinds of schedule, horizons, and last levels above 0."""
+"""The levels that are considered: horizons, and last levels above 0."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,45 +12,21 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.initialization.subspace import moments
-from headstart.profile import FINE, HIGHEST, LEVELS, LOWEST, Profile
-from headstart.schedule import Schedule, cosine, equidistribute, linear_vp, log_linear, rho_grid, tangent
-from headstart.solver import USUAL_SOLVERS, DPMSolverPP2M, Solver
+from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile
+from headstart.schedule import Cut, Rule, Schedule, get_rule, rule_names
+from headstart.solver import Solver
 
 __all__ = [
-    "DISTILLED",
-    "MEASURED",
-    "RIVALS",
-    "SCHEDULES",
     "SIGMA_MINS",
-    "SOLVERS",
     "build_schedule",
-    "check_kind",
     "horizon_range",
     "horizons_of",
     "measured_levels",
     "one_level",
     "spread",
     "usual_last",
+    "with_exponent",
 ]
-
-#: The kinds of schedule that can be asked for by name, and what is one of them with levels and coefficients learned.
-SCHEDULES = ("defect", "corrector", "least_error", "rho", "log_linear", "cosine", "linear_vp", "tangent")
-DISTILLED = "distilled"
-
-#: Those that are cut from a measured length.
-MEASURED = ("defect", "corrector")
-
-#: Those made by hand.
-CLASSIC: Mapping[str, Callable[[int, float, float], Schedule]] = {
-    "rho": rho_grid,
-    "log_linear": log_linear,
-    "cosine": cosine,
-    "linear_vp": linear_vp,
-}
-
-#: The kinds that are held against the "defect" schedule, and the solvers against DPM-Solver++(2M).
-RIVALS = ("corrector", "rho", "tangent", "least_error")
-SOLVERS = USUAL_SOLVERS[1:]
 
 #: Horizons that are looked at, in units of the data's standard deviation: from where the data are hardly hidden to far
 #: out.
@@ -67,44 +45,23 @@ def build_schedule(
     solver: Solver | None = None,
     exponent: float | None = None,
 ) -> Schedule:
-    """A schedule by the name of its kind, with a last step to 0.
+    """``get_rule(kind)(profile, steps, horizon, sigma_min, solver)``, for one version more."""
+    warnings.warn("build_schedule() is now headstart.schedule.get_rule(kind)(...)", DeprecationWarning, stacklevel=2)
+    rule = with_exponent(get_rule(kind), exponent)
+    return rule(profile, steps, horizon, sigma_min, solver)
 
-    Arguments:
-        kind: one of :data:`SCHEDULES`.
-        profile: what was measured.
-        steps: number of steps.
-        horizon: the first level.
-        sigma_min: the last level above 0.
-        solver: whose error is to be least, DPM-Solver++(2M) by default; for "least_error" alone.
-        exponent: of the length, for measured kinds alone.
+
+def with_exponent(rule: Rule, exponent: float | None) -> Rule:
+    """The rule with this exponent of the length that it cuts, where one is given.
 
     Raises:
-        InputError: if the kind is unknown, or the levels are out of order.
+        InputError: if it cuts no length, or the exponent is not finite and above 0.
     """
-    check_kind(kind)
-    if not horizon > sigma_min > 0:
-        raise InputError(
-            f"the horizon must lie above sigma_min, and that above 0: got {horizon:.6g} and {sigma_min:.6g}"
-        )
-    if kind in MEASURED:
-        return equidistribute(profile.length(kind, exponent), steps, horizon, sigma_min, name=kind)
-    if exponent is not None:
-        raise InputError(f"an exponent is for schedules cut from a measured length ({', '.join(MEASURED)}): not {kind}")
-    if kind in CLASSIC:
-        return CLASSIC[kind](steps, horizon, sigma_min)
-    if kind == "tangent":
-        return tangent(steps, horizon, sigma_min, scale=profile.sigma_data)
-    if profile.trajectories is None:
-        raise InputError(
-            f"the profile has no trajectories, which {kind!r} needs: measure it on levels within {FINE:g} of each other"
-        )
-    return profile.trajectories.least_error(solver or DPMSolverPP2M(), steps, horizon, sigma_min)
-
-
-def check_kind(kind: str) -> None:
-    """Raise :class:`InputError` if there is no schedule of that name."""
-    if kind not in SCHEDULES:
-        raise InputError(f"unknown schedule {kind!r}: expected one of {', '.join(SCHEDULES)}")
+    if exponent is None:
+        return rule
+    if not isinstance(rule, Cut):
+        raise InputError(f"an exponent is for schedules cut from a measured length: not {rule}")
+    return replace(rule, exponent=exponent)
 
 
 def horizons_of(profile: Profile, sigma_min: float | None) -> list[tuple[float, float]]:
@@ -153,3 +110,11 @@ def measured_levels(x: Tensor, fixed: Sequence[float], sigma_max: float) -> NDAr
         raise InputError(f"the network knows noise up to sigma = {sigma_max:.6g}: got a level of {max(fixed):.6g}")
     lowest = min([LOWEST * scale, highest / 10, *fixed])
     return np.geomspace(highest, lowest, LEVELS)
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    """The names of the rules, for one version more."""
+    if name != "SCHEDULES":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("headstart.choose.SCHEDULES is now headstart.schedule.rule_names()", DeprecationWarning, stacklevel=2)
+    return rule_names()

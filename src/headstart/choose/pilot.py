@@ -27,7 +27,7 @@ from headstart.metrics import ViewReference
 from headstart.noise import Stream
 from headstart.profile import Profile
 from headstart.sampler import Sampler
-from headstart.schedule import Schedule
+from headstart.schedule import Rule, Schedule, Tangent
 from headstart.solver import get_solver
 
 __all__ = ["Pilot", "decide", "tied", "winner"]
@@ -39,7 +39,7 @@ ROUND, REACH = 5, 16.0
 VISIBLE = 1.0
 
 #: What each of them is tried with, besides the "defect" schedule with DPM-Solver++(2M): solvers that extrapolate more.
-LEADS = (("tangent", "unipc"), ("tangent", "dpm++3m"))
+LEADS = ((Tangent(), "unipc"), (Tangent(), "dpm++3m"))
 
 
 class Pilot:
@@ -111,9 +111,7 @@ def decide(
     known = {option.schedule.horizon for option in spread}
     unknown = [o for o in options if not (o.start.tractable or o.start.oracle) and o.schedule.horizon in known]
     first = [*spread, *(option for option in unknown if option not in spread)]
-    piloted = pilot(
-        varied(profile, option, constraints, **lead) for option in first for lead in _leads(option, constraints)
-    )
+    piloted = pilot(varied(profile, option, **lead) for option in first for lead in _leads(option, constraints))
     best = winner(sorted(piloted, key=lambda option: (not option.start.tractable, option.nats.value)))
 
     def against(best: Option, rivals: Iterable[Option]) -> Option:
@@ -130,13 +128,13 @@ def decide(
         alike: dict[str, Any] = {"kind": best.kind, "solver": best.solver}
         if (last := best.schedule.sigma_min) in lasts:
             alike["sigma_min"] = last
-        return [varied(profile, o, constraints, **alike) for o in near if o.schedule.horizon > 2 * last]
+        return [varied(profile, o, **alike) for o in near if o.schedule.horizon > 2 * last]
 
     best = against(best, nearby(best))
     best = against(best, combined(profile, best, constraints))
     if best.schedule.steps > 1:
         below = [last for last in lasts if last < best.schedule.horizon / 2]
-        other = against(best, [varied(profile, best, constraints, sigma_min=last) for last in below])
+        other = against(best, [varied(profile, best, sigma_min=last) for last in below])
         if other is not best:
             best = against(other, combined(profile, other, constraints))
         best = against(best, nearby(best))
@@ -150,7 +148,7 @@ def _leads(option: Option, constraints: Constraints) -> list[dict[str, Any]]:
         lead: dict[str, Any] = {}
         if constraints.solver is None:
             lead["solver"] = get_solver(name)
-        if constraints.kind is None:
+        if not isinstance(constraints.schedule, (Rule, Schedule)):
             lead["kind"] = kind
         if lead not in leads:
             leads.append(lead)

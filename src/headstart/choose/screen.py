@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headstart.budget import Budget, Estimate, discretization_error, initialization_errors, path_objectives
 from headstart.choose.constraints import Constraints
-from headstart.choose.levels import MEASURED, build_schedule, horizons_of, one_level, usual_last
+from headstart.choose.levels import horizons_of, one_level, usual_last
 from headstart.compute import Compute
 from headstart.conditions import Part
 from headstart.errors import InputError
@@ -23,7 +23,7 @@ from headstart.metrics import TailGap, tail_gap
 from headstart.noise import Noise, Stream
 from headstart.plan import Candidate
 from headstart.profile import Profile
-from headstart.schedule import ReverseVariance, Schedule
+from headstart.schedule import Custom, Kind, ReverseVariance, Rule, Schedule
 from headstart.solver import Solver
 
 __all__ = [
@@ -87,7 +87,7 @@ class Option:
 
     Attributes:
         start: where it starts.
-        kind: the name of the kind of schedule.
+        kind: the rule of its levels, or their kind.
         schedule: its levels.
         solver: how it moves between them.
         budget: its error in nats.
@@ -98,7 +98,7 @@ class Option:
     """
 
     start: Initialization
-    kind: str
+    kind: Kind
     schedule: Schedule
     solver: Solver
     budget: Budget
@@ -118,7 +118,7 @@ class Option:
         return Candidate(
             initialization=self.start.name,
             horizon=self.schedule.horizon,
-            schedule=self.kind,
+            schedule=self.kind.name,
             sigma_min=self.schedule.sigma_min,
             solver=self.solver.name,
             e_init=None if e_init is None else e_init.value,
@@ -137,7 +137,7 @@ def screen(
     costs: Mapping[int, float],
     constraints: Constraints,
 ) -> list[Option]:
-    """Every start at every horizon that it knows, with its budget, by the first kind of schedule and the first solver.
+    """Every start at every horizon that it knows, with its budget, by the first rule of levels and the first solver.
 
     A start that costs c evaluations of the network, to the nearest whole number, leaves nfe - c of them to the solver.
     One that leaves fewer than two is left out where there is another.
@@ -166,17 +166,17 @@ def screen(
     return options
 
 
-def _grids(profile: Profile, steps: int, solver: Solver, constraints: Constraints) -> list[tuple[str, Schedule]]:
-    """The schedules to look at, by the names of their kinds."""
+def _grids(profile: Profile, steps: int, solver: Solver, constraints: Constraints) -> list[tuple[Kind, Schedule]]:
+    """The schedules to look at, with their rules."""
     if isinstance(constraints.schedule, Schedule):
-        return [("custom", constraints.schedule)]
-    kind = constraints.kinds(solver, profile)[0]
+        return [(Custom(), constraints.schedule)]
+    rule = constraints.rules(solver, profile)[0]
     horizon, last = constraints.sigma_T, constraints.sigma_min
     if horizon is None:
         pairs = horizons_of(profile, last)
     else:
         pairs = [(horizon, usual_last(profile, horizon) if last is None else last)]
-    return [(kind, build_schedule(kind, profile, steps, h, last, solver, constraints.exponent)) for h, last in pairs]
+    return [(rule, rule(profile, steps, h, last, solver)) for h, last in pairs]
 
 
 def admissible(options: Sequence[Option]) -> list[Option]:
@@ -231,38 +231,36 @@ def equivalent(options: Iterable[Option], best: Option) -> list[Option]:
     return [option for option in options if option.nats.value <= limit or option.nats.tied(best.nats)]
 
 
-def varied(profile: Profile, option: Option, constraints: Constraints, **changes: Any) -> Option:
-    """The same start at the same horizon with another ``kind`` of schedule, ``sigma_min`` or ``solver``."""
+def varied(profile: Profile, option: Option, **changes: Any) -> Option:
+    """The same start at the same horizon with another rule as its ``kind``, ``sigma_min`` or ``solver``."""
     kind, solver = changes.get("kind", option.kind), changes.get("solver", option.solver)
     grid = option.schedule
-    if kind != option.kind or "sigma_min" in changes or kind == "least_error":
-        last = changes.get("sigma_min", grid.sigma_min)
-        exponent = constraints.exponent if kind in MEASURED else None
-        grid = build_schedule(kind, profile, grid.steps, grid.horizon, last, solver, exponent)
+    if isinstance(kind, Rule) and (kind != option.kind or "sigma_min" in changes or kind.by_solver):
+        grid = kind(profile, grid.steps, grid.horizon, changes.get("sigma_min", grid.sigma_min), solver)
     return resampled(profile, option, kind, grid, solver)
 
 
-def resampled(profile: Profile, option: Option, kind: str, schedule: Schedule, solver: Solver) -> Option:
+def resampled(profile: Profile, option: Option, kind: Kind, schedule: Schedule, solver: Solver) -> Option:
     """The same start at the same horizon, on other levels or with another solver."""
     return replace(_option(profile, option.start, kind, schedule, solver, option), tail=option.tail)
 
 
 def combined(profile: Profile, option: Option, constraints: Constraints) -> list[Option]:
-    """The option with every solver on every kind of schedule that may be chosen, the option itself first."""
+    """The option with every solver on every rule of levels that may be chosen, the option itself first."""
     if one_level(option.schedule):
         return [option]
     found = [option]
     for solver in constraints.solvers():
-        for kind in constraints.kinds(solver, profile) or (option.kind,):
+        for kind in constraints.rules(solver, profile) or (option.kind,):
             if (kind, solver) != (option.kind, option.solver):
-                found.append(varied(profile, option, constraints, kind=kind, solver=solver))
+                found.append(varied(profile, option, kind=kind, solver=solver))
     return found
 
 
 def _option(
     profile: Profile,
     start: Initialization,
-    kind: str,
+    kind: Kind,
     schedule: Schedule,
     solver: Solver,
     like: Option | None = None,

@@ -10,6 +10,7 @@ import typer
 from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, Seed, answers, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
+from headstart.schedule import rule_names
 
 __all__ = ["EXAMPLES", "fit"]
 
@@ -54,8 +55,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Fix the noise levels: defect, corrector, least_error, rho, log_linear, cosine, linear_vp or tangent; "
-            "or distilled, to learn them and the solver's coefficients, in minutes.",
+            help=f"Fix the noise levels: {', '.join(rule_names())}, with parameters after it as in 'rho 3'; or "
+            "distilled, to learn them and the solver's coefficients, in minutes.",
         ),
     ] = None,
     exponent: Annotated[

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from headstart.choose import fit
-from headstart.choose.levels import DISTILLED
+from headstart.choose.constraints import DISTILLED
 from headstart.compare.arms import Arm, Kind, Prepared, of_plan
 from headstart.compare.setting import Setting
 from headstart.plan import Plan

@@ -16,8 +16,8 @@ from headstart.budget import Budget, discretization_error
 from headstart.initialization import Isotropic
 from headstart.profile import Profile
 from headstart.sampler import Sampler
-from headstart.schedule import Schedule, equidistribute, rho_grid, tangent
-from headstart.solver import USUAL_SOLVERS, Heun, Solver, get_solver, is_linear
+from headstart.schedule import LeastError, rho_grid, usual_rules
+from headstart.solver import USUAL_SOLVERS, Heun, get_solver, is_linear
 
 if TYPE_CHECKING:
     from headstart.plan.base import Plan
@@ -122,9 +122,10 @@ def references(plan: Plan) -> dict[str, Reference]:
     last = plan.schedule.sigma_min
     if plan.nfe > 1 and last < high:
         samplers = [
-            Sampler(start, levels, solver)
+            Sampler(start, rule(profile, plan.nfe, high, last, solver), solver)
             for solver in map(get_solver, USUAL_SOLVERS)
-            for levels in _usual_levels(profile, plan.nfe, high, last, solver)
+            for rule in usual_rules()
+            if rule.fits(profile, solver) and not (isinstance(rule, LeastError) and plan.nfe > DESCENDED)
         ]
         best = min((_reference(profile, sampler) for sampler in samplers), key=lambda reference: reference.nats)
         found[f"the best from noise, {plan.nfe} evaluations"] = best
@@ -133,15 +134,6 @@ def references(plan: Plan) -> dict[str, Reference]:
 
 def _reference(profile: Profile, sampler: Sampler) -> Reference:
     return Reference(sampler, total(discretization_error(profile, sampler.schedule, sampler.solver)))
-
-
-def _usual_levels(profile: Profile, steps: int, high: float, low: float, solver: Solver) -> list[Schedule]:
-    """The schedules that a fit tries, those of least error only where they are few steps."""
-    measured = [equidistribute(profile.length(cost), steps, high, low, name=cost) for cost in ("defect", "corrector")]
-    by_hand = [rho_grid(steps, high, low), tangent(steps, high, low, scale=profile.sigma_data)]
-    if profile.trajectories is None or steps > DESCENDED:
-        return [*measured, *by_hand]
-    return [*measured, *by_hand, profile.trajectories.least_error(solver, steps, high, low)]
 
 
 def decided_by(plan: Plan) -> Literal["pilot", "budget", "user"]:

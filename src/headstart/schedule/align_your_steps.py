@@ -54,8 +54,9 @@ from headstart.errors import DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule.base import Schedule
 from headstart.schedule.classic import rho_grid
+from headstart.schedule.rule import RULES, Kind
 
-__all__ = ["AlignedModel", "align_your_steps", "interpolate", "klub", "published_steps"]
+__all__ = ["AlignYourSteps", "AlignedModel", "align_your_steps", "interpolate", "klub", "published_steps"]
 
 Curve = NDArray[np.float64]
 AlignedModel = Literal["stable-diffusion-1.5", "stable-diffusion-xl", "deepfloyd-if", "stable-video-diffusion"]
@@ -70,6 +71,14 @@ PUBLISHED: Mapping[str, tuple[float, ...]] = {
     "deepfloyd-if": (160.41, 8.081, 3.315, 1.885, 1.207, 0.785, 0.553, 0.293, 0.186, 0.030, 0.006),
     "stable-video-diffusion": (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
 }
+
+
+@RULES.register
+class AlignYourSteps(Kind):
+    """Levels that minimise an upper bound on the divergence of a stochastic sampler."""
+
+    name = "align_your_steps"
+    cites = ("sabour2024align",)
 
 
 def align_your_steps(

@@ -33,15 +33,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
+from headstart.schedule.rule import RULES, Measured, Rule
 
-__all__ = ["cosine", "linear_vp", "log_linear", "rho_grid", "tangent"]
+__all__ = [
+    "Cosine",
+    "LinearVP",
+    "LogLinear",
+    "Rho",
+    "Tangent",
+    "cosine",
+    "linear_vp",
+    "log_linear",
+    "rho_grid",
+    "tangent",
+]
 
 Levels = NDArray[np.float64]
 
@@ -63,8 +77,7 @@ def rho_grid(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0, f
     >>> rho_grid(4, 80.0, 0.002)
     Schedule(rho 7: 4 steps, 80 > 9.723 > 0.47 > 0.002 > 0)
     """
-    if not (math.isfinite(rho) and rho > 0):
-        raise InputError(f"rho is {rho}: it must be finite and above 0")
+    _check_above_0(rho, "rho")
 
     # In units of sigma_max, so that no power overflows.
     return _equal_steps(
@@ -78,6 +91,28 @@ def rho_grid(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0, f
     )
 
 
+@RULES.register
+@dataclass(frozen=True)
+class Rho(Rule):
+    """EDM's levels: equal steps of sigma^(1/rho).
+
+    Arguments:
+        rho: the power, finite and above 0.
+    """
+
+    name = "rho"
+    cites = ("karras2022elucidating",)
+    usual = True
+
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        _check_above_0(self.rho, "rho")
+
+    def levels(self, profile: Measured, steps: int, horizon: float, sigma_min: float, solver: Any) -> Schedule:
+        return rho_grid(steps, horizon, sigma_min, self.rho)
+
+
 def log_linear(steps: int, sigma_max: float, sigma_min: float, final_zero: bool = True) -> Schedule:
     """Equal steps of ln sigma, that is of the log signal-to-noise ratio. Arguments and errors as in :func:`rho_grid`.
 
@@ -85,6 +120,17 @@ def log_linear(steps: int, sigma_max: float, sigma_min: float, final_zero: bool 
     Schedule(log-linear: 3 steps, 10 > 1 > 0.1 > 0.01)
     """
     return _equal_steps("log-linear", np.log, np.exp, steps, sigma_max, sigma_min, final_zero)
+
+
+@RULES.register
+class LogLinear(Rule):
+    """Equal steps of the logarithm of the noise level."""
+
+    name = "log_linear"
+    cites = ("song2021denoising", "lu2022dpm")
+
+    def levels(self, profile: Measured, steps: int, horizon: float, sigma_min: float, solver: Any) -> Schedule:
+        return log_linear(steps, horizon, sigma_min)
 
 
 def tangent(steps: int, sigma_max: float, sigma_min: float, scale: float = 0.5, final_zero: bool = True) -> Schedule:
@@ -98,8 +144,7 @@ def tangent(steps: int, sigma_max: float, sigma_min: float, scale: float = 0.5, 
     >>> tangent(2, 2.0, 0.125, final_zero=False)
     Schedule(tangent 0.5: 2 steps, 2 > 0.5 > 0.125)
     """
-    if not (math.isfinite(scale) and scale > 0):
-        raise InputError(f"the scale is {scale}: it must be finite and above 0")
+    _check_above_0(scale, "the scale")
 
     return _equal_steps(
         name=f"tangent {scale:g}",
@@ -110,6 +155,29 @@ def tangent(steps: int, sigma_max: float, sigma_min: float, scale: float = 0.5, 
         sigma_min=sigma_min,
         final_zero=final_zero,
     )
+
+
+@RULES.register
+@dataclass(frozen=True)
+class Tangent(Rule):
+    """Equal steps of arctan(sigma / scale).
+
+    Arguments:
+        scale: finite and above 0; the profile's standard deviation of the data by default.
+    """
+
+    name = "tangent"
+    cites = ("sabour2024align",)
+    usual = True
+
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            _check_above_0(self.scale, "the scale")
+
+    def levels(self, profile: Measured, steps: int, horizon: float, sigma_min: float, solver: Any) -> Schedule:
+        return tangent(steps, horizon, sigma_min, profile.sigma_data if self.scale is None else self.scale)
 
 
 def cosine(steps: int, sigma_max: float, sigma_min: float, final_zero: bool = True) -> Schedule:
@@ -128,6 +196,17 @@ def cosine(steps: int, sigma_max: float, sigma_min: float, final_zero: bool = Tr
     Schedule(cosine: 2 steps, 1 > 0.4201 > 0.01)
     """
     return _equal_steps("cosine", np.arctan, np.tan, steps, sigma_max, sigma_min, final_zero)
+
+
+@RULES.register
+class Cosine(Rule):
+    """Equal steps of the time of the cosine schedule."""
+
+    name = "cosine"
+    cites = ("nichol2021improved",)
+
+    def levels(self, profile: Measured, steps: int, horizon: float, sigma_min: float, solver: Any) -> Schedule:
+        return cosine(steps, horizon, sigma_min)
 
 
 def linear_vp(
@@ -175,6 +254,22 @@ def linear_vp(
         sigma_min=sigma_min,
         final_zero=final_zero,
     )
+
+
+@RULES.register
+class LinearVP(Rule):
+    """Equal steps of the time of the variance-preserving process whose rate of noise grows linearly."""
+
+    name = "linear_vp"
+    cites = ("song2021score",)
+
+    def levels(self, profile: Measured, steps: int, horizon: float, sigma_min: float, solver: Any) -> Schedule:
+        return linear_vp(steps, horizon, sigma_min)
+
+
+def _check_above_0(value: float, said: str) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{said} is {value}: it must be finite and above 0")
 
 
 def _equal_steps(

@@ -46,11 +46,20 @@ from headstart.errors import InputError
 from headstart.schedule.base import Schedule
 from headstart.schedule.gits import rows, teacher_states
 from headstart.schedule.optimal import Length
+from headstart.schedule.rule import RULES, Kind
 
-__all__ = ["ConstantRateMeasure", "constant_rate"]
+__all__ = ["ConstantRate", "ConstantRateMeasure", "constant_rate"]
 
 Curve = NDArray[np.float64]
 ConstantRateMeasure = Literal["x0", "epsilon"]
+
+
+@RULES.register
+class ConstantRate(Kind):
+    """Equal steps of how far the network's estimate moves along its trajectories."""
+
+    name = "constant_rate"
+    cites = ("okada2026constant",)
 
 
 @torch.no_grad()

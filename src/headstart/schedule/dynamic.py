@@ -40,6 +40,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
+from headstart.schedule.rule import RULES, Kind
 
 if TYPE_CHECKING:
     from scipy.interpolate import PchipInterpolator
@@ -76,8 +77,9 @@ def path_terms(
     return np.asarray(0.5 * dimension * np.log1p(du * loss / dimension))
 
 
+@RULES.register
 @dataclass(frozen=True, eq=False)
-class ShortestPaths:
+class ShortestPaths(Kind):
     """The cheapest ways from every level of a dense grid to its last one. Made by :meth:`of`.
 
     Attributes:
@@ -88,6 +90,9 @@ class ShortestPaths:
         values: :math:`V_n(\\sigma_i)` in nats, shape (N + 1, G); infinite where n steps do not fit.
         choices: the place of the next level on that way, shape (N, G).
     """
+
+    name = "dynamic"
+    cites = ("watson2021learning", "sabour2024align")
 
     sigmas: Curve
     loss: Curve
@@ -199,6 +204,10 @@ class ShortestPaths:
         low, high = self.sigmas[-1], self.sigmas[0]
         if not low < horizon * (1 - 1e-9) <= high:
             raise InputError(f"the horizon must lie above {low:.6g} and at most at {high:.6g}: got {horizon:.6g}")
+
+    @classmethod
+    def cited(cls, *parameters: str) -> tuple[str, ...]:
+        return (*cls.cites, "bao2022analytic") if parameters == ("opt",) else cls.cites
 
     @property
     def _name(self) -> str:

@@ -46,6 +46,7 @@ from headstart.denoiser import Denoiser, denoise
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
 from headstart.schedule.dynamic import cheapest_ways
+from headstart.schedule.rule import RULES, Kind
 
 __all__ = ["GITS", "GITSMetric", "rows", "teacher_states"]
 
@@ -53,8 +54,9 @@ Curve = NDArray[np.float64]
 GITSMetric = Literal["deviation", "l1", "l2"]
 
 
+@RULES.register
 @dataclass(frozen=True, eq=False)
-class GITS:
+class GITS(Kind):
     """The cheapest ways from every level of a teacher's grid to its last one above 0. Made by :meth:`of`.
 
     Attributes:
@@ -65,6 +67,9 @@ class GITS:
         values: :math:`V_n(s_i)`, shape (G, G), for n from 0 to G - 1; infinite where n steps do not fit.
         choices: the place of the next level on that way, shape (G - 1, G).
     """
+
+    name = "gits"
+    cites = ("chen2024trajectory",)
 
     sigmas: Curve
     costs: Curve

@@ -17,18 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
+from headstart.schedule.rule import RULES, Kind, Measured, Rule
 
 if TYPE_CHECKING:
     from scipy.interpolate import PchipInterpolator
 
-__all__ = ["Length", "equidistribute"]
+__all__ = ["Corrector", "Cut", "Defect", "Length", "Optimal", "equidistribute"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,3 +124,46 @@ def equidistribute(
     levels = np.exp(length.inverse(np.linspace(start, stop, steps + (not final_zero))))
     levels[-1], levels[0] = sigma_min, horizon  # in this order: a single level is the horizon
     return Schedule([*levels, 0.0] if final_zero else levels, name)
+
+
+@RULES.register
+class Optimal(Kind):
+    """Equal parts of a length that is handed in."""
+
+    name = "optimal"
+    cites = ("williams2024score",)
+
+
+@dataclass(frozen=True)
+class Cut(Rule):
+    """Equal parts of the length by one of the profile's costs, which is the rule's name.
+
+    Arguments:
+        exponent: the power of the step that the cost is taken to grow as, finite and above 0; its order by default.
+    """
+
+    cites = ("williams2024score",)
+    usual = True
+
+    exponent: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.exponent is not None and not 0 < self.exponent < math.inf:
+            raise InputError(f"an exponent is finite and above 0: got {self.exponent}")
+
+    def levels(self, profile: Measured, steps: int, horizon: float, sigma_min: float, solver: Any) -> Schedule:
+        return equidistribute(profile.length(self.name, self.exponent), steps, horizon, sigma_min, name=self.name)
+
+
+@RULES.register
+class Defect(Cut):
+    """Equal parts of the length by the cost of a step of Euler's method, of order 4."""
+
+    name = "defect"
+
+
+@RULES.register
+class Corrector(Cut):
+    """Equal parts of the length by the corrector cost of the paper on optimal schedules, of order 2."""
+
+    name = "corrector"
