@@ -17,8 +17,7 @@ from headstart.solver import Euler, Heun, get_solver, is_linear
 from headstart.solver.linear import linear_weights
 from headstart.targets import Gaussian, gmm25
 from headstart.trajectory import GROUPS, Trajectories
-
-LINEAR = ("euler", "dpm++2m", "dpm++3m", "unipc", "deis", "ipndm")
+from tests.solver.cases import LINEAR
 
 
 def followed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from headstart.choose import fit_starts
+from headstart.choose.starts import known_starts, usual_starts
 from headstart.errors import ArtefactError, DataError, InputError
 from headstart.initialization import (
     INITIALIZATIONS,
@@ -347,22 +350,32 @@ def test_data_that_no_start_can_be_fitted_on_are_named(family: Any) -> None:
             family.fit(data, 2)
 
 
-def test_families_are_listed_by_name_and_only_noised_data_are_an_oracle() -> None:
-    assert {name: family.oracle for name, family in INITIALIZATIONS.items()} == {
-        "isotropic": False,
-        "shifted": False,
-        "diagonal": False,
-        "teleportation": False,
-        "gaussian": False,
-        "mixture": False,
-        "student-t": False,
-        "flow": False,
-        "autoregressive": False,
-        "generator": False,
-        "generated": False,
-        "empirical": True,
-    }
-    assert all(family.name == name for name, family in INITIALIZATIONS.items())
+CLOSED = [name for name in known_starts() if INITIALIZATIONS[name].closed_form]
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_an_oracle_hands_back_training_data_and_no_other_start_does(name: str) -> None:
+    """Where next to no noise is added, its samples are the data's own points, to seven digits."""
+    data = points(200).float()
+    (start,) = fit_starts(data, name, labels=torch.arange(200) % 2)
+    samples = start.sample(Noise(range(50)), 1e-6)
+    nearest = torch.cdist(samples.double(), data.double()).min(1).values
+    assert bool((nearest < 1e-4).all()) is start.oracle is INITIALIZATIONS[name].oracle
+    assert bool((nearest < 1e-4).any()) is start.oracle
+
+
+@pytest.mark.parametrize("name", INITIALIZATIONS)
+def test_a_start_is_fitted_by_its_name_or_handed_in(name: str) -> None:
+    """Its ``fit`` needs the data alone; one of the user's making has none, and is never chosen unasked."""
+    family = INITIALIZATIONS[name]
+    if family.given:
+        assert name not in {*known_starts(), *usual_starts()}
+        with pytest.raises(InputError, match=f"a {name} is of your making"):
+            fit_starts(points(), name)
+        return
+    needed = [p.name for p in inspect.signature(family.fit).parameters.values() if p.default is p.empty]
+    assert needed == ["data"]
+    assert family.trained is ("training" in inspect.signature(family.fit).parameters)
 
 
 @pytest.mark.parametrize("level", [0.0, -1.0, math.nan, math.inf])

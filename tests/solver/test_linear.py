@@ -9,10 +9,9 @@ import torch
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.schedule import Schedule, rho_grid
-from headstart.solver import DEIS, SOLVERS, DPMSolverPP2M, Heun, UniPC, get_solver, is_linear, linear_weights
+from headstart.solver import DEIS, DPMSolverPP2M, Heun, UniPC, get_solver, linear_weights
 from headstart.targets import gmm25
-
-LINEAR = ("euler", "dpm++2m", "dpm++3m", "unipc", "deis", "ipndm")
+from tests.solver.cases import LINEAR, SDE
 
 
 @pytest.mark.parametrize("solver", [*map(get_solver, LINEAR), DEIS(points=4, power=1), UniPC(points=2)], ids=repr)
@@ -37,7 +36,7 @@ def test_they_are_triangular_and_keep_what_does_not_change(name: str) -> None:
 
 
 def test_other_solvers_have_none() -> None:
-    assert {name for name in SOLVERS if name != "distilled" and is_linear(get_solver(name))} == set(LINEAR)
-    for solver in (Heun(), DPMSolverPP2M(eta=1), get_solver("ddpm"), get_solver("predictor-corrector")):
+    assert not {"heun", *(solver.name for solver in SDE)} & set(LINEAR)
+    for solver in (Heun(), DPMSolverPP2M(eta=1), *SDE):
         with pytest.raises(InputError, match="one evaluation a step"):
             linear_weights(solver, rho_grid(4, 5.0, 0.1))

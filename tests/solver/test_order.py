@@ -1,6 +1,8 @@
 """Convergence orders on the exact Gaussian, and the reference values of its discretization error."""
 
 import math
+from collections import deque
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from headstart.denoiser import denoise
 from headstart.schedule import Schedule, log_linear, rho_grid, tangent
 from headstart.solver import (
     DDPM,
@@ -23,6 +26,7 @@ from headstart.solver import (
     UniPC,
 )
 from headstart.targets import bimodal
+from tests.solver.cases import ODE, SDE
 
 GRIDS = {
     "rho7": lambda n: rho_grid(n, 80.0, 0.002, rho=7, final_zero=False),
@@ -68,9 +72,8 @@ def two_modes(x, a, b):
     return torch.tensor([end(start) for start in x.flatten().tolist()], dtype=torch.float64).reshape(x.shape)
 
 
-HIGHER = [
-    DPMSolverPP2M(),
-    DPMSolverPP3M(),
+#: The parameters that change the order of a solver of several steps, or might.
+VARIANTS = [
     UniPC(points=1),
     UniPC(points=2, bh=1),
     UniPC(points=2, bh=2),
@@ -93,13 +96,13 @@ def convergence(solver, law, grid, counts, gaussian):
     return slope(counts, [(solver.solve(denoiser, x, grid(n, high, low)) - exact).norm() for n in counts])
 
 
-@pytest.mark.parametrize("solver", HIGHER, ids=repr)
+@pytest.mark.parametrize("solver", dict.fromkeys([*ODE, *VARIANTS]), ids=repr)
 @pytest.mark.parametrize(
     ("law", "grid"),
     [("gaussian", log_linear), ("gaussian", rho_grid), ("bimodal", rho_grid)],
     ids=lambda part: getattr(part, "__name__", part),
 )
-def test_order_of_the_multistep_solvers(solver, law, grid, gaussian):
+def test_order_where_the_first_steps_are_not_felt(solver, law, grid, gaussian):
     counts = (40, 80, 160) if law == "gaussian" else (100, 200, 400)
 
     def levels(n, high, low):
@@ -193,24 +196,46 @@ class Pulses:
         return self.rows[self.draws].reshape(-1, *shape)
 
 
-def final_variance(solver, denoiser, schedule, start_variance, per_step=1):
+def draws_of(solver, denoiser, schedule):
+    """How many times it draws noise."""
+    counted = 0
+
+    def zeros():
+        nonlocal counted
+        counted += 1
+        return torch.zeros(1, 1, dtype=torch.float64)
+
+    deque(solver.walk(partial(denoise, denoiser), torch.ones(1, 1, dtype=torch.float64), schedule, zeros), maxlen=0)
+    return counted
+
+
+def final_variance(solver, denoiser, schedule, start_variance):
     """Variance at the end of a linear chain, exactly: a gain from the start and one from each draw of noise."""
-    draws = per_step * schedule.steps
+    draws = draws_of(solver, denoiser, schedule)
     x = torch.zeros(draws + 1, 1, dtype=torch.float64)
     x[0] = 1.0
     gains = solver.solve(denoiser, x, schedule, Pulses(draws + 1)).squeeze(1) ** 2
     return float(start_variance * gains[0] + gains[1:].sum())
 
 
-@pytest.mark.parametrize("solver", [DDPM(), EulerMaruyama(), DPMSolverPP2M(eta=1), DPMSolverPP2M(eta=0.5)], ids=repr)
-def test_weak_order(solver, standard_gaussian):
-    high, low, counts = 10.0, 0.05, (100, 200, 400)
+def weak_order(solver, denoiser, counts=(100, 200, 400), high=10.0, low=0.05):
+    """The order in which the variance converges."""
     errors = []
     for n in counts:
         schedule = log_linear(n, high, low, final_zero=False)
-        variance = final_variance(solver, standard_gaussian, schedule, 1 + high**2)
-        errors.append(abs(variance - (1 + low**2)))
-    assert slope(counts, errors) == pytest.approx(solver.order, abs=0.15)
+        errors.append(abs(final_variance(solver, denoiser, schedule, 1 + high**2) - (1 + low**2)))
+    return slope(counts, errors)
+
+
+@pytest.mark.parametrize("solver", SDE, ids=repr)
+def test_law_converges_at_least_with_the_order(solver, standard_gaussian):
+    """The corrections of a predictor-corrector take away errors of before, as long as their own are not felt."""
+    assert weak_order(solver, standard_gaussian, (50, 100, 200)) > solver.order - 0.15
+
+
+@pytest.mark.parametrize("solver", [DDPM(), EulerMaruyama(), DPMSolverPP2M(eta=1), DPMSolverPP2M(eta=0.5)], ids=repr)
+def test_weak_order(solver, standard_gaussian):
+    assert weak_order(solver, standard_gaussian) == pytest.approx(solver.order, abs=0.15)
 
 
 def test_predictor_and_corrector_by_hand(standard_gaussian):
@@ -223,7 +248,7 @@ def test_predictor_and_corrector_by_hand(standard_gaussian):
         variance = (r + (1 - r) / (1 + a**2)) ** 2 * variance + a**2 - b**2
         for _ in range(2):
             variance = (1 - epsilon / (1 + b**2)) ** 2 * variance + 2 * epsilon
-    assert final_variance(solver, standard_gaussian, schedule, 26.0, 3) == pytest.approx(variance, rel=1e-12)
+    assert final_variance(solver, standard_gaussian, schedule, 26.0) == pytest.approx(variance, rel=1e-12)
 
 
 def test_corrections_bring_the_law_to_that_of_the_level(standard_gaussian):
@@ -232,7 +257,7 @@ def test_corrections_bring_the_law_to_that_of_the_level(standard_gaussian):
     variances = [final_variance(EulerMaruyama(), standard_gaussian, schedule, 26.0)]
     for m in (1, 4, 200):
         solver = PredictorCorrector(corrections=m, snr=snr)
-        variances.append(final_variance(solver, standard_gaussian, schedule, 26.0, 1 + m))
+        variances.append(final_variance(solver, standard_gaussian, schedule, 26.0))
     errors = [abs(variance - exact) for variance in variances]
     assert errors == sorted(errors, reverse=True)
     assert variances[-1] / exact - 1 == pytest.approx(snr**2 / 2, rel=0.05)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,35 +16,14 @@ from torch import Tensor
 
 from headstart.denoiser import Denoiser, denoise
 from headstart.errors import InputError
-from headstart.initialization import (
-    INITIALIZATIONS,
-    Autoregressive,
-    Diagonal,
-    Empirical,
-    Flow,
-    Gaussian,
-    Initialization,
-    Isotropic,
-    Mixture,
-    Shifted,
-    StudentT,
-    Subspace,
-    Teleportation,
-    Training,
-)
+from headstart.initialization import INITIALIZATIONS, Initialization, Subspace, Training
 from headstart.noise import Noise
 from headstart.profile import HIGHEST
 from headstart.progress import Progress
 
-__all__ = ["Starts", "cost_of", "fit_starts", "start_names"]
+__all__ = ["Starts", "cost_of", "fit_starts", "known_starts", "start_names", "usual_starts"]
 
 Starts: TypeAlias = "str | Initialization | Sequence[str | Initialization] | None"
-
-#: The families that are considered where none is asked for.
-USUAL = ("isotropic", "gaussian", "mixture")
-
-#: Families that only a user can make.
-GIVEN = ("generator", "generated")
 
 #: Leading directions whose variances a start models.
 LEADING = 256
@@ -77,45 +58,56 @@ def fit_starts(
         InputError: if a family is unknown, or a start is of another shape than the data.
     """
     names, bar = start_names(starts), progress or Progress()
-    shared: list[Subspace] = []
 
+    @cache
     def subspace() -> Subspace:
-        if not shared:
-            shared.append(Subspace.fit(data, LEADING))
-        return shared[0]
+        return Subspace.fit(data, LEADING)
 
     def farthest() -> float:
         """EDM's 80, or the highest level of a profile."""
-        space = subspace()
-        return max(80.0, HIGHEST * math.sqrt(float(space.total_variance) / space.dimension))
+        return max(80.0, HIGHEST * math.sqrt(float(subspace().total_variance) / subspace().dimension))
 
-    def trained(family: str) -> dict[str, Any]:
-        own = training or Training()
-        if own.checkpoint is not None:
-            path = Path(own.checkpoint)
-            own = replace(own, checkpoint=path.with_name(f"{path.stem}-{family}{path.suffix}"))
-        how = {"training": own, "sigmas": sigmas, "seed": seed, "device": device, "progress": bar}
-        return {"labels": labels, **how}
-
-    families: dict[str, Callable[[], Initialization]] = {
-        "isotropic": lambda: Isotropic.fit(data),
-        "shifted": lambda: Shifted.fit(data),
-        "diagonal": lambda: Diagonal.fit(data),
-        "gaussian": lambda: Gaussian(data.shape[1:], subspace()),
-        "teleportation": lambda: Teleportation(data.shape[1:], subspace(), farthest()),
-        "mixture": lambda: Mixture.fit(data, labels=labels, subspace=subspace(), seed=seed),
-        "student-t": lambda: StudentT.fit(data, seed=seed),
-        "flow": lambda: Flow.fit(data, subspace=subspace(), **trained("flow")),
-        "autoregressive": lambda: Autoregressive.fit(data, **trained("autoregressive")),
-        "empirical": lambda: Empirical.fit(data, labels=labels),
+    shared: Mapping[str, Callable[[str], Any]] = {
+        "labels": lambda _: labels,
+        "subspace": lambda _: subspace(),
+        "sigma_max": lambda _: farthest(),
+        "training": lambda family: _training(training or Training(), family),
+        "sigmas": lambda _: sigmas,
+        "seed": lambda _: seed,
+        "device": lambda _: device,
+        "progress": lambda _: bar,
     }
+
+    def fit(family: str) -> Initialization:
+        known = inspect.signature(INITIALIZATIONS[family].fit).parameters
+        wanted = {name: value(family) for name, value in shared.items() if name in known}
+        return INITIALIZATIONS[family].fit(data, **wanted)
+
     fitted = []
     for start in bar.track(names, "fitting starts"):
-        fitted.append(families[start]() if isinstance(start, str) else start)
+        fitted.append(fit(start) if isinstance(start, str) else start)
     for start in fitted:
         if start.shape != tuple(data.shape[1:]):
             raise InputError(f"{start!r} does not fit samples of shape {tuple(data.shape[1:])}")
     return fitted
+
+
+def _training(training: Training, family: str) -> Training:
+    """The same with a checkpoint for this family alone."""
+    if training.checkpoint is None:
+        return training
+    path = Path(training.checkpoint)
+    return replace(training, checkpoint=path.with_name(f"{path.stem}-{family}{path.suffix}"))
+
+
+def usual_starts() -> tuple[str, ...]:
+    """The families that are considered where none is asked for."""
+    return tuple(name for name, family in INITIALIZATIONS.items() if family.usual)
+
+
+def known_starts() -> tuple[str, ...]:
+    """The families that can be fitted by their names alone."""
+    return tuple(name for name, family in INITIALIZATIONS.items() if not family.given)
 
 
 def start_names(starts: Starts) -> list[str | Initialization]:
@@ -124,18 +116,19 @@ def start_names(starts: Starts) -> list[str | Initialization]:
     Raises:
         InputError: if a family is unknown, none is named, or one is named that cannot be fitted by its name alone.
     """
-    wanted = USUAL if starts is None else starts
+    wanted = usual_starts() if starts is None else starts
     names = [wanted] if isinstance(wanted, (str, Initialization)) else list(wanted)
     if not names:
         raise InputError("name at least one initialization")
     for name in names:
         if isinstance(name, Initialization):
             continue
-        if name in GIVEN:
-            raise InputError(f"a {name} is code of yours: hand headstart.initialization.Generator in, not its name")
         if name not in INITIALIZATIONS:
-            known = ", ".join(family for family in INITIALIZATIONS if family not in GIVEN)
-            raise InputError(f"unknown initialization {name!r}: expected one of {known}")
+            raise InputError(f"unknown initialization {name!r}: expected one of {', '.join(known_starts())}")
+        family = INITIALIZATIONS[name]
+        if family.given:
+            place = f"{family.__module__}.{family.__name__}"
+            raise InputError(f"a {name} is of your making: hand a {place} in, not its name")
     return names
 
 

@@ -33,7 +33,7 @@ def compare(
     ] = Path("runs/compare"),
     nfe: Annotated[
         str | None,
-        typer.Option(metavar="A,B,C", help="Numbers of network evaluations. [default: 3,4,5,6,8,10; 3 with --quick]"),
+        typer.Option(metavar="A,B,C", help="Numbers of network evaluations. (default: 3,4,5,6,8,10; 3 with --quick)"),
     ] = None,
     arms: Annotated[
         str | None,
@@ -42,7 +42,7 @@ def compare(
             help="What to compare, separated by commas: plan, plan-distilled, isotropic, teleportation, gaussian, "
             "oracle, heun, align-your-steps, gits, ld3; of diffusers dpm++2m, dpm++3m and unipc, each with -karras or "
             "-logsnr; of k-diffusion k-heun, k-dpm-2, k-lms, k-dpmpp-2m; of azula azula-ddim, azula-heun, azula-zab, "
-            "azula-xeab. [default: all whose packages are installed]",
+            "azula-xeab. (default: all whose packages are installed)",
         ),
     ] = None,
     plan: Annotated[

@@ -7,10 +7,13 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from headstart.choose.starts import known_starts, usual_starts
 from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, Seed, answers, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
+from headstart.initialization import INITIALIZATIONS
 from headstart.schedule import rule_names
+from headstart.solver import solver_names
 
 __all__ = ["EXAMPLES", "fit"]
 
@@ -18,7 +21,7 @@ __all__ = ["EXAMPLES", "fit"]
 SELF = "self"
 
 #: The starts that are trained.
-TRAINED = {"flow", "autoregressive"}
+TRAINED = tuple(name for name, family in INITIALIZATIONS.items() if family.trained)
 
 EXAMPLES = (
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist --nfe 4 -o plan",
@@ -46,9 +49,8 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="The starts to choose from, separated by commas: isotropic, shifted, diagonal, gaussian, "
-            "teleportation, mixture, student-t, flow, autoregressive or empirical. [default: "
-            "isotropic,gaussian,mixture, and student-t where a Gaussian misses the tails]",
+            help=f"The starts to choose from, separated by commas: {', '.join(known_starts())}. (default: "
+            f"{','.join(usual_starts())}, and student-t where a Gaussian misses the tails)",
         ),
     ] = None,
     schedule: Annotated[
@@ -67,8 +69,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Fix the solver: euler, heun, dpm++2m, dpm++3m, unipc, deis, ipndm, ddpm, euler-maruyama or "
-            "predictor-corrector.",
+            help=f"Fix the solver: {', '.join(solver_names())}.",
         ),
     ] = None,
     sigma_min: Annotated[float | None, typer.Option(metavar="SIGMA", help="Fix the last noise level above 0.")] = None,
@@ -87,7 +88,7 @@ def fit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Written after every epoch of training flow or autoregressive, and gone on from if it is there.",
+            help=f"Written after every epoch of training {' or '.join(TRAINED)}, and gone on from if it is there.",
         ),
     ] = None,
     shape: Annotated[
@@ -120,10 +121,8 @@ def fit(
     if conditional and (dataset is None or dataset.labels is None):
         raise InputError(f"{data} holds no labels, which --conditional needs")
     families = None if initialization is None else [name.strip() for name in initialization.split(",")]
-    if (epochs is not None or checkpoint is not None) and not TRAINED & set(families or ()):
-        raise InputError(
-            f"--epochs and --checkpoint are for the starts that are trained: {' and '.join(sorted(TRAINED))}"
-        )
+    if (epochs is not None or checkpoint is not None) and not set(TRAINED) & set(families or ()):
+        raise InputError(f"--epochs and --checkpoint are for the starts that are trained: {' and '.join(TRAINED)}")
     if dataset is not None and shape is not None:
         raise InputError(f"--shape is for DATA {SELF!r}: {data} has a shape of its own")
     training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)

@@ -36,7 +36,7 @@ def reproduce(
     show: Annotated[bool, typer.Option("--list", help="List the experiments, and do none.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="OUT", help="The folder for the page. [default: runs/reproduce/NAME]"),
+        typer.Option("--out", "-o", metavar="OUT", help="The folder for the page. (default: runs/reproduce/NAME)"),
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", help="Samples of each arm for each set of seeds.")] = 1000,
     seeds: Annotated[int, typer.Option(metavar="N", help="How many sets of seeds.")] = 2,

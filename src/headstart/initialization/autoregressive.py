@@ -311,6 +311,7 @@ class Autoregressive(Initialization):
     name = "autoregressive"
     cites = ("fassina2026initialization", "zhai2024normalizing", "papamakarios2017masked")
     closed_form = False
+    trained = True
 
     def __init__(self, flow: PatchFlow, labels: Sequence[int] = ()) -> None:
         self.flow = flow.eval().requires_grad_(False)

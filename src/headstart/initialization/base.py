@@ -35,8 +35,8 @@ FORM, VERSION = "headstart-start", 1
 
 
 class Initialization(ABC):
-    """A law for the noised data at every horizon. A subclass writes ``_sample`` and, where it is tractable,
-    ``_log_prob``, on checked inputs.
+    """A law for the noised data at every horizon. A subclass writes ``fit`` on clean data, unless it is given as it is,
+    ``_sample`` and, where it is tractable, ``_log_prob``, on checked inputs.
 
     Attributes:
         name: the name by which a plan stores the family.
@@ -44,6 +44,9 @@ class Initialization(ABC):
         oracle: whether it hands back training data, and so is there for comparison only.
         tractable: whether it has a log density that can be computed.
         closed_form: whether a sample costs a few products of matrices, and no network.
+        usual: whether a plan considers it where no start is asked for.
+        given: whether it is code or samples of the user's, which no ``fit`` on data makes.
+        trained: whether its ``fit`` takes a :class:`~headstart.initialization.Training`.
         sigmas: the lowest and the highest horizon that it knows.
         shape: the shape S of one sample.
     """
@@ -53,8 +56,25 @@ class Initialization(ABC):
     oracle: ClassVar[bool] = False
     tractable: ClassVar[bool] = True
     closed_form: ClassVar[bool] = True
+    usual: ClassVar[bool] = False
+    given: ClassVar[bool] = False
+    trained: ClassVar[bool] = False
     sigmas: tuple[float, float] = (0.0, math.inf)
     shape: tuple[int, ...]
+
+    @classmethod
+    def fit(cls, *args: Any, **kwargs: Any) -> Initialization:
+        """The law of clean data (N, \\*S), which are its first argument; all others are by keyword and have defaults.
+
+        :func:`headstart.choose.fit_starts` hands in those of these names that there are: ``labels``, classes of shape
+        (N,) or None; ``subspace``, the data's leading directions; ``sigma_max``, the level that a sampler from noise
+        would begin at; ``training`` and ``sigmas``, how a trained start is trained and for which horizons; ``seed``,
+        ``device`` and ``progress``.
+
+        Raises:
+            InputError: if the family is given as it is.
+        """
+        raise InputError(f"a {cls.name} is not fitted: hand a {cls.__name__} in")
 
     def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
         """One start per stream of ``noise``, of shape (B, \\*S), in the noise's dtype and device.

@@ -131,6 +131,7 @@ class Flow(Initialization):
     name = "flow"
     cites = ("fassina2026initialization", "durkan2019neural", "dinh2017density")
     closed_form = False
+    trained = True
 
     def __init__(
         self,

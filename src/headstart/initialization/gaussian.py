@@ -107,6 +107,7 @@ class Isotropic(Shifted):
 
     name = "isotropic"
     cites = ("song2021score",)
+    usual = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape, torch.zeros(math.prod(shape), dtype=torch.float64))
@@ -135,19 +136,20 @@ class Gaussian(Initialization):
 
     name = "gaussian"
     cites = ("fassina2026initialization", "wang2024unreasonable")
+    usual = True
 
     def __init__(self, shape: Sequence[int], subspace: Subspace) -> None:
         self.shape = tuple(shape)
         self.subspace = subspace
 
     @classmethod
-    def fit(cls, data: Tensor, components: int = 256) -> Gaussian:
+    def fit(cls, data: Tensor, components: int = 256, *, subspace: Subspace | None = None) -> Gaussian:
         """On clean data (N, \\*S), with at most ``components`` leading directions.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.
         """
-        return cls(data.shape[1:], Subspace.fit(data, components))
+        return cls(data.shape[1:], Subspace.fit(data, components) if subspace is None else subspace)
 
     def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))

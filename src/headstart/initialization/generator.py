@@ -45,6 +45,7 @@ class Generator(Initialization):
     cites = ("fassina2026initialization", "lyu2022accelerating")
     tractable = False
     closed_form = False
+    given = True
 
     def __init__(self, shape: Sequence[int], generate: Callable[[Noise, Tensor | None], Tensor]) -> None:
         self.shape = tuple(shape)
@@ -114,6 +115,7 @@ class Generated(Empirical):
     name = "generated"
     cites = ("fassina2026initialization", "lyu2022accelerating")
     oracle = False
+    given = True
 
     def __repr__(self) -> str:
         return f"Generated({len(self.data)} samples of shape {self.shape})"

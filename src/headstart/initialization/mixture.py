@@ -78,6 +78,7 @@ class Mixture(Initialization):
 
     name = "mixture"
     cites = ("fassina2026initialization", "lucke2010expectation", "fraley2007bayesian")
+    usual = True
 
     def __init__(
         self,

@@ -73,14 +73,16 @@ class Teleportation(Initialization):
         self._latest: tuple[float, Gaussian] | None = None
 
     @classmethod
-    def fit(cls, data: Tensor, components: int = 256, sigma_max: float = 80.0) -> Teleportation:
+    def fit(
+        cls, data: Tensor, components: int = 256, sigma_max: float = 80.0, *, subspace: Subspace | None = None
+    ) -> Teleportation:
         """On clean data (N, \\*S), with at most ``components`` leading directions.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.
             InputError: if sigma_max is not finite and above 0.
         """
-        return cls(data.shape[1:], Subspace.fit(data, components), sigma_max)
+        return cls(data.shape[1:], Subspace.fit(data, components) if subspace is None else subspace, sigma_max)
 
     def _law(self, sigma: float) -> Gaussian:
         """The law at horizon sigma, its noise included: a Gaussian start at a horizon of 0. Batches share it."""

@@ -32,11 +32,17 @@ __all__ = [
     "get_solver",
     "is_linear",
     "linear_weights",
+    "solver_names",
 ]
 
 
 #: The names of the solvers that are tried where none is asked for, the first one first.
 USUAL_SOLVERS = ("dpm++2m", "dpm++3m", "unipc", "deis", "euler")
+
+
+def solver_names() -> tuple[str, ...]:
+    """The names that a solver can be asked for by."""
+    return tuple(name for name, solver in SOLVERS.items() if not solver.given)
 
 
 def get_solver(solver: str | Solver) -> Solver:

@@ -39,10 +39,12 @@ class Solver(ABC):
     Attributes:
         name: the name by which a plan stores the solver.
         cites: what to cite for it: keys of ``references.bib``, or whole BibTeX entries.
+        given: whether it is nothing without parameters that someone learned, so that its name alone is not enough.
     """
 
     name: ClassVar[str]
     cites: ClassVar[tuple[str, ...]] = ()
+    given: ClassVar[bool] = False
 
     @property
     @abstractmethod

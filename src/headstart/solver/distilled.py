@@ -49,6 +49,7 @@ class Distilled(Solver):
     name = "distilled"
     cites = ("frankel2025s4s",)
     order = 1
+    given = True
 
     weights: tuple[tuple[float, ...], ...] = ()
 
