@@ -56,7 +56,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headstart.conditions import labelled, take, to_device
-from headstart.denoiser import Denoiser, answer
+from headstart.denoiser import Denoiser, Range, answer, in_evaluation_mode
 from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
 from headstart.metrics import ViewReference, Views
@@ -156,6 +156,7 @@ class Distillation:
         return f"Distillation(won: {self.winner.objective}; log ratio of distances {others}; {self.seconds:.0f} s)"
 
 
+@in_evaluation_mode
 def distill(
     denoiser: Denoiser,
     start: Initialization,
@@ -220,11 +221,12 @@ def distill(
     _check(schedule, solver, objectives, learn, (iterations, batch_size, pairs), judged, learning_rate, seed)
     progress = progress or Progress()
     if teacher is None:
-        teacher = rho_grid(FINE, schedule.horizon, min(schedule.sigma_min, FINEST * schedule.horizon))
+        finest = max(FINEST * schedule.horizon, Range.of(denoiser).low)
+        teacher = rho_grid(FINE, schedule.horizon, min(schedule.sigma_min, finest))
     elif teacher.horizon != schedule.horizon:
         raise InputError(f"a teacher starts at the same horizon: got {teacher.horizon} for {schedule.horizon}")
     pool = _Pool(denoiser, start, schedule.horizon, data, held_out, conditions or {}, seed, batch_size, device, dtype)
-    pool.check_differentiable(schedule)
+    pool.check_differentiable(schedule, learn)
     judge = _Judge(pool, judged)
     candidates = [judge("none", schedule, solver, ())]
     for objective in objectives:
@@ -324,7 +326,7 @@ def _descend(
         adam.zero_grad()
         try:
             loss = loss_of(sampler, i)
-        except InputError:  # levels that are none any more, or above those that the network knows
+        except (InputError, DenoiserError):  # levels that are none any more, or that the network does not know
             break
         for parameter, slope in zip(sampler.parameters, torch.autograd.grad(loss, sampler.parameters), strict=True):
             parameter.grad = slope
@@ -414,8 +416,13 @@ class _Pool:
         given = [self.conditions_of(index[part]) for part in parts]
         return torch.cat([solver.solve(self.denoiser, x[p], schedule, **g) for p, g in zip(parts, given, strict=True)])
 
-    def check_differentiable(self, schedule: Schedule) -> None:
-        """Raise :class:`InputError` unless gradients pass through the denoiser."""
+    def check_differentiable(self, schedule: Schedule, learn: Parts) -> None:
+        """Raise :class:`InputError` unless the gradients that learning takes pass through the denoiser."""
+        if learn != "coefficients" and Range.of(self.denoiser).levels is not None:
+            raise InputError(
+                "the network knows the levels of a table alone, between which there are no gradients: learn "
+                "coefficients alone (learn='coefficients')"
+            )
         index = self.some(2)
         x = self.starts(0, index).requires_grad_()
         level = torch.promote_types(x.dtype, torch.float32)
@@ -430,7 +437,7 @@ class _Pool:
                 "the denoiser cannot be differentiated by PyTorch, and distilling goes by gradients through it "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if any(slope is None for slope in slopes):
+        if slopes[0] is None or (slopes[1] is None and learn != "coefficients"):
             raise InputError(
                 "distilling goes by gradients through the denoiser, and what it returns does not depend on "
                 f"{'x' if slopes[0] is None else 'sigma'} in a way that PyTorch sees"

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from headstart.artefact import checked, read_tensors, write_tensors
 from headstart.conditions import labelled, split_conditions, take, to_device
-from headstart.denoiser import Denoiser, cast_input, denoise
+from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
 from headstart.errors import ArtefactError, DataError, DenoiserError, InputError
 from headstart.progress import Progress
 from headstart.schedule import Length
@@ -112,6 +112,7 @@ class Profile:
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64, order="C"))
 
     @classmethod
+    @in_evaluation_mode
     def measure(
         cls,
         denoiser: Denoiser,
@@ -134,7 +135,7 @@ class Profile:
             denoiser: the network.
             data: clean samples that the start is not fitted on, shape (N, \\*S).
             sigmas: the levels, decreasing and above 0; by default 64, log-spaced from 200 to 0.02 times the data's
-                standard deviation.
+                standard deviation, as far as the denoiser says that it knows them and the type holds them.
             samples: how many samples the loss is measured on, at most N; by default 192 in many dimensions, and up to
                 4,096 in few, where each tells less.
             cost_samples: how many of them the costs are measured on; a third of them by default.
@@ -161,7 +162,7 @@ class Profile:
         if sigma_data == 0:
             raise DataError("all samples are equal: there is nothing to generate")
         if sigmas is None:
-            sigmas = np.geomspace(HIGHEST * sigma_data, LOWEST * sigma_data, LEVELS)
+            sigmas = Range.of(denoiser, dtype=dtype).grid(HIGHEST * sigma_data, LOWEST * sigma_data, LEVELS)
         sigmas = np.asarray(sigmas, dtype=np.float64)
         decreasing = sigmas.ndim == 1 and len(sigmas) >= 3 and (np.diff(sigmas) < 0).all()
         if not decreasing or not np.isfinite(sigmas).all() or sigmas[-1] <= 0:

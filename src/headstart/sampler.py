@@ -18,7 +18,7 @@ from torch import Tensor
 from headstart.citation import bibtex, citations
 from headstart.compute import Compute
 from headstart.conditions import labelled, take, to_device
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.progress import Progress
@@ -58,6 +58,7 @@ class Sampler:
         """The level sigma_T that the reverse process starts from."""
         return self.schedule.horizon
 
+    @in_evaluation_mode
     @torch.no_grad()
     def sample(
         self,
@@ -74,7 +75,7 @@ class Sampler:
         """New samples, each a function of its own seed alone.
 
         Arguments:
-            denoiser: the network, on ``device``.
+            denoiser: the network, on ``device``; its modules are used in evaluation mode, and put back.
             n: how many samples; their seeds are then 0 to n - 1.
             seeds: one seed a sample, instead of n; a list, an array or a tensor of integers.
             batch_size: samples per call of the network.

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from headstart.conditions import split_conditions, take, to_device
-from headstart.denoiser import Denoiser, cast_input
+from headstart.denoiser import Denoiser, answer, cast_input, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.progress import Progress
 from headstart.schedule import Schedule, log_linear
@@ -79,6 +79,7 @@ class Trajectories:
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64, order="C"))
 
     @classmethod
+    @in_evaluation_mode
     @torch.no_grad()
     def measure(
         cls,
@@ -237,7 +238,7 @@ def _followed(
     cast = cast_input(denoiser, dtype)
 
     def kept(state: Tensor, sigma: Any, /, **own: Any) -> Tensor:
-        said.append(cast(state, sigma, **own).to(state.dtype))
+        said.append(answer(cast, state, sigma, **own))
         noise.append(float((state.to(dtype) - said[-1]).cpu().double().square().sum()))
         return said[-1]
 

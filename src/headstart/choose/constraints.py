@@ -123,16 +123,22 @@ class Constraints:
         }
 
     @property
+    def asked(self) -> list[float]:
+        """The levels above 0 that the user named."""
+        levels = self.schedule.sigmas if isinstance(self.schedule, Schedule) else (self.sigma_T, self.sigma_min)
+        return [level for level in levels if level]
+
+    @property
     def levels(self) -> list[float]:
         """The levels that a profile must hold for them."""
+        own = list(self.asked)
         if isinstance(self.schedule, Schedule):
-            return [level for level in self.schedule.sigmas if level > 0]
-        own = [self.sigma_T, self.sigma_min]
+            return own
         if self.sigma_T is not None and self.sigma_min is None:
             own.append(self.sigma_T / 8)
         if self.sigma_min is not None and self.distilled:
             own.append(self.sigma_min / 4)  # it moves while it is learned
-        return [level for level in own if level is not None]
+        return own
 
     def at(self, horizon: float) -> Constraints:
         """The same at this horizon."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from headstart.compute import Compute
 from headstart.conditions import labelled, take, to_device
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.deprecation import gathered, renamed
 from headstart.errors import DataError, InputError
 from headstart.noise import Stream
@@ -34,6 +34,7 @@ OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
 
 
 @gathered("compute", Compute)
+@in_evaluation_mode
 def own_samples(
     denoiser: Denoiser,
     shape: Sequence[int],
@@ -67,14 +68,16 @@ def own_samples(
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
     """
     compute = compute or Compute()
-    highest = min(float(getattr(denoiser, "sigma_max", math.inf)), OWN_SIGMA_MAX) if sigma_max is None else sigma_max
-    if n < 10 or not OWN_SIGMA_MIN < highest < math.inf:
+    known = Range.of(denoiser, sigma_max, compute.dtype)
+    highest = min(known.high, OWN_SIGMA_MAX) if sigma_max is None else sigma_max
+    lowest = max(known.low, OWN_SIGMA_MIN)
+    if n < 10 or not lowest < highest < math.inf:
         raise InputError(
-            f"a plan needs at least ten samples, from a level above {OWN_SIGMA_MIN}: got n={n} and sigma_max={highest}"
+            f"a plan needs at least ten samples, from a level above {lowest:.6g}: got n={n} and sigma_max={highest}"
         )
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
-    schedule = rho_grid(OWN_STEPS, highest, OWN_SIGMA_MIN)
+    schedule = rho_grid(OWN_STEPS, highest, lowest)
     seeds, parts, conditions = Stream.OWN_SAMPLES.seeds(seed, n), [], labelled(conditions or {}, n)
     with torch.no_grad():
         for rows in compute.batches(n, "drawing samples of the network itself"):

@@ -48,7 +48,7 @@ from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
 from headstart.compute import Compute
 from headstart.conditions import Part, Split, to_device
 from headstart.data import Dataset
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
@@ -75,6 +75,7 @@ PRINCIPAL = 64
 UNSEEN = "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
 
 
+@in_evaluation_mode
 def fit(
     denoiser: Denoiser,
     data: Tensor | Dataset | NDArray[Any] | None,
@@ -165,8 +166,7 @@ def fit(
     if by_rule:
         constraints = constraints.at(_unimodal(split.fitted.samples, seed, compute.progress))
     if profile is None:
-        known = float(getattr(denoiser, "sigma_max", math.inf)) if sigma_max is None else sigma_max
-        profile = _measured(network, split, constraints, known, seed, compute)
+        profile = _measured(network, split, constraints, Range.of(denoiser, sigma_max, compute.dtype), seed, compute)
     else:
         profile = profile.with_samples(held_out.samples, held_out.conditions)
 
@@ -296,15 +296,17 @@ def _own(
 
 
 def _measured(
-    network: Denoiser, split: Split, constraints: Constraints, sigma_max: float, seed: int, compute: Compute
+    network: Denoiser, split: Split, constraints: Constraints, known: Range, seed: int, compute: Compute
 ) -> Profile:
     """The profile of the network on the data that are held out, at the usual levels and at those that are fixed."""
     # Last levels are in units of the held-out data, which need not share an outlier that all of the data have.
+    for level in constraints.asked:
+        known.check(level)
     levels = [*constraints.levels, SIGMA_MINS[0] * spread(split.held_out.samples)]
     return Profile.measure(
         network,
         split.held_out.samples,
-        sigmas=measured_levels(split.whole.samples, [level for level in levels if level], sigma_max),
+        sigmas=measured_levels(split.whole.samples, [max(level, known.low) for level in levels if level], known),
         conditions=split.held_out.conditions,
         seed=seed,
         device=compute.device,

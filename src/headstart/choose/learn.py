@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from headstart.choose.pilot import Pilot, winner
 from headstart.choose.screen import ADMISSIBLE, Option, Tails, contenders, resampled, varied
 from headstart.conditions import Split
+from headstart.denoiser import Range
 from headstart.distill import distill
 from headstart.schedule import Distilled
 
@@ -52,6 +53,7 @@ def learn(
             split.whole.samples,
             held_out=split.held_out_rows,
             conditions=split.whole.conditions,
+            learn="both" if Range.of(pilot.denoiser).levels is None else "coefficients",
             iterations=ITERATIONS,
             learning_rate=RATE,
             seed=pilot.seed % 2**27,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.denoiser import Range
 from headstart.errors import InputError
 from headstart.initialization.subspace import moments
 from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile
@@ -71,7 +72,7 @@ def horizons_of(profile: Profile, sigma_min: float | None) -> list[tuple[float, 
         InputError: if none is above sigma_min.
     """
     usual = sorted({min(profile.sigma_data * h, profile.sigmas[0]) for h in HORIZONS})
-    above = [h for h in usual if sigma_min is None or h > sigma_min]
+    above = [h for h in usual if h > (profile.sigmas[-1] if sigma_min is None else sigma_min)]
     if not above:
         raise InputError(f"sigma_min is {sigma_min:.6g}: no horizon of this data ({usual[-1]:.4g} at most) is above it")
     return [(h, usual_last(profile, h) if sigma_min is None else sigma_min) for h in above]
@@ -98,18 +99,17 @@ def spread(x: Tensor) -> float:
     return float(moments(x)[1].mean().sqrt())
 
 
-def measured_levels(x: Tensor, fixed: Sequence[float], sigma_max: float) -> NDArray[np.float64]:
+def measured_levels(x: Tensor, fixed: Sequence[float], known: Range) -> NDArray[np.float64]:
     """The levels to measure: the usual ones as far as the network knows them, and on to the user's own levels.
 
     Raises:
         InputError: if the network does not know the user's own levels.
     """
     scale = spread(x) or 1.0
-    highest = min(max([HIGHEST * scale, *fixed]), sigma_max)
-    if max(fixed, default=0.0) > highest:
-        raise InputError(f"the network knows noise up to sigma = {sigma_max:.6g}: got a level of {max(fixed):.6g}")
-    lowest = min([LOWEST * scale, highest / 10, *fixed])
-    return np.geomspace(highest, lowest, LEVELS)
+    for level in fixed:
+        known.check(level)
+    highest = min(max([HIGHEST * scale, *fixed]), known.high)
+    return known.grid(highest, min([LOWEST * scale, highest / 10, *fixed]), LEVELS)
 
 
 def __getattr__(name: str) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def decide(
     """
     profile = pilot.profile
     free = constraints.sigma_min is None and not isinstance(constraints.schedule, Schedule)
-    lasts = [profile.sigma_data * last for last in SIGMA_MINS[1:]] if free else []
+    lasts = [last for s in SIGMA_MINS[1:] if (last := s * profile.sigma_data) > profile.sigmas[-1]] if free else []
     by_horizon = contenders(options, tails)
     spread = _spread(by_horizon, ROUND)
     known = {option.schedule.horizon for option in spread}

@@ -32,7 +32,7 @@ from headstart.compare.peers import azula, diffusers, k_diffusion
 from headstart.compare.peers.packages import DISTRIBUTIONS, load
 from headstart.compare.setting import SIGMA_MAX, SIGMA_MIN, Setting, Sizes
 from headstart.compare.summary import ratios, summarised, verdict
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
 from headstart.files import write_whole
@@ -58,6 +58,7 @@ PLANNED = ("model", "headstart", "data_digest", "sigma_max", "sigma_min", "sizes
 LEARNED = ("ours", "oracle", "saved")
 
 
+@in_evaluation_mode
 def compare(
     denoiser: Denoiser,
     data: Tensor,
@@ -128,7 +129,9 @@ def compare(
     names = [arm.name for arm in chosen]
     if len(set(names)) < len(names):
         raise InputError(f"every arm has a name of its own: got {', '.join(names)}")
-    highest = min(float(getattr(denoiser, "sigma_max", SIGMA_MAX)), SIGMA_MAX) if sigma_max is None else sigma_max
+    known = Range.of(denoiser, sigma_max)
+    highest = min(known.high, SIGMA_MAX) if sigma_max is None else sigma_max
+    sigma_min = max(known.low, sigma_min)
     settings = {
         "features": "none" if reference.features is None else "unnamed",
         **(description or {}),

@@ -21,7 +21,7 @@ from torch import Tensor
 from headstart.artefact import checked, parse_json
 from headstart.choose import fit_starts, hold_out
 from headstart.choose.levels import SIGMA_MINS, measured_levels
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, Range
 from headstart.errors import ArtefactError
 from headstart.files import write_whole
 from headstart.initialization import Initialization, Isotropic
@@ -137,11 +137,10 @@ class Setting:
         """The profile of the network, and the seconds that it took to measure."""
 
         def measure() -> Profile:
-            known = float(getattr(self.denoiser, "sigma_max", float("inf")))
             return Profile.measure(
                 self.denoiser,
                 self.data[self.split[1]],
-                sigmas=measured_levels(self.data, [self.sigma_max], known),
+                sigmas=measured_levels(self.data, [self.sigma_max], Range.of(self.denoiser)),
                 samples=self.sizes.profile,
                 seed=self.seed,
                 device=self.device,

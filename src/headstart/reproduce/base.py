@@ -9,7 +9,6 @@ fitting, are made when a cell is missing.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -25,7 +24,7 @@ from headstart.compare.arms import scored
 from headstart.compare.cells import Cells
 from headstart.compare.gallery import Gallery, at_distances
 from headstart.compare.summary import estimate
-from headstart.denoiser import Denoiser
+from headstart.denoiser import Denoiser, Range
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, InputError
 from headstart.files import write_whole
@@ -103,7 +102,7 @@ class Subject:
     @property
     def highest(self) -> float:
         """EDM's highest noise level, or the network's own if it knows less."""
-        return min(80.0, float(getattr(self.denoiser, "sigma_max", math.inf)))
+        return min(80.0, Range.of(self.denoiser).high)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from headstart.choose import fit_starts
 from headstart.choose.levels import measured_levels
+from headstart.denoiser import Range
 from headstart.initialization import Empirical, Isotropic
 from headstart.profile import Profile
 from headstart.reproduce.base import Arm, Experiment, Subject, Table, in_units
@@ -33,7 +34,7 @@ def arms(subject: Subject) -> list[Arm]:
     profile = Profile.measure(
         subject.denoiser,
         subject.fitting,
-        sigmas=measured_levels(subject.fitting, [high], high),
+        sigmas=measured_levels(subject.fitting, [high], Range.of(subject.denoiser, high)),
         samples=few,
         device=subject.device,
         batch_size=subject.batch_size,

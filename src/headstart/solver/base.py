@@ -70,7 +70,7 @@ class Solver(ABC):
         """
 
     def trajectory(
-        self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, **conditions: Any
+        self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, /, **conditions: Any
     ) -> Iterator[Tensor]:
         """The states at the levels s_1, ..., s_N, one by one.
 
@@ -100,7 +100,7 @@ class Solver(ABC):
         return self.walk(partial(denoise, denoiser, **conditions), x, schedule, draw)
 
     def solve(
-        self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, **conditions: Any
+        self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, /, **conditions: Any
     ) -> Tensor:
         """The states at the last level, of x's shape and dtype. See :meth:`trajectory`."""
         return deque(self.trajectory(denoiser, x, schedule, noise, **conditions), maxlen=1).pop()

@@ -465,7 +465,8 @@ def test_a_denoiser_gets_one_level_per_sample_and_its_answer_the_states_dtype(dt
 
     out = denoise(wide, x, 0.3, label=1)
     ((seen, sigma, conditions),) = network.seen
-    assert seen is x
+    assert torch.equal(seen, x)
+    assert seen.data_ptr() != x.data_ptr()
     assert torch.equal(sigma, torch.full((3,), 0.3, dtype=torch.promote_types(dtype, torch.float32)))
     assert conditions == {"label": 1}
     assert out.dtype == dtype
