@@ -16,6 +16,7 @@ from headstart import citation
 from headstart.budget import Budget, Estimate
 from headstart.citation import BUDGET, IMAGES, PACKAGES, PILOT, bibtex, citations, references
 from headstart.initialization import INITIALIZATIONS, Gaussian, Isotropic
+from headstart.metrics import METRICS
 from headstart.noise import Noise
 from headstart.plan import Candidate, Plan, Record
 from headstart.profile import Profile
@@ -94,7 +95,7 @@ def test_each_reference_is_written_down_once_and_used() -> None:
     assert keys_of(text) == list(references())
     eprints = [fields(entry)["eprint"] for entry in references().values() if "eprint" in fields(entry)]
     assert len(eprints) == len(set(eprints))
-    parts = [part.cites for part in (*INITIALIZATIONS.values(), *SOLVERS.values(), *RULES.values())]
+    parts = [part.cites for part in (*INITIALIZATIONS.values(), *SOLVERS.values(), *RULES.values(), *METRICS.values())]
     more = [citations("", name, "") for name in ("dynamic opt", "distilled from data")]
     used = {key for keys in (*parts, *more, *PACKAGES.values()) for key in keys} | {*BUDGET, *PILOT, *IMAGES}
     assert used == set(references())

@@ -10,6 +10,7 @@ import pytest
 
 from headstart.errors import InputError
 from headstart.initialization import INITIALIZATIONS, Initialization
+from headstart.metrics import METRICS, Metric
 from headstart.registry import Registry, describe
 from headstart.schedule import RULES, Kind
 from headstart.solver import SOLVERS, Solver, get_solver
@@ -80,8 +81,8 @@ def test_an_unknown_part_is_refused_with_the_names_of_those_there_are() -> None:
 
 @pytest.mark.parametrize(
     ("registry", "base"),
-    [(SOLVERS, Solver), (INITIALIZATIONS, Initialization), (RULES, Kind)],
-    ids=["solvers", "starts", "rules"],
+    [(SOLVERS, Solver), (INITIALIZATIONS, Initialization), (RULES, Kind), (METRICS, Metric)],
+    ids=["solvers", "starts", "rules", "metrics"],
 )
 def test_every_part_of_the_house_is_registered_by_its_name_and_says_what_it_is(registry, base) -> None:
     def below(cls: type) -> set[type]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,15 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
+from typer.main import get_command
 
 import headstart
-from headstart.cli import demo, evaluate, fit, inspect, sample
+from headstart.choose.starts import known_starts
+from headstart.cli import app, demo, evaluate, fit, inspect, sample
+from headstart.cli.common import COMMANDS, NAMES
 from headstart.cli.real import split
 from headstart.data import fashion_mnist
 from headstart.errors import ArtefactError, DataError
+from headstart.metrics import METRICS
 from headstart.plan import Plan
 from headstart.report import results_table
+from headstart.schedule import rule_names
+from headstart.solver import solver_names
 
 Run = Callable[..., Any]
 MODEL = "python:headstart_cli_models"
@@ -33,16 +41,30 @@ def load(out: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def test_help_names_the_commands_and_shows_examples(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    pages = {name: run(name, "--help") for name in ("demo", "fit", "sample", "evaluate", "inspect")}
-    assert all(name in run("--help").out for name in pages)
-    for module, (name, page) in zip((demo, fit, sample, evaluate, inspect), pages.items(), strict=True):
+    monkeypatch.setenv("COLUMNS", "140")
+    for name, command in COMMANDS.items():
+        assert f" {name} " in run("--help").out
+        page = run(name, "--help")
         assert page.code == 0
         assert "Examples:" in page.out
-        assert all(example.startswith(f"headstart {name}") and example in page.out for example in module.EXAMPLES)
+        assert all(line.startswith(f"headstart {name}") and line in page.out for line in command.examples)
         assert "--json" in page.out
         assert ("--device" in page.out and "--batch-size" in page.out) or name == "inspect"
     assert run("-h").out == run("--help").out
+
+
+def test_help_shows_all_that_it_says_and_the_names_of_the_parts_there_are(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in brackets would be taken for a style, and not be shown."""
+    monkeypatch.setenv("COLUMNS", "140")
+    group = get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for name in COMMANDS:
+        assert not [p.name for p in group.commands[name].params if "[" in (getattr(p, "help", None) or "")]
+        assert not [place for place in NAMES if f"{{{place}}}" in run(name, "--help").out]
+    words = set(re.findall(r"[\w+-]+", run("fit", "--help").out + run("evaluate", "--help").out))
+    assert {*known_starts(), *rule_names(), *solver_names(), *METRICS} <= words
 
 
 def raises(error: Exception) -> Callable[..., None]:

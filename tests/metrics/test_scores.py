@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headstart.errors import DataError, InputError
 from headstart.metrics import (
-    SCORES,
+    METRICS,
     GaussianStatistics,
     Reference,
     evaluate,
@@ -96,7 +96,7 @@ def test_a_floor_of_more_samples_than_there_are_is_refused(n: int) -> None:
 def test_scores_on_request_are_those_of_their_functions() -> None:
     real, fake = images(300, 0), 1.2 * images(120, 1)
     reference = Reference.of(real, moments, seed=5, directions=16, keep=True)
-    scores = evaluate(fake, reference, scores=SCORES, errors=True)
+    scores = evaluate(fake, reference, scores=METRICS, errors=True)
     kernel = kernel_distance(moments(fake), moments(real), seed=5)
     neighbours = manifold(moments(fake), moments(real), seed=5)
     largest = max_sliced(fake, real, seed=5)
@@ -105,8 +105,8 @@ def test_scores_on_request_are_those_of_their_functions() -> None:
         assert (getattr(scores, name), scores.errors[name]) == (getattr(neighbours, name), neighbours.errors[name])
     assert (scores.max_sliced, scores.converged) == (largest.value, largest.converged)
     assert largest.value > scores.max_swd
-    assert [name for name, _, _ in scores.items()] == list(SCORES)
-    assert set(scores.errors) == set(SCORES)
+    assert [name for name, _, _ in scores.items()] == list(METRICS)
+    assert set(scores.errors) == set(METRICS)
     plain = evaluate(fake, reference)
     assert (plain.kid, plain.max_sliced, plain.coverage, plain.errors) == (None, None, None, {})
     assert (plain.frechet, plain.swd, plain.max_swd) == pytest.approx((scores.frechet, scores.swd, scores.max_swd))
@@ -154,8 +154,8 @@ def test_what_a_score_needs_is_said_before_it_is_computed() -> None:
     reference = Reference.of(real, lambda x: x, keep=True)
     with pytest.raises(DataError, match="11 samples and 60 in the reference: kid, recall needs 12 of either"):
         evaluate(real[:11], reference, scores=("kid", "recall"))
-    assert (needed(()), needed(("frechet", "kid")), needed(SCORES)) == (2, 4, 12)
-    for name in SCORES:  # so many are enough, and one less is not
+    assert (needed(()), needed(("frechet", "kid")), needed(METRICS)) == (2, 4, 12)
+    for name in METRICS:  # so many are enough, and one less is not
         assert getattr(evaluate(real[: needed([name])], reference, scores=[name]), name) is not None
 
 

@@ -5,11 +5,12 @@ Importing it is quick: the commands import what they need when they run, so that
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from headstart.cli import compare, demo, evaluate, fit, inspect, reproduce, sample
+from headstart.cli.common import COMMANDS, NAMES
 
 __all__ = ["app", "main"]
 
@@ -22,20 +23,25 @@ app = typer.Typer(
 )
 
 
+class _Command(TyperCommand):
+    """A command whose help names the registered parts, once it is shown."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params:
+            said = getattr(parameter, "help", None) or ""
+            for name in NAMES:
+                if f"{{{name}}}" in said:
+                    said = said.replace(f"{{{name}}}", ", ".join(NAMES[name]()))
+                    parameter.help = said  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
 def _epilog(*examples: str) -> str:
     return "\n\n".join(("Examples:", *examples))
 
 
-for name, command, examples in (
-    ("demo", demo.demo, demo.EXAMPLES),
-    ("fit", fit.fit, fit.EXAMPLES),
-    ("sample", sample.sample, sample.EXAMPLES),
-    ("evaluate", evaluate.evaluate, evaluate.EXAMPLES),
-    ("inspect", inspect.inspect, inspect.EXAMPLES),
-    ("compare", compare.compare, compare.EXAMPLES),
-    ("reproduce", reproduce.reproduce, reproduce.EXAMPLES),
-):
-    app.command(name, epilog=_epilog(*examples))(command)
+for _name, _command in COMMANDS.items():
+    app.command(_name, cls=_Command, epilog=_epilog(*_command.examples))(_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -46,7 +52,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=_epilog(demo.EXAMPLES[0], fit.EXAMPLES[0], sample.EXAMPLES[0], evaluate.EXAMPLES[0]))
+@app.callback(epilog=_epilog(*(command.examples[0] for command in list(COMMANDS.values())[:4])))
 def headstart(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")

@@ -1,7 +1,9 @@
 """Shared parts of the commands: their common options, how they answer, and how they fail.
 
-A command returns an :class:`Answer`, and :func:`answers` prints it: as text, or with ``--json`` as one JSON object.
-Standard output holds the answer alone; progress, warnings and errors go to standard error.
+A command is a function of its options that returns an :class:`Answer`. :func:`command` enters it into :data:`COMMANDS`
+and prints the answer: as text, or with ``--json`` as one JSON object. The names of registered parts in its help, such
+as ``{starts}``, are filled in when the help is shown (:data:`NAMES`). Standard output holds the answer alone; progress,
+warnings and errors go to standard error.
 
 =================================  ==============================================================  =========
 what went wrong                    standard error                                                  exit code
@@ -24,24 +26,29 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, ParamSpec, Protocol
 
 import typer
 
 from headstart.errors import ArtefactError, HeadstartError, InputError
+from headstart.registry import Registry
 
 __all__ = [
+    "COMMANDS",
+    "NAMES",
     "Answer",
     "BatchSize",
+    "Command",
     "DataSpec",
     "Device",
     "Json",
     "ModelSpec",
     "Seed",
     "answers",
+    "command",
     "parse_numbers",
     "staged",
     "usable",
@@ -80,6 +87,98 @@ class Answer:
 
     text: str
     values: Mapping[str, Any]
+
+
+class Command(Protocol):
+    """A command: a function of its options, which prints its answer. Its docstring is its help.
+
+    Attributes:
+        name: what it is called by.
+        examples: lines to type, shown below its help.
+    """
+
+    name: str
+    examples: tuple[str, ...]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+COMMANDS: Registry[Command] = Registry(
+    "command",
+    "headstart.cli",
+    "headstart.commands",
+    first=("demo", "fit", "sample", "evaluate", "inspect", "compare", "reproduce"),
+)
+"""The commands by name."""
+
+
+def command(*examples: str) -> Callable[[Callable[P, Answer]], Callable[P, None]]:
+    """Register a function as the command of its name, which prints its answer or its error.
+
+    Arguments:
+        examples: lines to type, shown below its help.
+    """
+
+    def registered(function: Callable[P, Answer]) -> Callable[P, None]:
+        run = answers(function)
+        run.__dict__.update(name=function.__name__, examples=examples)
+        return COMMANDS.register(run)
+
+    return registered
+
+
+def _starts() -> Iterable[str]:
+    from headstart.choose.starts import known_starts
+
+    return known_starts()
+
+
+def _usual_starts() -> Iterable[str]:
+    from headstart.choose.starts import usual_starts
+
+    return usual_starts()
+
+
+def _trained_starts() -> Iterable[str]:
+    from headstart.initialization import INITIALIZATIONS
+
+    return (name for name, family in INITIALIZATIONS.items() if family.trained)
+
+
+def _rules() -> Iterable[str]:
+    from headstart.schedule import rule_names
+
+    return rule_names()
+
+
+def _solvers() -> Iterable[str]:
+    from headstart.solver import solver_names
+
+    return solver_names()
+
+
+def _metrics() -> Iterable[str]:
+    from headstart.metrics import METRICS
+
+    return (name for name, metric in METRICS.items() if not metric.always)
+
+
+def _usual_metrics() -> Iterable[str]:
+    from headstart.metrics import always
+
+    return always()
+
+
+#: The names of parts by what stands for them in the help of an option. Parts are slow to import.
+NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
+    "starts": _starts,
+    "usual_starts": _usual_starts,
+    "trained_starts": _trained_starts,
+    "rules": _rules,
+    "solvers": _solvers,
+    "metrics": _metrics,
+    "usual_metrics": _usual_metrics,
+}
 
 
 def answers(command: Callable[P, Answer]) -> Callable[P, None]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, answers, usable
+from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, command, usable
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError
@@ -24,7 +24,7 @@ EXAMPLES = (
 QUICK_SAMPLES, QUICK_NFE = 64, (3,)
 
 
-@answers
+@command(*EXAMPLES)
 def compare(
     model: ModelSpec,
     data: DataSpec,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, Device, Json, Seed, answers, usable
+from headstart.cli.common import Answer, BatchSize, Device, Json, Seed, command, usable
 from headstart.cli.progress import RichProgress
 
 __all__ = ["EXAMPLES", "demo"]
@@ -15,7 +15,7 @@ __all__ = ["EXAMPLES", "demo"]
 EXAMPLES = ("headstart demo", "headstart demo --quick --out runs/quick", "headstart demo -n 5000 --seed 1 --json")
 
 
-@answers
+@command(*EXAMPLES)
 def demo(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="OUT", help="The folder for the report and the results.")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, Seed, answers, staged, usable
+from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, Seed, command, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import ArtefactError, InputError
@@ -37,7 +36,7 @@ EXAMPLES = (
 WIDTH = 20
 
 
-@answers
+@command(*EXAMPLES)
 def evaluate(
     samples: Annotated[
         str, typer.Argument(metavar="OUT", help="The folder that headstart sample made, or anything that DATA may be.")
@@ -48,8 +47,7 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAMES",
-            help="Scores beside frechet, swd and max_swd, separated by commas: "
-            "max_sliced, kid, precision, recall, density, coverage, or all.",
+            help="Scores beside {usual_metrics}, separated by commas: {metrics}, or all.",
         ),
     ] = "",
     stats: Annotated[
@@ -64,6 +62,7 @@ def evaluate(
         bool,
         typer.Option("--by-class", help="Score each class alone too, and give the mean: OUT and DATA need labels."),
     ] = False,
+    citation: Annotated[bool, typer.Option("--citation", help="What to cite for the scores, in BibTeX, too.")] = False,
     reference_count: ReferenceCount = 10_000,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -105,7 +104,7 @@ def evaluate(
     result = metrics.evaluate(found.samples, reference, progress, scores=names, errors=errors)
     floor = metrics.floor(reference, held_out.samples, count, seed=seed, progress=progress, scores=names, errors=errors)
     rows: dict[str, Scores | ClassScores] = {"samples": result, "noise floor": floor}
-    values = {"samples": asdict(result), "floor": asdict(floor), "data": data, "features": network is not None}
+    values = {"samples": result.to_dict(), "floor": floor.to_dict(), "data": data, "features": network is not None}
     if by_class:
         classes, floors = _by_class(found, real, held_out, network, names, seed, progress)
         values["by_class"] = {"samples": classes.to_dict(), "floor": floors.to_dict()}
@@ -121,18 +120,23 @@ def evaluate(
         text += f"\nThe Fréchet distances of the whole are to the statistics in {stats}"
     if any(row.converged is False for row in rows.values()):
         text += "\nA search for the max-sliced distance did not converge: the distance may be larger"
+    if citation:
+        from headstart.citation import bibtex
+
+        values["citation"] = bibtex(result.cited)
+        text += f"\n\n{values['citation']}"
     return Answer(text, values)
 
 
 def _names(scores: str, features: bool) -> tuple[str, ...]:
     """The scores that an option names; all are those that can be computed, with or without features."""
-    from headstart.metrics import SCORES
+    from headstart.metrics import METRICS
 
     names = tuple(name.strip().replace("-", "_") for name in scores.split(",") if name.strip())
-    if unknown := [name for name in names if name not in (*SCORES, "all")]:
-        raise InputError(f"unknown scores {', '.join(unknown)}: expected {', '.join(SCORES)}, or all")
+    if unknown := [name for name in names if name not in (*METRICS, "all")]:
+        raise InputError(f"unknown scores {', '.join(unknown)}: expected {', '.join(METRICS)}, or all")
     if "all" in names:
-        return SCORES if features else ("swd", "max_swd", "max_sliced")
+        return tuple(name for name, metric in METRICS.items() if features or not metric.of_features)
     return names
 
 
@@ -188,10 +192,10 @@ def _save(real: Tensor, network: Features | None, reference: Reference, others: 
 
 def _table(rows: Mapping[str, Scores | ClassScores]) -> str:
     """A line for each row: every score, or its mean over classes, with its standard error."""
-    from headstart.metrics.scores import ALWAYS, SCORES
+    from headstart.metrics import METRICS, always
 
-    shown = {*ALWAYS, *(name for row in rows.values() for name in _values(row))}
-    names = [name for name in SCORES if name in shown]
+    shown = {*always(), *(name for row in rows.values() for name in _values(row))}
+    names = [name for name in METRICS if name in shown]
     first = max(map(len, rows)) + 1
     lines = [" " * first + "".join(f"{name:>{WIDTH}}" for name in names) + f"{'n':>10}"]
     for title, row in rows.items():

@@ -7,21 +7,14 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from headstart.choose.starts import known_starts, usual_starts
-from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, Seed, answers, staged, usable
+from headstart.cli.common import NAMES, Answer, BatchSize, Device, Json, ModelSpec, Seed, command, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
-from headstart.initialization import INITIALIZATIONS
-from headstart.schedule import rule_names
-from headstart.solver import solver_names
 
 __all__ = ["EXAMPLES", "fit"]
 
 #: What stands for samples of the network itself, in place of data.
 SELF = "self"
-
-#: The starts that are trained.
-TRAINED = tuple(name for name, family in INITIALIZATIONS.items() if family.trained)
 
 EXAMPLES = (
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist --nfe 4 -o plan",
@@ -33,7 +26,7 @@ EXAMPLES = (
 )
 
 
-@answers
+@command(*EXAMPLES)
 def fit(
     model: ModelSpec,
     data: Annotated[
@@ -49,15 +42,15 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help=f"The starts to choose from, separated by commas: {', '.join(known_starts())}. (default: "
-            f"{','.join(usual_starts())}, and student-t where a Gaussian misses the tails)",
+            help="The starts to choose from, separated by commas: {starts}. "
+            "(default: {usual_starts}, and student-t where a Gaussian misses the tails)",
         ),
     ] = None,
     schedule: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Fix the noise levels: {', '.join(rule_names())}, with parameters after it as in 'rho 3'; or "
+            help="Fix the noise levels: {rules}, with parameters after it as in 'rho 3'; or "
             "distilled, to learn them and the solver's coefficients, in minutes.",
         ),
     ] = None,
@@ -69,7 +62,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Fix the solver: {', '.join(solver_names())}.",
+            help="Fix the solver: {solvers}.",
         ),
     ] = None,
     sigma_min: Annotated[float | None, typer.Option(metavar="SIGMA", help="Fix the last noise level above 0.")] = None,
@@ -88,7 +81,7 @@ def fit(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"Written after every epoch of training {' or '.join(TRAINED)}, and gone on from if it is there.",
+            help="Written after every epoch of training a start ({trained_starts}), and gone on from if it is there.",
         ),
     ] = None,
     shape: Annotated[
@@ -121,8 +114,9 @@ def fit(
     if conditional and (dataset is None or dataset.labels is None):
         raise InputError(f"{data} holds no labels, which --conditional needs")
     families = None if initialization is None else [name.strip() for name in initialization.split(",")]
-    if (epochs is not None or checkpoint is not None) and not set(TRAINED) & set(families or ()):
-        raise InputError(f"--epochs and --checkpoint are for the starts that are trained: {' and '.join(TRAINED)}")
+    trained = tuple(NAMES["trained_starts"]())
+    if (epochs is not None or checkpoint is not None) and not set(trained) & set(families or ()):
+        raise InputError(f"--epochs and --checkpoint are for the starts that are trained: {' and '.join(trained)}")
     if dataset is not None and shape is not None:
         raise InputError(f"--shape is for DATA {SELF!r}: {data} has a shape of its own")
     training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)

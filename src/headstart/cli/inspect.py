@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.common import Answer, Json, answers
+from headstart.cli.common import Answer, Json, command
 from headstart.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ EXAMPLES = (
 )
 
 
-@answers
+@command(*EXAMPLES)
 def inspect(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The folder that headstart fit made.")],
     citation: Annotated[bool, typer.Option("--citation", help="What to cite for it, in BibTeX, instead.")] = False,

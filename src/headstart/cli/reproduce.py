@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, Device, Json, answers, usable
+from headstart.cli.common import Answer, BatchSize, Device, Json, command, usable
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FASHION_MNIST, FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError
@@ -24,7 +24,7 @@ EXAMPLES = (
 QUICK_SAMPLES = 64
 
 
-@answers
+@command(*EXAMPLES)
 def reproduce(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The experiment; see --list.")] = None,
     model: Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, answers, parse_numbers, staged, usable
+from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, command, parse_numbers, staged, usable
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
 
@@ -26,7 +26,7 @@ EXAMPLES = (
 SHOWN = 100
 
 
-@answers
+@command(*EXAMPLES)
 def sample(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The folder that headstart fit made.")],
     model: ModelSpec,

@@ -272,7 +272,7 @@ class _Run:
             "how": sampler.how,
             "cited": [*sampler.cited, *PACKAGES.get(arm.package or "", ())],
             "nearest": near,
-            "scores": asdict(scores),
+            "scores": scores.to_dict(),
         }
 
     def floor(self, seed: int) -> dict[str, Any]:
@@ -280,7 +280,7 @@ class _Run:
         n = min(self.samples, len(self.data))
 
         def make() -> dict[str, Any]:
-            return {"scores": asdict(floor(self.reference, self.data, n, seed, self.progress))}
+            return {"scores": floor(self.reference, self.data, n, seed, self.progress).to_dict()}
 
         return self.cells({"arm": "real", "seed": seed}, make)
 

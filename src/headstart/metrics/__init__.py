@@ -1,13 +1,15 @@
 """Distances between samples and real data, with their errors and noise floor; tails; and whether samples are new."""
 
+from headstart.deprecation import renamed
 from headstart.metrics.classes import ClassScores, by_class, floor_by_class, references_by_class
 from headstart.metrics.features import Features
 from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_distance
 from headstart.metrics.kernel import KernelDistance, kernel_distance
 from headstart.metrics.manifold import Manifold, manifold
 from headstart.metrics.max_sliced import MaxSliced, max_sliced
+from headstart.metrics.metric import METRICS, Comparison, Metric, Value
 from headstart.metrics.novelty import Novelty, nearest, novelty
-from headstart.metrics.scores import SCORES, Reference, Scores, evaluate, floor, floor_note, needed
+from headstart.metrics.scores import Reference, Scores, always, evaluate, floor, floor_note, needed
 from headstart.metrics.tails import Quantile, TailGap, TailLevel, quantile_table, tail_gap
 from headstart.metrics.views import ViewReference, Views
 from headstart.metrics.wasserstein import (
@@ -20,14 +22,16 @@ from headstart.metrics.wasserstein import (
 )
 
 __all__ = [
-    "SCORES",
+    "METRICS",
     "ClassScores",
+    "Comparison",
     "Features",
     "GaussianMoments",
     "GaussianStatistics",
     "KernelDistance",
     "Manifold",
     "MaxSliced",
+    "Metric",
     "Novelty",
     "Quantile",
     "Reference",
@@ -35,8 +39,10 @@ __all__ = [
     "SlicedDistances",
     "TailGap",
     "TailLevel",
+    "Value",
     "ViewReference",
     "Views",
+    "always",
     "bulk_sliced_wasserstein",
     "by_class",
     "evaluate",
@@ -58,3 +64,5 @@ __all__ = [
     "tail_gap",
     "tail_sliced_wasserstein",
 ]
+
+__getattr__ = renamed(__name__, {"SCORES": "headstart.metrics:METRICS"})

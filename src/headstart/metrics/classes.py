@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +23,8 @@ from torch import Tensor
 
 from headstart.errors import DataError
 from headstart.metrics.features import Features
-from headstart.metrics.scores import ALWAYS, ENOUGH, SCORES, Reference, Scores, evaluate, floor, written
+from headstart.metrics.metric import METRICS
+from headstart.metrics.scores import ENOUGH, Reference, Scores, evaluate, floor, written
 from headstart.progress import Progress
 
 __all__ = ["ClassScores", "by_class", "floor_by_class", "references_by_class"]
@@ -46,11 +47,15 @@ class ClassScores:
     @classmethod
     def of(cls, each: Mapping[int, Scores]) -> ClassScores:
         """The scores of each class, with their mean."""
-        shared = [name for name in SCORES if all(getattr(found, name) is not None for found in each.values())]
-        mean = {name: sum(getattr(found, name) for found in each.values()) / len(each) for name in shared}
+        values = {name: [found.value(name) for found in each.values()] for name in METRICS}
+        mean = {
+            name: sum(value for value in own if value is not None) / len(each)
+            for name, own in values.items()
+            if None not in own
+        }
         errors = {
             name: math.hypot(*(found.errors[name] for found in each.values())) / len(each)
-            for name in shared
+            for name in mean
             if all(name in found.errors for found in each.values())
         }
         return cls(each, mean, errors)
@@ -73,7 +78,7 @@ class ClassScores:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        each = {str(label): asdict(scores) for label, scores in self.each.items()}
+        each = {str(label): scores.to_dict() for label, scores in self.each.items()}
         return {"each": each, "mean": dict(self.mean), "errors": dict(self.errors)}
 
     def __repr__(self) -> str:
@@ -117,7 +122,7 @@ def by_class(
     references: Mapping[int, Reference],
     progress: Progress | None = None,
     *,
-    scores: Collection[str] = ALWAYS,
+    scores: Collection[str] = (),
     errors: bool = False,
 ) -> ClassScores:
     """The scores of the samples of each class against the real data of that class, and their mean.
@@ -153,7 +158,7 @@ def floor_by_class(
     seed: int = 0,
     progress: Progress | None = None,
     *,
-    scores: Collection[str] = ALWAYS,
+    scores: Collection[str] = (),
     errors: bool = False,
 ) -> ClassScores:
     """The noise floor of each class, and its mean: see :func:`headstart.metrics.floor`.

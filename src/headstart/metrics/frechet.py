@@ -18,8 +18,8 @@ so that batches, files and processes can be put together in any order, and no di
 References:
     Dowson and Landau, *The Fréchet Distance between Multivariate Normal Distributions*, J. Multivariate Analysis, 1982.
 
-    Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium*, NeurIPS 2017
-    (FID: the features of an Inception network).
+    Heusel et al., *GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium*, NeurIPS 2017,
+    arXiv 1706.08500 (FID: the features of an Inception network).
 
     Stein et al., *Exposing Flaws of Generative Model Evaluation Metrics and Their Unfair Treatment of Diffusion
     Models*, NeurIPS 2023, arXiv 2306.04675 (FD-DINOv2: those of a DINOv2 network).
@@ -45,8 +45,9 @@ from headstart.errors import DataError
 from headstart.files import write_whole
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import jackknife
+from headstart.metrics.metric import METRICS, Comparison, Metric, Value
 
-__all__ = ["GaussianMoments", "GaussianStatistics", "frechet_distance", "frechet_error"]
+__all__ = ["Frechet", "GaussianMoments", "GaussianStatistics", "frechet_distance", "frechet_error", "statistics_of"]
 
 #: Rows that are worked on at a time, which bounds the memory.
 ROWS = 4096
@@ -251,6 +252,32 @@ def frechet_error(features: Tensor, reference: GaussianStatistics, groups: Seque
         parts[-1].update(features[group.to(features.device)])
     without = (_merged(part for part in parts if part is not left_out) for left_out in parts)
     return jackknife([moments.statistics().distance(reference) for moments in without])
+
+
+def statistics_of(batches: Iterable[Tensor]) -> GaussianStatistics:
+    """Mean and covariance of features in batches (B, F), gathered on the CPU."""
+    moments = GaussianMoments()
+    for rows in batches:
+        moments.update(rows.cpu())
+    return moments.statistics()
+
+
+@METRICS.register
+class Frechet(Metric):
+    """Fréchet distance of features (FID, FD-DINOv2 of theirs)."""
+
+    name = "frechet"
+    cites = ("heusel2017gans", "stein2023exposing")
+    cost = "N F^2 + F^3"
+    always = True
+    of_features = True
+
+    @classmethod
+    def score(cls, compared: Comparison) -> Value:
+        statistics = compared.reference.statistics
+        assert statistics is not None, "a reference with features has their statistics"
+        value = statistics_of(compared.batches()).distance(statistics)
+        return Value(value, frechet_error(compared.rows, statistics, compared.groups) if compared.errors else None)
 
 
 def _merged(parts: Iterable[GaussianMoments]) -> GaussianMoments:

@@ -31,9 +31,10 @@ from torch import Tensor
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import groups_of
+from headstart.metrics.metric import METRICS, Comparison, Metric, Value
 from headstart.progress import Progress
 
-__all__ = ["KernelDistance", "kernel_distance", "unbiased"]
+__all__ = ["Kernel", "KernelDistance", "kernel_distance", "unbiased"]
 
 #: Samples of either set at least: two blocks of two.
 LEAST = 4
@@ -119,3 +120,20 @@ def _kernel_sum(x: Tensor, y: Tensor) -> float:
 
 def _diagonal(x: Tensor) -> float:
     return float((x.square().sum(1) / x.shape[1] + 1).pow(3).sum())
+
+
+@METRICS.register
+class Kernel(Metric):
+    """Kernel distance of features, unbiased (KID of Inception's)."""
+
+    name = "kid"
+    cites = ("binkowski2018demystifying",)
+    cost = "N F times the size of a block, 1,000"
+    of_features = True
+    least = LEAST
+
+    @classmethod
+    def score(cls, compared: Comparison) -> Value:
+        seed = compared.reference.seed
+        found = kernel_distance(compared.rows, compared.real_rows, seed=seed, progress=compared.progress)
+        return Value(found.value, found.error)

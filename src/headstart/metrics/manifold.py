@@ -43,9 +43,10 @@ from torch import Tensor
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import groups_of, jackknife
+from headstart.metrics.metric import METRICS, Comparison, Metric, Value
 from headstart.progress import Progress
 
-__all__ = ["Manifold", "manifold"]
+__all__ = ["Coverage", "Density", "Manifold", "Precision", "Recall", "manifold"]
 
 #: Neighbours whose distances are the radii, as in the papers.
 K, K_DENSITY = 3, 5
@@ -272,3 +273,53 @@ def _share(hits: Tensor) -> float:
 
 def _without(columns: Tensor, g: int) -> Tensor:
     return torch.cat([columns[:, :g], columns[:, g + 1 :]], 1)
+
+
+def _neighbours(compared: Comparison) -> Manifold:
+    return manifold(compared.rows, compared.real_rows, seed=compared.reference.seed, progress=compared.progress)
+
+
+class _Share(Metric):
+    """One of the four scores, which are computed together."""
+
+    cost = "(N + M)^2 F"
+    of_features = True
+    smaller = False
+    least = least()
+
+    @classmethod
+    def score(cls, compared: Comparison) -> Value:
+        found = compared.once(_neighbours)
+        return Value(getattr(found, cls.name), found.errors[cls.name])
+
+
+@METRICS.register
+class Precision(_Share):
+    """Share of the samples that are like data."""
+
+    name = "precision"
+    cites = ("kynkaanniemi2019improved",)
+
+
+@METRICS.register
+class Recall(_Share):
+    """Share of the data that are like samples."""
+
+    name = "recall"
+    cites = ("kynkaanniemi2019improved",)
+
+
+@METRICS.register
+class Density(_Share):
+    """Number of the data's balls that a sample is in: precision, less moved by outliers."""
+
+    name = "density"
+    cites = ("naeem2020reliable",)
+
+
+@METRICS.register
+class Coverage(_Share):
+    """Share of the data's balls with a sample in them: recall, less moved by outliers."""
+
+    name = "coverage"
+    cites = ("naeem2020reliable",)

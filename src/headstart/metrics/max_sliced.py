@@ -39,9 +39,10 @@ from headstart.errors import InputError
 from headstart.metrics.checks import check_same_shape, check_samples, evenly
 from headstart.metrics.frechet import ROWS, GaussianMoments, GaussianStatistics
 from headstart.metrics.jackknife import groups_of, jackknife, others
+from headstart.metrics.metric import METRICS, Comparison, Metric, Value
 from headstart.metrics.wasserstein import CHUNK, compare, directions_of, project, quantile_steps, squares
 
-__all__ = ["MaxSliced", "max_sliced"]
+__all__ = ["AscendedSliced", "MaxSliced", "max_sliced"]
 
 #: First step of Adam in each round, of a coordinate and of the whole direction at most; it falls to 0 as a cosine.
 STEP, STRIDE = 0.05, 0.5
@@ -218,3 +219,20 @@ def _error(a: Tensor, b: Tensor, u: Tensor, levels: tuple[float, float], seed: i
     rest = [along[others(groups, g).to(along.device)].sort().values[None].cpu() for g in range(len(groups))]
     fixed = real.sort().values[None].cpu()
     return jackknife([compare(part, fixed, levels).mean for part in rest])
+
+
+@METRICS.register
+class AscendedSliced(Metric):
+    """Max-sliced Wasserstein distance, by ascent from several starts, with a check of convergence."""
+
+    name = "max_sliced"
+    cites = ("deshpande2019max",)
+    cost = "N d per step of the ascent"
+
+    @classmethod
+    def score(cls, compared: Comparison) -> Value:
+        real = compared.reference.samples
+        if real is None:
+            raise InputError("the reference keeps no samples: make it with keep=True")
+        found = max_sliced(compared.samples, real, seed=compared.reference.seed)
+        return Value(found.value, found.error, found.converged)

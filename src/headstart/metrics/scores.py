@@ -33,7 +33,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,24 +42,13 @@ from torch import Tensor
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples, digest
 from headstart.metrics.features import Features, feature_rows
-from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_error
-from headstart.metrics.jackknife import groups_of, jackknife, others
-from headstart.metrics.kernel import LEAST as KERNEL_LEAST
-from headstart.metrics.kernel import kernel_distance
-from headstart.metrics.manifold import least, manifold
-from headstart.metrics.max_sliced import max_sliced
-from headstart.metrics.wasserstein import compare, directions_of, project, sorted_projections
+from headstart.metrics.frechet import GaussianStatistics, statistics_of
+from headstart.metrics.metric import METRICS, Comparison
+from headstart.metrics.wasserstein import directions_of, project
 from headstart.progress import Progress
 
-__all__ = ["SCORES", "Reference", "Scores", "evaluate", "floor", "floor_note", "needed"]
+__all__ = ["Reference", "Scores", "always", "evaluate", "floor", "floor_note", "needed"]
 
-#: Scores by name. The first three are always computed; those of ``MANIFOLD`` together.
-SCORES = ("frechet", "swd", "max_swd", "max_sliced", "kid", "precision", "recall", "density", "coverage")
-ALWAYS, MANIFOLD = SCORES[:3], SCORES[5:]
-#: Scores that are of features.
-OF_FEATURES = {"frechet", "kid", *MANIFOLD}
-#: Samples that a score needs on either side; the others need 2.
-NEEDED = {"kid": KERNEL_LEAST} | dict.fromkeys(MANIFOLD, least())
 #: Samples that errors need.
 ENOUGH = 4
 
@@ -83,6 +73,7 @@ class Scores:
         coverage: share of the data's balls with a sample in them; larger is better.
         errors: standard errors by the scores' names, of those that have one.
         converged: whether the search for the max-sliced distance converged.
+        more: the scores of other distributions' metrics, by their names.
     """
 
     frechet: float | None
@@ -99,16 +90,41 @@ class Scores:
     coverage: float | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     converged: bool | None = None
+    more: Mapping[str, float] = field(default_factory=dict)
+
+    def value(self, name: str) -> float | None:
+        """The score of that name, or None if there is none."""
+        found: float | None = self.more.get(name) if name not in OWN else getattr(self, name)
+        return found
 
     def items(self) -> Iterator[tuple[str, float, float | None]]:
         """The name, value and standard error (None if there is none) of every score there is."""
-        for name in SCORES:
-            value = getattr(self, name)
+        for name in METRICS:
+            value = self.value(name)
             if value is not None:
                 yield name, value, self.errors.get(name)
 
+    @property
+    def cited(self) -> tuple[str, ...]:
+        """The references of the scores, each once: keys of ``references.bib``, or whole BibTeX entries."""
+        return tuple(dict.fromkeys(key for name, _, _ in self.items() for key in METRICS[name].cites))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, all scores side by side."""
+        plain = asdict(self)
+        return {name: value for name, value in plain.items() if name != "more"} | dict(self.more)
+
     def __repr__(self) -> str:
         return f"Scores({written(self.items())}; n = {self.n} against {self.n_reference})"
+
+
+#: The names that are fields; all others are in ``more``.
+OWN = frozenset(member.name for member in fields(Scores))
+
+
+def always() -> tuple[str, ...]:
+    """The names of the metrics that are computed unasked."""
+    return tuple(name for name, metric in METRICS.items() if metric.always)
 
 
 def written(items: Iterable[tuple[str, float, float | None]]) -> str:
@@ -182,7 +198,7 @@ class Reference:
         rows = None if features is None or not keep else _rows(real, features, progress)
         if statistics is None and features is not None:
             statistics = (
-                _moments(feature_rows(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
+                statistics_of(feature_rows(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
             )
         kept = real if keep else None
         projections = project(real, u)
@@ -203,7 +219,7 @@ def evaluate(
     reference: Reference,
     progress: Progress | None = None,
     *,
-    scores: Collection[str] = ALWAYS,
+    scores: Collection[str] = (),
     errors: bool = False,
 ) -> Scores:
     """The scores of samples of shape (N, \\*S) against the reference.
@@ -229,39 +245,24 @@ def evaluate(
             f"there are {len(samples)} samples and {len(reference)} in the reference: {', '.join(scores)} needs "
             f"{least} of either"
         )
-    groups = groups_of(len(samples), reference.seed) if errors else []
-    found: dict[str, float] = {}
-    spread: dict[str, float] = {}
-    converged = None
-
-    if reference.features is not None and reference.statistics is not None:
-        whole = errors or bool(OF_FEATURES & set(scores) - {"frechet"})
-        rows = _rows(samples, reference.features, progress) if whole else None
-        batches = feature_rows(samples, reference.features, progress) if rows is None else [rows]
-        found["frechet"] = _moments(batches).distance(reference.statistics)
-        if rows is not None:
-            if errors:
-                spread["frechet"] = frechet_error(rows, reference.statistics, groups)
-            _of_features(rows, reference, scores, found, spread, progress)
-
-    projections, order = sorted_projections(samples, reference.directions)
-    distances = compare(projections, reference.projections)
-    if errors:
-        spread["swd"], spread["max_swd"] = _sliced_errors(projections, order, reference.projections, groups)
-    if "max_sliced" in scores and reference.samples is not None:
-        largest = max_sliced(samples, reference.samples, seed=reference.seed)
-        found["max_sliced"], spread["max_sliced"], converged = largest.value, largest.error, largest.converged
-
+    names = {*always(), *scores}
+    asked = {name: metric for name, metric in METRICS.items() if name in names}
+    if reference.features is None:
+        asked = {name: metric for name, metric in asked.items() if not metric.of_features}
+    whole = errors or any(metric.of_features and not metric.always for metric in asked.values())
+    compared = Comparison(samples, reference, errors, whole, progress)
+    found = {name: metric.score(compared) for name, metric in asked.items()}
+    searches = [value.converged for value in found.values() if value.converged is not None]
+    values = {name: value.value for name, value in found.items()}
     return Scores(
-        found.pop("frechet", None),
-        distances.mean,
-        distances.max,
-        len(samples),
-        len(reference),
-        reference.seed,
-        errors=spread,
-        converged=converged,
-        **found,
+        values.pop("frechet", None),
+        n=len(samples),
+        n_reference=len(reference),
+        seed=reference.seed,
+        errors={name: value.error for name, value in found.items() if value.error is not None},
+        converged=all(searches) if searches else None,
+        more={name: value for name, value in values.items() if name not in OWN},
+        **{name: value for name, value in values.items() if name in OWN},
     )
 
 
@@ -272,7 +273,7 @@ def floor(
     seed: int = 0,
     progress: Progress | None = None,
     *,
-    scores: Collection[str] = ALWAYS,
+    scores: Collection[str] = (),
     errors: bool = False,
 ) -> Scores:
     """The noise floor: the scores of ``n`` real samples that are not in the reference.
@@ -307,58 +308,20 @@ def floor_note(n_floor: int, n: int) -> str:
 
 def needed(scores: Collection[str]) -> int:
     """How many samples the scores need on either side."""
-    return max((NEEDED.get(name, 2) for name in scores), default=2)
+    return max((METRICS[name].least for name in scores), default=2)
 
 
 def _check_scores(scores: Collection[str], reference: Reference) -> None:
-    if isinstance(scores, str) or (unknown := sorted(set(scores) - set(SCORES))):
+    if isinstance(scores, str) or (unknown := sorted(set(scores) - set(METRICS))):
         names = scores if isinstance(scores, str) else ", ".join(unknown)
-        raise InputError(f"unknown scores {names!r}: expected a collection of {', '.join(SCORES)}")
-    wanted = set(scores) if set(scores) != set(ALWAYS) else set()
-    if reference.features is None and (without := sorted(wanted & OF_FEATURES)):
+        raise InputError(f"unknown scores {names!r}: expected a collection of {', '.join(METRICS)}")
+    wanted = sorted(set(scores)) if set(scores) != set(always()) else []
+    if reference.features is None and (without := [name for name in wanted if METRICS[name].of_features]):
         raise InputError(f"{', '.join(without)} are scores of features: make the reference with features")
-    if reference.samples is None and (without := sorted(wanted - set(ALWAYS))):
+    if reference.samples is None and (without := [name for name in wanted if not METRICS[name].always]):
         raise InputError(
             f"{', '.join(without)} ask for a reference that keeps its samples: Reference.of(..., keep=True)"
         )
-
-
-def _of_features(
-    rows: Tensor,
-    reference: Reference,
-    scores: Collection[str],
-    found: dict[str, float],
-    spread: dict[str, float],
-    progress: Progress | None,
-) -> None:
-    """Put the scores of features and their errors into ``found`` and ``spread``."""
-    if reference.rows is None:
-        return
-    if "kid" in scores:
-        kernel = kernel_distance(rows, reference.rows, seed=reference.seed, progress=progress)
-        found["kid"], spread["kid"] = kernel.value, kernel.error
-    if wanted := [name for name in MANIFOLD if name in scores]:
-        neighbours = manifold(rows, reference.rows, seed=reference.seed, progress=progress)
-        found |= {name: getattr(neighbours, name) for name in wanted}
-        spread |= {name: neighbours.errors[name] for name in wanted}
-
-
-def _sliced_errors(projections: Tensor, order: Tensor, real: Tensor, groups: list[Tensor]) -> tuple[float, float]:
-    """The jackknife's errors of both sliced distances, from sorted projections and whose they are."""
-    group = torch.empty(projections.shape[1], dtype=torch.long)
-    for g, members in enumerate(groups):
-        group[members] = g
-    dealt = group[order]
-    rest = [len(others(groups, g)) for g in range(len(groups))]
-    without = [compare(projections[dealt != g].reshape(-1, rest[g]), real) for g in range(len(groups))]
-    return jackknife([part.mean for part in without]), jackknife([part.max for part in without])
-
-
-def _moments(batches: Iterable[Tensor]) -> GaussianStatistics:
-    moments = GaussianMoments()
-    for rows in batches:
-        moments.update(rows.cpu())
-    return moments.statistics()
 
 
 def _rows(x: Tensor, features: Features, progress: Progress | None) -> Tensor:

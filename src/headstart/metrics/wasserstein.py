@@ -35,8 +35,12 @@ from torch import Tensor
 
 from headstart.errors import InputError
 from headstart.metrics.checks import check_same_shape, check_samples
+from headstart.metrics.jackknife import jackknife, others
+from headstart.metrics.metric import METRICS, Comparison, Metric, Value
 
 __all__ = [
+    "LargestSliced",
+    "Sliced",
     "SlicedDistances",
     "bulk_sliced_wasserstein",
     "directions_of",
@@ -204,3 +208,52 @@ def _projected(a: Tensor, b: Tensor, directions: int, seed: int) -> tuple[Tensor
     check_same_shape(a.shape[1:], b.shape[1:], "samples")
     u = directions_of(a[0].numel(), directions, seed)
     return project(a, u), project(b, u)
+
+
+def _distances(compared: Comparison) -> tuple[SlicedDistances, SlicedDistances | None]:
+    """Both distances on the reference's directions, and their errors if these are asked for."""
+    real = compared.reference.projections
+    projections, order = sorted_projections(compared.samples, compared.reference.directions)
+    errors = _errors(projections, order, real, compared.groups) if compared.errors else None
+    return compare(projections, real), errors
+
+
+def _errors(projections: Tensor, order: Tensor, real: Tensor, groups: list[Tensor]) -> SlicedDistances:
+    """The jackknife's errors of both sliced distances, from sorted projections and whose they are."""
+    group = torch.empty(projections.shape[1], dtype=torch.long)
+    for g, members in enumerate(groups):
+        group[members] = g
+    dealt = group[order]
+    rest = [len(others(groups, g)) for g in range(len(groups))]
+    without = [compare(projections[dealt != g].reshape(-1, rest[g]), real) for g in range(len(groups))]
+    return SlicedDistances(jackknife([part.mean for part in without]), jackknife([part.max for part in without]))
+
+
+@METRICS.register
+class Sliced(Metric):
+    """Sliced Wasserstein distance, in the data's units."""
+
+    name = "swd"
+    cites = ("bonneel2015sliced",)
+    cost = "R N (d + log N)"
+    always = True
+
+    @classmethod
+    def score(cls, compared: Comparison) -> Value:
+        found, errors = compared.once(_distances)
+        return Value(found.mean, None if errors is None else errors.mean)
+
+
+@METRICS.register
+class LargestSliced(Metric):
+    """Largest Wasserstein distance of the same random directions."""
+
+    name = "max_swd"
+    cites = ("deshpande2019max",)
+    cost = "R N (d + log N)"
+    always = True
+
+    @classmethod
+    def score(cls, compared: Comparison) -> Value:
+        found, errors = compared.once(_distances)
+        return Value(found.max, None if errors is None else errors.max)
