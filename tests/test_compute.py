@@ -50,8 +50,13 @@ def test_noise_is_that_of_the_seeds_where_and_as_it_is_asked_for() -> None:
     ("given", "said"),
     [
         ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"device": None}, "unknown device None"),
+        ({"device": "meta"}, "cannot be used here"),
+        ({"device": f"cuda:{torch.cuda.device_count()}"}, "cannot be used here"),
         ({"dtype": torch.long}, "floating-point"),
+        ({"dtype": "float32"}, "floating-point"),
         ({"batch_size": 0}, "a batch has 1 sample or more"),
+        ({"batch_size": 2.5}, "a batch has 1 sample or more"),
     ],
 )
 def test_what_no_work_can_be_done_with_is_refused(given: dict[str, Any], said: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.noise import Noise, Stream
+from headstart.noise import Noise, Stream, generator_of
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 seeds = st.integers(0, 2**64 - 1)
@@ -239,6 +239,16 @@ def test_the_seeds_of_a_stream_stay_what_they_are() -> None:
     assert Stream.DISTILL.seeds(1, 2, 3 * 2**30)[0] == 2**60 + 2**32 + 3 * 2**30
     starts = {name: stream.seeds(0, 1)[0] / 2**60 for name, stream in Stream.__members__.items()}
     assert starts == {"DISTILL": 1, "TAILS": 2, "TAUGHT": 2, "GENERATOR": 3, "OWN_SAMPLES": 4, "PILOT": 8}
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.5, "1", None])
+def test_a_seed_is_a_whole_number(seed: Any) -> None:
+    assert generator_of(np.int64(3)).initial_seed() == 3  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="the seed"):
+        generator_of(seed)
+    if not isinstance(seed, int):
+        with pytest.raises(InputError, match="the seed"):
+            Stream.PILOT.seeds(seed, 1)
 
 
 @pytest.mark.parametrize("bad", [(-1, 1), (2**28, 1), (0, 2**32 + 1), (0, 1, 2**32), (0, -1), (0, 1, -1)])

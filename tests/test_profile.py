@@ -356,8 +356,8 @@ def with_value(value):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (with_value(math.nan), "without NaN or Inf"),
-        (with_value(math.inf), "without NaN or Inf"),
+        (with_value(math.nan), "NaN or infinite"),
+        (with_value(math.inf), "NaN or infinite"),
         (GOOD[:1], "at least two samples"),
         (GOOD[:, 0], r"an array \(N, ...\)"),
         (torch.ones(20, 2), "all samples are equal"),

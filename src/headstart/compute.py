@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import torch
 
@@ -18,7 +19,20 @@ from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.progress import Progress
 
-__all__ = ["Compute"]
+__all__ = ["Compute", "check_device"]
+
+
+def check_device(device: torch.device | str) -> None:
+    """An InputError, unless tensors can be put on the device and fetched from it."""
+    try:
+        torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"unknown device {device!r}: expected cpu, cuda, cuda:1 or the like") from error
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"the device {str(device)!r} cannot be used here (try cpu): {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,8 @@ class Compute:
         progress: told of what takes time.
 
     Raises:
-        InputError: if the device is unknown, the type is not floating point, or a batch holds less than one sample.
+        InputError: if the device cannot be used here, the type is not floating point, or a batch holds less than one
+        sample.
     """
 
     device: torch.device | str = "cpu"
@@ -41,14 +56,11 @@ class Compute:
     progress: Progress = field(default_factory=Progress, compare=False)
 
     def __post_init__(self) -> None:
-        try:
-            torch.device(self.device)
-        except RuntimeError as error:
-            raise InputError(f"unknown device {self.device!r}: expected cpu, cuda, cuda:1 or the like") from error
-        if not self.dtype.is_floating_point:
-            raise InputError(f"dtype is {self.dtype}: states are of a floating-point type")
-        if self.batch_size < 1:
-            raise InputError(f"a batch has 1 sample or more: got batch_size={self.batch_size}")
+        check_device(self.device)
+        if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
+            raise InputError(f"dtype is {self.dtype!r}: states are of a floating-point type, as torch.float32")
+        if not isinstance(self.batch_size, Integral) or self.batch_size < 1:
+            raise InputError(f"a batch has 1 sample or more: got batch_size={self.batch_size!r}")
 
     def batches(self, n: int, description: str | None = None) -> Iterator[slice]:
         """The batches of n samples, one slice after the other; with a description, progress is told of them."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
+from headstart.noise import generator_of
 
 __all__ = ["Part", "Split", "hold_out", "labelled", "split_conditions", "take", "to_device"]
 
@@ -164,7 +165,7 @@ def hold_out(data: Tensor, seed: int = 0, most: int = 3000, labels: Tensor | Non
 
     With labels (N,), the only samples of a class are all fitted on: where most classes have one, few are held out.
     """
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(data), generator=generator_of(seed))
     count = min(most, max(2, len(data) // 5))
     fitted, held = order[count:], order[:count]
     if labels is None:

@@ -60,7 +60,7 @@ from headstart.denoiser import Denoiser, Range, answer, in_evaluation_mode
 from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
 from headstart.metrics import ViewReference, Views
-from headstart.noise import Noise, Stream
+from headstart.noise import Noise, Stream, generator_of
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import Distilled, DPMSolverPP2M, Solver
@@ -380,7 +380,7 @@ class _Pool:
         self.denoiser, self.start, self.horizon = denoiser, start, horizon
         self.data, self.conditions = data.cpu(), labelled(to_device(conditions, "cpu"), len(data))
         self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = generator_of(seed)
         order = torch.randperm(len(data), generator=self.generator)
         held = order[: min(3000, len(data) // 5)] if held_out is None else torch.as_tensor(held_out).cpu()
         if held.dtype != torch.long or held.ndim != 1 or not 2 <= len(set(held.tolist())) < len(data) - 1:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from headstart.errors import InputError
 
-__all__ = ["Noise", "Stream"]
+__all__ = ["Noise", "Stream", "generator_of"]
 
 
 class Stream(IntEnum):
@@ -67,12 +67,31 @@ class Stream(IntEnum):
         Raises:
             InputError: if a number is out of its range: the seeds would be those of another purpose.
         """
+        try:
+            seed = operator.index(seed)
+        except TypeError as error:
+            raise InputError(f"the seed is {seed!r}: expected a whole number from 0 to 2^28 - 1") from error
         if not (0 <= seed < 2**28 and 0 <= first <= first + count <= 2**32):
             raise InputError(
                 f"a stream has 2^32 seeds for each seed from 0 to 2^28 - 1: got {seed}, and {count} from {first} on"
             )
         start = self.value + seed * 2**32 + first
         return range(start, start + count)
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """PyTorch's generator of one stream, for what no sample owns: the order of data, projections, probes.
+
+    Raises:
+        InputError: if the seed is no whole number from 0 to 2^63 - 1.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise InputError(f"the seed is {seed!r}: expected a whole number from 0 to 2^63 - 1") from error
+    if not 0 <= number < 2**63:
+        raise InputError(f"the seed must be from 0 to 2^63 - 1, got {seed}")
+    return torch.Generator().manual_seed(number)
 
 
 class Noise:

@@ -63,6 +63,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from headstart.conditions import labelled, take, to_device
 from headstart.denoiser import Denoiser, denoise
 from headstart.errors import DataError, DenoiserError, InputError
+from headstart.noise import generator_of
 from headstart.profile import Velocity
 from headstart.progress import Progress
 from headstart.schedule import Length
@@ -195,7 +196,7 @@ def measure_predictor(
     if sigma_data is None:
         sigma_data = float(data.double().flatten(1).var(dim=0).mean().sqrt())
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     eps = torch.randn(data.shape, generator=generator)
     values = np.empty((len(data), len(levels) - 1))
     for level in (progress or Progress()).track(range(len(levels) - 1), "measuring the predictor"):
@@ -385,7 +386,7 @@ def conjugate_gradients(apply: Callable[[Tensor], Tensor], y: Tensor, iterations
 def probe_residuals(step: _Step, solver: _Solver, probes: int, seed: int) -> Tensor:
     """r(x) with one probe each for the log determinant, shape (K, B, \\*S): each is unbiased, its square is not."""
     base = step.score_after - solver(step.score)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     residuals = []
     for _ in range(probes):
         signs = torch.randint(0, 2, step.x.shape, generator=generator) * 2 - 1

@@ -35,10 +35,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 from torch import Tensor
 
+from headstart.arrays import as_tensor, check_numbers
 from headstart.artefact import checked, read_tensors, write_tensors
+from headstart.compute import Compute
 from headstart.conditions import labelled, split_conditions, take, to_device
 from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
 from headstart.errors import ArtefactError, DataError, DenoiserError, InputError
+from headstart.noise import generator_of
 from headstart.progress import Progress
 from headstart.schedule import Length
 from headstart.trajectory import Trajectories
@@ -156,8 +159,11 @@ class Profile:
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape, or removes no noise.
             InputError: if the levels are not decreasing, or a number is out of its range.
         """
-        if data.ndim < 2 or len(data) < 2 or not torch.isfinite(data).all():
-            raise DataError("a profile needs at least two samples in an array (N, ...), without NaN or Inf")
+        Compute(device, dtype, batch_size)
+        data = as_tensor(data, "data")
+        if data.ndim < 2 or len(data) < 2 or not data.is_floating_point():
+            raise DataError("a profile needs at least two samples of floating-point numbers in an array (N, ...)")
+        check_numbers(data, "data")
         sigma_data = float(data.double().flatten(1).var(dim=0).mean().sqrt())
         if sigma_data == 0:
             raise DataError("all samples are equal: there is nothing to generate")
@@ -176,11 +182,8 @@ class Profile:
             samples = cost_samples = min(len(data), samples or len(data))
         samples = max(192, min(4096, 2**17 // data[0].numel())) if samples is None else samples
         cost_samples = max(2, min(samples, len(data)) // 3) if cost_samples is None else cost_samples
-        if samples < 2 or cost_samples < 2 or batch_size < 1:
-            raise InputError(
-                f"a profile needs at least 2 samples, in batches of 1 or more: got samples={samples}, "
-                f"cost_samples={cost_samples} and batch_size={batch_size}"
-            )
+        if samples < 2 or cost_samples < 2:
+            raise InputError(f"a profile needs at least 2 samples: got samples={samples}, cost_samples={cost_samples}")
 
         bar = progress or Progress()
         x0, given, shared = _drawn(data, conditions, samples, seed)
@@ -479,7 +482,7 @@ def _drawn(
     data: Tensor, conditions: Mapping[str, Any] | None, count: int, seed: int
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
     """The samples that a profile is measured on, the conditions of each, and those that they share, on the CPU."""
-    index = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    index = torch.randperm(len(data), generator=generator_of(seed))[:count]
     own, shared = split_conditions(labelled(to_device(conditions or {}, "cpu"), len(data)), len(data))
     return data.cpu()[index].float(), take(own, index, len(data)), shared
 
@@ -507,7 +510,7 @@ def _check_denoises(loss: Curve, corrector: Curve, defect: Curve, variance: floa
 
 
 def _noise_like(x0: Tensor, seed: int) -> Tensor:
-    return torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(x0.shape, generator=generator_of(seed))
 
 
 def _norm2(x: Tensor) -> Tensor:

@@ -25,7 +25,10 @@ from headstart.progress import Progress
 from headstart.schedule import Schedule
 from headstart.solver import Solver
 
-__all__ = ["Sampler"]
+__all__ = ["MOST_SAMPLES", "Sampler"]
+
+#: No run draws more: their seeds alone take hundreds of megabytes.
+MOST_SAMPLES = 10_000_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,9 +134,12 @@ def _every_seed(n: int | None, seeds: Iterable[int] | Tensor | None) -> list[int
         raise InputError("say how many samples to draw (n) or give their seeds, and not both")
     if seeds is None:
         try:
-            return list(range(operator.index(n)))  # type: ignore[arg-type]
+            count = operator.index(n)  # type: ignore[arg-type]
         except TypeError as error:
             raise InputError(f"the number of samples is {n!r}: it must be an integer") from error
+        if count > MOST_SAMPLES:
+            raise InputError(f"{count:,} samples are more than {MOST_SAMPLES:,}: draw them in several runs, by seeds")
+        return list(range(count))
     try:
         return [operator.index(seed) for seed in seeds]
     except TypeError as error:

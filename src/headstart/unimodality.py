@@ -35,6 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from headstart.errors import DataError, InputError
+from headstart.noise import generator_of
 from headstart.progress import Progress
 
 __all__ = ["UnimodalHorizon", "dip", "unimodal_horizon"]
@@ -196,7 +197,7 @@ def unimodal_horizon(
         raise InputError(
             f"{samples} samples from seed {seed}: expected at least {FEWEST}, and a seed from 0 to 2^63 - 1"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     chosen = torch.randperm(len(flat), generator=generator)[: 2 * n].to(flat.device)
     first, second = torch.split(flat[chosen].detach().cpu().double(), n)
     limit = _uniform_dip(n, generator)

@@ -122,7 +122,7 @@ def with_nan():
         (with_nan(), "1 NaN or infinite values"),
         (DATA / 0, "NaN or infinite values"),
         (torch.ones(50, 2), "all samples are equal"),
-        (torch.arange(100).reshape(50, 2), "expected floating point"),
+        (torch.arange(100).reshape(50, 2), "convert them to floating point"),
         (DATA[:, 0], "expected \\(N, ...\\)"),
     ],
 )
@@ -133,7 +133,7 @@ def test_data_are_checked(data, message):
 
 def test_labels_are_checked():
     with pytest.raises(DataError, match=r"1000 samples but labels of shape \(7,\)"):
-        fit(TARGET, DATA, 3, labels=torch.zeros(7), **FAST)
+        fit(TARGET, DATA, 3, labels=torch.zeros(7).long(), **FAST)
 
 
 def test_labels_that_leave_nothing_to_hold_out_are_named():
@@ -198,7 +198,9 @@ def test_own_samples_check_their_arguments(arguments, message):
         own_samples(TARGET, (2,), **{"n": 20, **arguments})
 
 
-@pytest.mark.parametrize("labels", [torch.tensor(1), torch.zeros(7), torch.zeros(40, 2)], ids=lambda x: str(x.shape))
+@pytest.mark.parametrize(
+    "labels", [torch.tensor(1), torch.zeros(7).long(), torch.zeros(40, 2).long()], ids=lambda x: str(x.shape)
+)
 def test_labels_of_the_networks_own_samples_are_one_for_each(labels):
     with pytest.raises(InputError, match=r"expected \(40,\), one for each sample to draw"):
         fit(TARGET, None, 2, shape=(2,), own=40, labels=labels)

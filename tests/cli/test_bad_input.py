@@ -53,7 +53,7 @@ BAD = [
     ((*FIT, "--initialization", "laplace"), 2, "unknown initialization 'laplace'"),
     ((*FIT, "--criterion", "beauty"), 2, "unknown criterion 'beauty'"),
     ((*FIT, "--conditional"), 2, "holds no labels, which --conditional needs"),
-    ((*FIT, "--device", "abacus"), 2, "the device 'abacus' cannot be used here"),
+    ((*FIT, "--device", "abacus"), 2, "unknown device 'abacus'"),
     ((*FIT, "--device", "meta"), 2, "the device 'meta' cannot be used here"),
     ((*FIT[:-1], "{place}/images.npz"), 5, "exists and is not a plan"),
     (SAMPLE, 2, "how many samples?"),

@@ -154,6 +154,14 @@ def test_images_of_two_sizes_or_damaged_ones_are_refused(tmp_path: Path) -> None
         (SAMPLES.astype(np.complex64), "complex64 values"),
         (np.full((3, 2), math.nan), "6 NaN"),
         (np.full((3, 2), 1e300), "6 NaN or infinite"),
+        (np.full((3, 2), 1e30), "too large"),
+        (torch.full((3, 2), -1e37), "too large"),
+        (np.zeros((3, 0)), r"expected \(N, ...\)"),
+        (np.ma.masked_array(SAMPLES, SAMPLES > 1), "masked values"),
+        (SAMPLES.astype("U"), "values: expected an array of real numbers"),
+        (torch.zeros(3, 2).to_sparse(), "sparse"),
+        ("~nosuchuser/x", "cannot be read"),
+        ("x" * 300, "cannot be read"),
         (torch.full((3, 2), math.inf), "6 NaN or infinite"),
         (SAMPLES[:1], "at least 2"),
         (SAMPLES[:, 0, 0], r"expected \(N, ...\)"),
@@ -261,3 +269,45 @@ def test_unknown_splits_and_folders_without_the_files_are_refused(tmp_path: Path
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(b"not gzip")
     with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte.gz cannot be read"):
         fashion_mnist("test", tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "pt", "safetensors"])
+def test_an_ending_in_capitals_is_the_same_ending(ending: str, tmp_path: Path) -> None:
+    written = {"npy": write_npy, "npz": write_npz, "pt": write_pt, "safetensors": write_safetensors}[ending](tmp_path)
+    loud = written.rename(tmp_path / f"data.{ending.upper()}")
+    assert torch.equal(load_data(loud).samples, torch.from_numpy(SAMPLES))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [SAMPLES.astype(">f4"), SAMPLES[::-1].copy()[::-1], np.asfortranarray(SAMPLES), SAMPLES.astype(np.longdouble)],
+)
+def test_memory_and_files_give_the_same_numbers(array: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array)
+    for spec in (array, tmp_path / "a.npy", array.tolist()):
+        assert torch.equal(load_data(spec).samples, torch.from_numpy(SAMPLES))
+
+
+def test_labels_are_whole_numbers_of_any_type() -> None:
+    for labels in (LABELS.astype(">i2"), LABELS.tolist(), torch.from_numpy(LABELS).to(torch.uint8), LABELS > 0):
+        found = Dataset(torch.from_numpy(SAMPLES), labels).labels  # type: ignore[arg-type]
+        assert found is not None
+        assert found.dtype == torch.int64
+        assert found.tolist() == [int(label) for label in labels]
+
+
+def test_arrays_that_are_not_asked_for_are_not_read(tmp_path: Path) -> None:
+    """Beside the samples lies an array whose header is one of Python objects: reading it would fail."""
+    np.savez(tmp_path / "a.npz", samples=SAMPLES, labels=LABELS, other=np.array([None, 1]))
+    assert len(load_data(tmp_path / "a.npz")) == 6
+
+
+def test_a_tensor_that_claims_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+    """A file of 1 KB whose tensor has 10^8 rows, all of them the same number."""
+    torch.save(torch.zeros(1).expand(10**8, 2), tmp_path / "a.pt")
+    with pytest.raises(DataError, match="holds 4 bytes"):
+        load_data(tmp_path / "a.pt")
+    for bad in (torch.eye(4).to_sparse(), torch.zeros(4, 2, device="meta")):
+        torch.save({"samples": bad}, tmp_path / "a.pt")
+        with pytest.raises(DataError, match=r"a.pt.*(sparse|meta)"):
+            load_data(tmp_path / "a.pt")

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from headstart import arrays
 from headstart.errors import DataError, InputError
-from headstart.metrics import checks, manifold
+from headstart.metrics import manifold
 from headstart.metrics.jackknife import groups_of, jackknife, others
 
 MODULE = sys.modules["headstart.metrics.manifold"]
@@ -135,7 +136,7 @@ def test_no_tensor_is_larger_than_a_block_of_distances(block: int, monkeypatch: 
     """The data are 2,000 x 16 and their distances 2,000 x 2,000; the work is on block x block numbers of 4 bytes."""
     samples, real = normal(2000, 16, 0).float(), normal(2000, 16, 1).float()
     monkeypatch.setattr(MODULE, "BLOCK", block)
-    monkeypatch.setattr(checks, "ROWS", block)
+    monkeypatch.setattr(arrays, "ROWS", block)
     with Largest() as largest:
         manifold(samples, real)
     lists = 2000 * (2 * 3 + 10) * 8  # the indices of the neighbours that are kept of each sample

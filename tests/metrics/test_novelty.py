@@ -220,7 +220,7 @@ def test_the_result_says_what_it_found() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"generated": torch.full((20, 3), math.nan)}, "generated samples hold 60 NaN"),
+        ({"generated": torch.full((20, 3), math.nan)}, "generated samples: 60 NaN"),
         ({"training": torch.zeros(20, 4)}, "same shape"),
         ({"training": torch.zeros(7, 3)}, "7 training and 40 held-out"),
         ({"held_out": torch.zeros(15, 3)}, "expected at least 8 and 16"),

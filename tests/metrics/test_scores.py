@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -171,3 +173,17 @@ def test_what_a_score_needs_is_named() -> None:
         evaluate(x, Reference.of(x, moments, directions=4), scores=("kid",))
     with pytest.raises(DataError, match="at least 4"):
         evaluate(x[:3], Reference.of(x, directions=4), errors=True)
+
+
+def test_arrays_are_scored_as_tensors_are_and_what_overflows_is_refused(tmp_path: Path) -> None:
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    reference = Reference.of(x.flip(0) + 1)
+    assert evaluate(x.numpy(), reference) == evaluate(x, reference)
+    assert evaluate(x, Reference.of(x.flip(0).numpy() + 1)) == evaluate(x, reference)
+    for bad in (x.numpy() * 1e30, x * 1e37):
+        with pytest.raises(DataError, match="too large"):
+            evaluate(bad, reference)
+    for mu, sigma in ((np.full(2, 1e200), np.eye(2)), (np.zeros(2), np.eye(2) * 1e200)):
+        np.savez(tmp_path / "stats.npz", mu=mu, sigma=sigma)
+        with pytest.raises(DataError, match="too large"):
+            GaussianStatistics.load(tmp_path / "stats.npz")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from headstart.arrays import as_classes
 from headstart.compute import Compute
 from headstart.conditions import labelled, take, to_device
-from headstart.data import Dataset
+from headstart.data import Dataset, load_data
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.deprecation import gathered, renamed
 from headstart.errors import DataError, InputError
@@ -87,18 +87,15 @@ def own_samples(
     return torch.cat(parts)
 
 
-def dataset_of(data: Tensor | Dataset | NDArray[Any], labels: Tensor | None) -> Dataset:
-    """The data with their labels, on the CPU.
+def dataset_of(data: Tensor | Dataset | ArrayLike, labels: Tensor | ArrayLike | None) -> Dataset:
+    """The data with their labels, on the CPU, as :func:`headstart.data.load_data` takes them.
 
     Raises:
         DataError: if they are fewer than ten, not finite, or not floating point.
     """
-    labels = None if labels is None else torch.as_tensor(labels)
-    if isinstance(data, Dataset):
-        dataset = data if labels is None else replace(data, labels=labels)
-    else:
-        dataset = Dataset(torch.as_tensor(data), labels)
+    dataset = load_data(data)
     if len(dataset) < 10:
         raise DataError(f"a plan needs at least ten samples of the data: got {len(dataset)}")
-    labels = None if dataset.labels is None else dataset.labels.cpu()
+    labels = dataset.labels if labels is None else labels
+    labels = None if labels is None else as_classes(labels, "labels").cpu()
     return Dataset(dataset.samples.detach().cpu(), labels, dataset.name)

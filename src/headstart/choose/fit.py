@@ -23,9 +23,10 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from headstart.arrays import as_classes
 from headstart.choose.constraints import Constraints, asked_levels
 from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, own_samples
 from headstart.choose.learn import learn
@@ -53,6 +54,7 @@ from headstart.errors import InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
 from headstart.metrics.novelty import BLOCKS
+from headstart.noise import generator_of
 from headstart.plan import Candidate, Plan, Record
 from headstart.profile import Profile
 from headstart.progress import Progress
@@ -78,10 +80,10 @@ UNSEEN = "a budget in nats leaves out the step to 0, which is all that one evalu
 @in_evaluation_mode
 def fit(
     denoiser: Denoiser,
-    data: Tensor | Dataset | NDArray[Any] | None,
+    data: Tensor | Dataset | ArrayLike | None,
     nfe: int | None = None,
     *,
-    labels: Tensor | None = None,
+    labels: Tensor | ArrayLike | None = None,
     conditions: Mapping[str, Any] | None = None,
     shape: Sequence[int] | None = None,
     own: int = OWN_SAMPLES,
@@ -229,6 +231,7 @@ def _check_choice(
     fewest = 2 if constraints.distilled else 1  # which learns from pairs
     if batch_size < fewest or not 0 <= seed < 2**28:
         raise InputError(f"batch_size is at least {fewest} and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
+    generator_of(seed)  # which must be a whole number
     if criterion not in ("pilot", "nats"):
         raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
     if criterion == "nats" and constraints.evaluations == 1:
@@ -242,8 +245,8 @@ def _check_choice(
 
 def _split(
     denoiser: Denoiser,
-    data: Tensor | Dataset | NDArray[Any] | None,
-    labels: Tensor | None,
+    data: Tensor | Dataset | ArrayLike | None,
+    labels: Tensor | ArrayLike | None,
     conditions: Mapping[str, Any] | None,
     shape: Sequence[int] | None,
     own: int,
@@ -267,7 +270,7 @@ def _own(
     count: int,
     sigma_max: float | None,
     conditions: Mapping[str, Any],
-    labels: Tensor | None,
+    labels: Tensor | ArrayLike | None,
     seed: int,
     compute: Compute,
 ) -> tuple[Tensor, str]:
@@ -275,7 +278,7 @@ def _own(
     if shape is None:
         raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
     if labels is not None:
-        classes = torch.as_tensor(labels)
+        classes = as_classes(labels, "labels")
         if classes.shape != (count,):
             raise InputError(
                 f"labels have shape {tuple(classes.shape)}: expected ({count},), one for each sample to draw"

@@ -20,7 +20,7 @@ from headstart.conditions import Part
 from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.metrics import TailGap, tail_gap
-from headstart.noise import Noise, Stream
+from headstart.noise import Noise, Stream, generator_of
 from headstart.plan import Candidate
 from headstart.profile import Profile
 from headstart.schedule import Custom, Kind, ReverseVariance, Rule, Schedule
@@ -293,7 +293,7 @@ class Tails:
     def __init__(self, held_out: Part, seed: int, compute: Compute) -> None:
         judged = held_out.take(slice(0, TAIL_SAMPLES))
         self.clean, self.labels = judged.samples.float(), judged.label
-        self.noise = torch.randn(self.clean.shape, generator=torch.Generator().manual_seed(seed + 1))
+        self.noise = torch.randn(self.clean.shape, generator=generator_of(seed + 1))
         self.seeds = Stream.TAILS.seeds(seed, len(self.clean))
         self.compute = compute
         self.known: dict[tuple[int, float], TailGap] = {}

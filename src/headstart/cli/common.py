@@ -236,13 +236,9 @@ def usable(device: str) -> str:
     Raises:
         InputError: if not.
     """
-    import torch
+    from headstart.compute import check_device
 
-    try:
-        torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"the device {device!r} cannot be used here (try cpu): {reason}") from error
+    check_device(device)
     return device
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.errors import InputError
+from headstart.noise import generator_of
 
 if TYPE_CHECKING:
     from headstart.data import Dataset
@@ -44,7 +45,7 @@ def split(data: str, count: int, seed: int) -> tuple[Dataset, Dataset]:
         other = load_data(data.partition("/")[0], "test" if data.endswith("/train") else "train")
         return load_data(data, "test").rows(slice(count)), other
     real = load_data(data)
-    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(real), generator=generator_of(seed))
     half = len(real) // 2
     return real.rows(order[:half][:count]), real.rows(order[half:])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headstart.arrays import as_classes, as_tensor, check_numbers
 from headstart.errors import DataError
 
 __all__ = ["Dataset"]
@@ -17,13 +18,13 @@ class Dataset:
     """Samples of the data, with optional class labels.
 
     Arguments:
-        samples: shape (N, *S), floating point, finite.
+        samples: shape (N, *S), floating point, finite, in a tensor or an array.
         labels: shape (N,), integers, or None.
         name: where the samples come from.
 
     Raises:
-        DataError: if the samples are fewer than two, not floating point or not finite, or if the labels do not fit
-        them.
+        DataError: if the samples are fewer than two, not floating point, not finite or above 1e15 in magnitude, if some
+            are masked, or if the labels do not fit them.
     """
 
     samples: Tensor
@@ -31,15 +32,17 @@ class Dataset:
     name: str = "data"
 
     def __post_init__(self) -> None:
-        x = self.samples
-        if x.ndim < 2 or len(x) < 2:
+        x = as_tensor(self.samples, self.name)
+        object.__setattr__(self, "samples", x)
+        if x.ndim < 2 or len(x) < 2 or not x.numel():
             raise DataError(f"{self.name} has shape {tuple(x.shape)}: expected (N, ...) with N of at least 2")
         if not x.is_floating_point():
             raise DataError(f"{self.name} holds {x.dtype} values: expected floating point")
-        if bad := int((~torch.isfinite(x)).sum()):
-            raise DataError(f"{self.name} holds {bad} NaN or infinite values: remove or fill them first")
-        if self.labels is not None and self.labels.shape != x.shape[:1]:
-            raise DataError(f"{self.name} has {len(x)} samples but labels of shape {tuple(self.labels.shape)}")
+        check_numbers(x, self.name)
+        if self.labels is not None:
+            object.__setattr__(self, "labels", as_classes(self.labels, f"labels of {self.name}"))
+            if self.labels.shape != x.shape[:1]:
+                raise DataError(f"{self.name} has {len(x)} samples but labels of shape {tuple(self.labels.shape)}")
 
     def __len__(self) -> int:
         return len(self.samples)

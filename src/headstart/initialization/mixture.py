@@ -39,7 +39,7 @@ from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace
-from headstart.noise import Noise
+from headstart.noise import Noise, generator_of
 
 __all__ = ["Mixture"]
 
@@ -132,7 +132,7 @@ class Mixture(Initialization):
         if labels is not None and labels.shape != (len(data),):
             raise InputError(f"there are {labels.numel()} labels for {len(data)} samples")
         subspace = Subspace.fit(data, max(dimensions or 0, 256)) if subspace is None else subspace
-        order = _some(len(data), labels, torch.Generator().manual_seed(seed))
+        order = _some(len(data), labels, generator_of(seed))
         z = torch.cat([subspace.split(data[part])[0] for part in torch.split(order, 4096)])
         points = _Points(z, None if labels is None else labels.cpu()[order], subspace, seed)
         if components is None or dimensions is None:
@@ -238,9 +238,7 @@ class _Points:
         sigma = CHOSEN_AT * math.sqrt(float(self.subspace.total_variance) / self.subspace.dimension)
         if len(noised) == 0 or sigma == 0:
             return components or 1, dimensions or 1
-        noised = noised + sigma * torch.randn(
-            noised.shape, generator=torch.Generator().manual_seed(self.seed), dtype=noised.dtype
-        )
+        noised = noised + sigma * torch.randn(noised.shape, generator=generator_of(self.seed), dtype=noised.dtype)
         rest = _Points(self.z[held:], kept, self.subspace, self.seed)
 
         def loss(size: tuple[int, int]) -> float:

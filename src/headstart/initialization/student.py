@@ -44,7 +44,7 @@ from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
-from headstart.noise import Noise
+from headstart.noise import Noise, generator_of
 from headstart.targets.student import ProductT, scale_nodes
 
 __all__ = ["Elliptical", "Independent", "StudentT"]
@@ -119,7 +119,7 @@ class StudentT(Initialization):
         mean, variances = moments(data)
         chosen = data
         if len(data) > MOST:
-            generator = torch.Generator().manual_seed(seed)
+            generator = generator_of(seed)
             chosen = data[torch.randperm(len(data), generator=generator)[:MOST].sort().values.to(data.device)]
         if structure == "diagonal":
             return cls(data.shape[1:], _fit_independent(chosen, mean, variances))

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor
 
+from headstart.arrays import as_tensor, check_numbers
 from headstart.errors import DataError
 
 __all__ = ["check_same_shape", "check_samples", "digest", "evenly"]
 
-#: Samples that are checked at a time: the check makes a copy of them.
-ROWS = 4096
 
-
-def check_samples(x: Tensor, what: str) -> Tensor:
-    """``x`` if it is at least two finite floating-point samples, shape (N, \\*S); otherwise a DataError."""
+def check_samples(x: Tensor, what: str, most: float = math.inf) -> Tensor:
+    """At least two finite floating-point samples, shape (N, \\*S), from a tensor or an array; otherwise a DataError."""
+    x = as_tensor(x, f"the {what}")
     if x.ndim < 2 or len(x) < 2:
         raise DataError(f"the {what} have shape {tuple(x.shape)}: expected (N, ...) with N of at least 2")
     if not x.is_floating_point():
         raise DataError(f"the {what} hold {x.dtype} values: expected floating point")
-    if bad := sum(int((~torch.isfinite(part)).sum()) for part in torch.split(x, ROWS)):
-        raise DataError(f"the {what} hold {bad} NaN or infinite values")
+    check_numbers(x, f"the {what}", most)
     return x
 
 

@@ -41,6 +41,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.arrays import check_numbers
 from headstart.errors import DataError
 from headstart.files import write_whole
 from headstart.metrics.checks import check_same_shape, check_samples
@@ -112,6 +113,8 @@ class GaussianStatistics:
         n = _count(arrays["n"], path) if "n" in arrays else None
         mean, covariance = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
         found = cls(mean, covariance, n)
+        check_numbers(mean, f"{path}, 'mu',")
+        check_numbers(covariance.diagonal().clamp(min=0).sqrt(), f"the root of {path}, 'sigma',")
         values = torch.linalg.eigvalsh(found.covariance)
         rounding = values.abs().max() * len(values) * torch.finfo(torch.float32).eps
         if values.min() < -rounding:
@@ -180,9 +183,8 @@ class GaussianMoments:
                 "expected (N, F), floating point"
             )
         for part in torch.split(features.detach(), ROWS):
+            check_numbers(part, "the features")
             x = part.cpu().double()
-            if bad := int((~torch.isfinite(x)).sum()):
-                raise DataError(f"the features hold {bad} NaN or infinite values")
             mean = x.mean(0)
             centred = x - mean
             self._add(len(x), mean, centred.T @ centred)

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from headstart.errors import InputError
+from headstart.noise import generator_of
 
-__all__ = ["check_seed", "groups_of", "jackknife", "others"]
+__all__ = ["groups_of", "jackknife", "others"]
 
 #: Groups that samples are dealt into.
 GROUPS = 10
@@ -31,7 +31,7 @@ GROUPS = 10
 
 def groups_of(n: int, seed: int, count: int = GROUPS) -> list[Tensor]:
     """The indices 0 to n - 1, dealt at random into ``count`` groups, or n if that is fewer."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(check_seed(seed)))
+    order = torch.randperm(n, generator=generator_of(seed))
     return list(torch.tensor_split(order, min(count, n)))
 
 
@@ -48,10 +48,3 @@ def jackknife(without: Sequence[float]) -> float:
     """
     mean = sum(without) / len(without)
     return math.sqrt((len(without) - 1) / len(without) * sum((value - mean) ** 2 for value in without))
-
-
-def check_seed(seed: int) -> int:
-    """The seed, if a generator takes it; otherwise an InputError."""
-    if not 0 <= seed < 2**63:
-        raise InputError(f"the seed must be from 0 to 2^63 - 1, got {seed}")
-    return seed

@@ -87,8 +87,9 @@ def kernel_distance(
         DataError: if a set has fewer than four samples, NaN or Inf, or if the numbers of features differ.
         InputError: if ``block`` is below 2 or the seed is out of range.
     """
-    check_same_shape(check_samples(features, "features").shape[1:], real.shape[1:], "features")
-    smaller = min(len(features), len(check_samples(real, "real features")))
+    features, real = check_samples(features, "features"), check_samples(real, "real features")
+    check_same_shape(features.shape[1:], real.shape[1:], "features")
+    smaller = min(len(features), len(real))
     if features.ndim != 2 or smaller < LEAST:
         raise DataError(
             f"the features have shape {tuple(features.shape)}, the smaller set {smaller}: expected {LEAST} rows"

@@ -119,8 +119,8 @@ def manifold(
         DataError: if a set has fewer than 2 k + 2 points, NaN or Inf, or if the numbers of features differ.
         InputError: if k is below 1 or the seed is out of range.
     """
-    check_same_shape(check_samples(features, "features").shape[1:], real.shape[1:], "features")
-    check_samples(real, "real features")
+    features, real = check_samples(features, "features"), check_samples(real, "real features")
+    check_same_shape(features.shape[1:], real.shape[1:], "features")
     widest, rows = max(k, k_density), least(k, k_density)
     if min(k, k_density) < 1:
         raise InputError(f"the neighbours are number {k} and {k_density}: expected at least 1")

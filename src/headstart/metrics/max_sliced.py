@@ -118,8 +118,8 @@ def max_sliced(
         DataError: if a set has fewer than two samples, NaN or Inf, or if the shapes of a sample differ.
         InputError: if the levels, the seed or a count is out of range.
     """
-    check_same_shape(check_samples(a, "first samples").shape[1:], b.shape[1:], "samples")
-    check_samples(b, "second samples")
+    a, b = check_samples(a, "first samples"), check_samples(b, "second samples")
+    check_same_shape(a.shape[1:], b.shape[1:], "samples")
     if searched < 2 or min(random, ascents, steps, rounds) < 1:
         raise InputError(
             f"searched, random, ascents, steps and rounds are {searched}, {random}, {ascents}, {steps} and {rounds}: "

@@ -49,7 +49,7 @@ from torch import Tensor
 from headstart.errors import DataError
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.features import Features, feature_rows
-from headstart.metrics.jackknife import check_seed
+from headstart.noise import generator_of
 from headstart.progress import Progress
 
 __all__ = ["Novelty", "nearest", "novelty"]
@@ -147,16 +147,17 @@ def novelty(
         DataError: if samples or features hold NaN or Inf, or have different shapes, or are too few.
         InputError: if the seed is out of range.
     """
-    for x, what in ((generated, "generated samples"), (training, "training data"), (held_out, "held-out data")):
-        check_same_shape(check_samples(x, what).shape[1:], generated.shape[1:], f"generated samples and the {what}")
+    generated = check_samples(generated, "generated samples")
+    training, held_out = check_samples(training, "training data"), check_samples(held_out, "held-out data")
+    for x, what in ((training, "training data"), (held_out, "held-out data")):
+        check_same_shape(x.shape[1:], generated.shape[1:], f"generated samples and the {what}")
     if len(training) < BLOCKS or len(held_out) < 2 * BLOCKS:
         raise DataError(
             f"there are {len(training)} training and {len(held_out)} held-out samples: "
             f"expected at least {BLOCKS} and {2 * BLOCKS}"
         )
-    check_seed(seed)
     progress = progress or Progress()
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     count, size = _blocks(len(training), len(held_out) // 2)
     chosen, order = (torch.randperm(len(data), generator=generator) for data in (training, held_out))
     known, fresh = training[chosen[: count * size].to(training.device)], held_out[order.to(held_out.device)]
@@ -199,8 +200,7 @@ def nearest(generated: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
     >>> nearest(torch.tensor([[0.0], [5.0]]), torch.tensor([[4.0], [0.0], [9.0]]))
     (tensor([0., 1.], dtype=torch.float64), tensor([1, 0]))
     """
-    check_samples(generated, "generated samples")
-    check_samples(training, "training data")
+    generated, training = check_samples(generated, "generated samples"), check_samples(training, "training data")
     check_same_shape(generated.shape[1:], training.shape[1:], "generated samples and the training data")
     distances, indices = _nearest(generated.flatten(1), training.flatten(1))
     return distances.cpu(), indices.cpu()

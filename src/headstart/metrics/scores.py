@@ -39,12 +39,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.arrays import LARGEST
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples, digest
 from headstart.metrics.features import Features, feature_rows
 from headstart.metrics.frechet import GaussianStatistics, statistics_of
 from headstart.metrics.metric import METRICS, Comparison
 from headstart.metrics.wasserstein import directions_of, project
+from headstart.noise import generator_of
 from headstart.progress import Progress
 
 __all__ = ["Reference", "Scores", "always", "evaluate", "floor", "floor_note", "needed"]
@@ -192,7 +194,8 @@ class Reference:
             InputError: if the number of directions or the seed is out of range, or there are statistics of features
                 but no features.
         """
-        u = directions_of(check_samples(real, "real samples")[0].numel(), directions, seed)
+        real = check_samples(real, "real samples", LARGEST)
+        u = directions_of(real[0].numel(), directions, seed)
         if features is None and statistics is not None:
             raise InputError("statistics are of features: say which")
         rows = None if features is None or not keep else _rows(real, features, progress)
@@ -236,7 +239,8 @@ def evaluate(
             than a score or an error can be made of.
         InputError: if a score is unknown, or asks for features, or for a reference that keeps its samples.
     """
-    check_same_shape(check_samples(samples, "samples").shape[1:], reference.shape, "samples and the reference")
+    samples = check_samples(samples, "samples", LARGEST)
+    check_same_shape(samples.shape[1:], reference.shape, "samples and the reference")
     _check_scores(scores, reference)
     if errors and len(samples) < ENOUGH:
         raise DataError(f"there are {len(samples)} samples: expected at least {ENOUGH}, for errors")
@@ -294,7 +298,7 @@ def floor(
     n = len(held_out) if n is None else n
     if not 2 <= n <= len(held_out):
         raise InputError(f"the noise floor of {n} samples cannot be measured on {len(held_out)} held-out ones")
-    order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(held_out), generator=generator_of(seed))
     drawn = held_out[order[:n].to(held_out.device)]
     return evaluate(drawn, reference, progress, scores=scores, errors=errors)
 

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples
-from headstart.metrics.jackknife import check_seed
+from headstart.noise import generator_of
 
 __all__ = ["Quantile", "TailGap", "TailLevel", "quantile_table", "tail_gap"]
 
@@ -146,11 +146,10 @@ def tail_gap(
             more than a level of the values are equal.
         InputError: if a level is out of range, or none is resolved; directions do not fit; the seed is out of range.
     """
-    check_samples(samples, "start's samples")
-    check_same_shape(check_samples(data, "data").shape[1:], samples.shape[1:], "data and the start's samples")
+    samples, data = check_samples(samples, "start's samples"), check_samples(data, "data")
+    check_same_shape(data.shape[1:], samples.shape[1:], "data and the start's samples")
     if not levels or not all(0.5 < level < 1 for level in levels):
         raise InputError(f"the levels of tails must be between 0.5 and 1, got {tuple(levels)}")
-    check_seed(seed)
     start, real = _along(samples, data, directions)
     n = min(len(samples), len(data))
     beyond = max(EACH, POOLED / start.shape[1])
@@ -159,7 +158,7 @@ def tail_gap(
         least = math.ceil(round(beyond / (1 - min(levels)), 6))
         raise InputError(f"{n} samples do not resolve the {min(levels):g} quantile: at least {least} do")
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     sides = [_Top(side, resolved) for side in (start, real)]
     q_start, q_data = (side.log_quantiles() for side in sides)
     draws = torch.stack(
@@ -190,7 +189,8 @@ def quantile_table(samples: Tensor, levels: Sequence[float]) -> tuple[Quantile, 
     References:
         Fassina et al., arXiv 2603.00772, Figure 2 of the first version.
     """
-    n = len(check_samples(samples, "samples"))
+    samples = check_samples(samples, "samples")
+    n = len(samples)
     for level in levels:
         if not 0 < level < 1 or not _enough(n * min(level, 1 - level), 1):
             raise InputError(f"{n} samples do not resolve the {level:g} quantile: expected one on either side")

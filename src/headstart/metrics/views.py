@@ -34,6 +34,7 @@ from torch.nn import functional
 from headstart.errors import DataError
 from headstart.metrics.checks import check_same_shape, check_samples, evenly
 from headstart.metrics.wasserstein import compare, directions_of, project
+from headstart.noise import generator_of
 
 __all__ = ["ViewReference", "Views"]
 
@@ -147,8 +148,9 @@ class ViewReference:
         Raises:
             DataError: as :class:`Views`.
         """
+        real = check_samples(real, "real samples")
         views = Views(real) if views is None else views
-        places = views.places(torch.Generator().manual_seed(seed))
+        places = views.places(generator_of(seed))
         seen = [view for _, view in views(real.float(), places)]
         directions = [directions_of(view.shape[1], DIRECTIONS, seed + i) for i, view in enumerate(seen)]
         projections = [project(view, u) for view, u in zip(seen, directions, strict=True)]
@@ -160,7 +162,8 @@ class ViewReference:
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf, or they are of another shape.
         """
-        check_same_shape(check_samples(samples, "samples").shape[1:], self.views.shape, "samples and the reference")
+        samples = check_samples(samples, "samples")
+        check_same_shape(samples.shape[1:], self.views.shape, "samples and the reference")
         squares: dict[str, list[float]] = {}
         seen = self.views(samples.float(), self.places)
         for (name, view), u, real in zip(seen, self.directions, self.projections, strict=True):

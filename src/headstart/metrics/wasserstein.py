@@ -37,6 +37,7 @@ from headstart.errors import InputError
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import jackknife, others
 from headstart.metrics.metric import METRICS, Comparison, Metric, Value
+from headstart.noise import generator_of
 
 __all__ = [
     "LargestSliced",
@@ -71,9 +72,9 @@ def directions_of(dimension: int, count: int = 512, seed: int = 0) -> Tensor:
     Raises:
         InputError: if the count is below 1, or the seed is negative or too large.
     """
-    if count < 1 or not 0 <= seed < 2**64:
-        raise InputError(f"{count} directions from seed {seed}: expected at least 1, and a seed from 0 to 2^64 - 1")
-    draws = torch.randn(count, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    if count < 1:
+        raise InputError(f"{count} directions: expected at least 1")
+    draws = torch.randn(count, dimension, generator=generator_of(seed), dtype=torch.float64)
     return torch.nn.functional.normalize(draws, dim=1).T
 
 
@@ -203,8 +204,7 @@ def tail_sliced_wasserstein(
 
 def _projected(a: Tensor, b: Tensor, directions: int, seed: int) -> tuple[Tensor, Tensor]:
     """The sorted projections of both sets on the same random directions."""
-    check_samples(a, "first samples")
-    check_samples(b, "second samples")
+    a, b = check_samples(a, "first samples"), check_samples(b, "second samples")
     check_same_shape(a.shape[1:], b.shape[1:], "samples")
     u = directions_of(a[0].numel(), directions, seed)
     return project(a, u), project(b, u)

@@ -51,6 +51,7 @@ from torch import Tensor
 from headstart.conditions import labelled, split_conditions, take, to_device
 from headstart.denoiser import Denoiser, denoise, expand
 from headstart.errors import DataError, DenoiserError, InputError
+from headstart.noise import generator_of
 from headstart.progress import Progress
 from headstart.schedule.base import Schedule
 from headstart.schedule.classic import rho_grid
@@ -315,7 +316,7 @@ class _Estimate:
         scale = deviation if sigma_data is None else sigma_data
         if not (math.isfinite(scale) and scale > 0):
             raise InputError(f"sigma_data is {sigma_data}: it must be finite and above 0")
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         index = torch.randperm(len(data), generator=generator)[:samples]
         x0 = data.cpu()[index].to(dtype)
         eps, z = (torch.randn(x0.shape, generator=generator) for _ in range(2))
