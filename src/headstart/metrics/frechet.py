@@ -270,7 +270,7 @@ class Frechet(Metric):
 
     name = "frechet"
     cites = ("heusel2017gans", "stein2023exposing")
-    cost = "N F^2 + F^3"
+    cost = "N F² + F³"
     always = True
     of_features = True
 

@@ -282,7 +282,7 @@ def _neighbours(compared: Comparison) -> Manifold:
 class _Share(Metric):
     """One of the four scores, which are computed together."""
 
-    cost = "(N + M)^2 F"
+    cost = "(N + M)² F"
     of_features = True
     smaller = False
     least = least()
