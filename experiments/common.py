@@ -32,7 +32,7 @@ from headstart.cli.common import usable
 from headstart.cli.progress import RichProgress
 from headstart.environment import environment
 from headstart.errors import HeadstartError, InputError
-from headstart.files import write_whole
+from headstart.files import atomic_write
 from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.report import write_folder_page
@@ -77,7 +77,7 @@ class Run:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(text.getvalue().encode(), self.out / f"{name}.csv")
+        atomic_write(text.getvalue().encode(), self.out / f"{name}.csv")
         lines = [
             "| " + " | ".join(cells) + " |" for cells in [columns, *([_cell(r.get(c)) for c in columns] for r in rows)]
         ]
@@ -96,12 +96,12 @@ class Run:
         self._write(f"{name}.svg", text.getvalue())
 
     def _write(self, name: str, text: str) -> None:
-        write_whole(text.encode(), self.out / name)
+        atomic_write(text.encode(), self.out / name)
         self.files[name] = None
 
     def results(self, results: Mapping[str, Any]) -> None:
         """Write ``results.json``; NaN and Inf are refused."""
-        write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), self.out / "results.json")
+        atomic_write((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), self.out / "results.json")
 
 
 def record(

@@ -56,7 +56,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "artefact": {"errors", "files"},
     "environment": set(),
     "errors": set(),
-    "files": {"errors"},
+    "files": {"deprecation", "errors"},
     "progress": set(),
     "registry": {"errors"},
     "citation": BASE | {"initialization"},

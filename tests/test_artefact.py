@@ -103,13 +103,16 @@ def test_a_profile_without_a_value_or_a_curve_is_damaged(tmp_path: Path) -> None
             Profile.load(tmp_path / "profile")
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ArtefactError, match="No space left on device"):
-        Isotropic((2,)).save(tmp_path / "start")
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The system lets no file grow beyond 10 bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(ArtefactError, match=f"cannot write .*start: {os.strerror(errno.EFBIG)}"):
+            Isotropic((2,)).save(tmp_path / "start")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
 
 
@@ -119,9 +122,12 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         Isotropic((2,)).save(tmp_path / "file" / "start")
 
 
-@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "1e999", "{"])
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "-Infinity", "1e999", "{", "9" * 22, DEEP, '{"a":' * 9999])
 def test_numbers_of_json_are_finite(text: str) -> None:
-    with pytest.raises(ValueError, match=r"finite|Expecting"):
+    with pytest.raises(ValueError, match=r"finite|Expecting|characters|deeply"):
         parse_json(text)
 
 

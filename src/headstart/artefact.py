@@ -20,12 +20,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headstart.errors import ArtefactError
-from headstart.files import write_whole
+from headstart.files import atomic_write, check_regular
 
 __all__ = ["checked", "fault", "parse_json", "read_tensors", "write_tensors"]
 
 #: The entry of a file's header that is ours.
 KEY = "headstart"
+
+#: Most characters of a whole number: those of 2^64, and a sign.
+DIGITS = 21
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -34,9 +37,19 @@ def parse_json(text: str) -> Any:
     """The values of a JSON text, every number of which is finite; Python's reader would let NaN and Infinity pass.
 
     Raises:
-        ValueError: if it is not JSON, or holds a number that is not finite.
+        ValueError: if it is not JSON, is nested too deeply, or holds a number that is not finite or, a whole one, has
+            more than 21 characters.
     """
-    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _whole(number: str) -> int:
+    if len(number) > DIGITS:
+        raise ValueError(f"{number[:DIGITS]}... has more than {DIGITS} characters")
+    return int(number)
 
 
 def _finite(number: str) -> float:
@@ -82,11 +95,7 @@ def write_tensors(
     header = json.dumps({"format": form, "version": version, "values": text, "sha256": _digest(text, tensors)})
     rows = {name: tensor.contiguous() for name, tensor in tensors.items()}
     blob = safetensors.torch.save(rows, metadata={KEY: header})  # one entry: the order of several is not fixed
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"cannot write {path}: {error.strerror or error}") from error
-    write_whole(blob, path)
+    atomic_write(blob, path)
 
 
 def read_tensors(path: Path, form: str, newest: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -96,6 +105,7 @@ def read_tensors(path: Path, form: str, newest: int) -> tuple[dict[str, Any], di
         ArtefactError: if the file is missing, damaged, of another form, or newer than the newest version that is known.
     """
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY, "{}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)

@@ -22,8 +22,8 @@ from headstart.choose import fit, fit_starts, hold_out
 from headstart.data import fashion_mnist
 from headstart.denoiser import Counted, Denoiser
 from headstart.environment import environment
-from headstart.errors import ArtefactError, InputError
-from headstart.files import write_whole
+from headstart.errors import InputError
+from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, Scores, evaluate, floor
 from headstart.models import features, load_denoiser
 from headstart.plan import Plan, check_place
@@ -91,10 +91,7 @@ def run(
     sizes, n = (QUICK, min(n, 64)) if quick else (Sizes(), n)
     if not 2 <= n <= len(real):
         raise InputError(f"the demonstration draws 2 to {len(real)} images per arm: got {n}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"{out} cannot be made: {error.strerror}") from error
+    check_folder(out)
     for nfe in sizes.plans:
         check_place(out / f"plan-{nfe}")
     if quick:
@@ -128,7 +125,7 @@ def run(
         "data": f"Fashion-MNIST: {len(real)} training images to fit on, {len(reference)} test images to score against",
         "seconds": time.perf_counter() - began,
     }
-    write_whole(json.dumps(results, indent=1, allow_nan=False).encode(), out / "results.json")
+    atomic_write(json.dumps(results, indent=1, allow_nan=False).encode(), out / "results.json")
     write_demo_report(results, images, out / "report.html")
     for plan in plans:
         plan.save(out / f"plan-{plan.nfe}")

@@ -5,7 +5,19 @@ A message names what was wrong and what would be right. The command line prints 
 
 from __future__ import annotations
 
-__all__ = ["ArtefactError", "DataError", "DenoiserError", "HeadstartError", "InputError", "MissingExtraError"]
+__all__ = [
+    "ArtefactError",
+    "DataError",
+    "DenoiserError",
+    "HeadstartError",
+    "HeadstartWarning",
+    "InputError",
+    "MissingExtraError",
+]
+
+
+class HeadstartWarning(UserWarning):
+    """Something to know that changed no result."""
 
 
 class HeadstartError(Exception):

@@ -313,7 +313,7 @@ def test_evaluate_shows_scores_on_request_with_errors_and_reads_and_writes_stati
 
     folder = run(*command, "--save-stats", tmp_path / "new")
     assert (folder.code, folder.out) == (5, "")
-    assert "is a folder: --save-stats takes the name of a file" in folder.err
+    assert "new is a folder: expected the name of a regular file" in folder.err
 
     read = run(*command, "--stats", tmp_path / "new" / "stats.npz")
     assert f"{scores['frechet']:.4g} ±" in read.out

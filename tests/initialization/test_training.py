@@ -326,7 +326,7 @@ def test_a_damaged_checkpoint_is_named_and_never_run(tmp_path: Path) -> None:
 
 def test_a_checkpoint_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ArtefactError, match="cannot be written"):
+    with pytest.raises(ArtefactError, match="cannot write"):
         train(Normal(), points(), LEVELS, options=replace(SHORT, checkpoint=tmp_path / "file" / "t"))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -16,9 +16,11 @@ import safetensors.torch
 import torch
 
 from headstart.budget import Budget, discretization_error
-from headstart.errors import ArtefactError
+from headstart.errors import ArtefactError, HeadstartWarning
+from headstart.files import exchange
 from headstart.initialization import Flow, Training
 from headstart.plan import Plan, Record
+from headstart.plan.file import write
 from headstart.solver import DDPM
 from headstart.targets import gmm25
 from tests.cases import SOLVERS, STARTS, TARGET
@@ -86,7 +88,6 @@ def test_an_older_plan_is_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ([], "exists and is not a plan: choose another name"),
         (["thesis.tex"], "exists and is not a plan: choose another name"),
         (["plan.json", "thesis.tex"], "is a plan and holds thesis.tex too: choose another name"),
         (["plan.json", "tensors.safetensors", ".git"], r"is a plan and holds \.git too"),
@@ -107,41 +108,79 @@ def test_a_file_is_not_replaced(tmp_path):
     (tmp_path / "mine").write_text("dear")
     with pytest.raises(ArtefactError, match="mine exists and is not a plan"):
         make().save(tmp_path / "mine")
-    with pytest.raises(ArtefactError, match="cannot be written"):
+    with pytest.raises(ArtefactError, match="cannot be read"):
         make().save(tmp_path / "mine" / "plan")
     assert (tmp_path / "mine").read_text() == "dear"
 
 
-def no_space(*_, **__):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.mark.parametrize("writer", ["write_bytes", "write_text"])
 @pytest.mark.parametrize("older", [False, True])
-def test_a_full_disk_leaves_nothing_half_written(writer, older, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing_half_written(older, tmp_path):
+    """The system lets no file grow beyond 512 bytes."""
+    resource = pytest.importorskip("resource")
     if older:
         make("mixture", DDPM()).save(tmp_path / "plan")
-    monkeypatch.setattr(Path, writer, no_space)
-    with pytest.raises(ArtefactError, match=r"cannot be written to .*plan: No space left on device"):
-        make().save(tmp_path / "plan")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))
+    try:
+        with pytest.raises(ArtefactError, match=r"cannot be written to .*plan: File too large"):
+            make().save(tmp_path / "plan")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.listdir(tmp_path) == ["plan"] * older
     if older:
         assert repr(Plan.load(tmp_path / "plan")) == repr(make("mixture", DDPM()))
 
 
-def test_an_older_plan_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
-    make("mixture", DDPM()).save(tmp_path / "plan")
-    move, moves = os.replace, []
+def test_an_empty_folder_is_taken_and_a_link_is_followed(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    for start in ("gaussian", "mixture"):
+        make(start).save(tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+        assert repr(Plan.load(tmp_path / "empty")) == repr(make(start))
+    assert sorted(os.listdir(tmp_path)) == ["empty", "link"]
 
-    def second_move_fails(source, target):
-        moves.append(target)
-        return no_space() if len(moves) == 2 else move(source, target)
 
-    monkeypatch.setattr(os, "replace", second_move_fails)
-    with pytest.raises(ArtefactError, match="No space left on device"):
-        make().save(tmp_path / "plan")
+def test_the_working_directory_cannot_be_exchanged(tmp_path, monkeypatch):
+    make().save(tmp_path / "plan")
+    monkeypatch.chdir(tmp_path / "plan")
+    for place in (".", tmp_path / "plan"):
+        with pytest.raises(ArtefactError, match="is the working directory"):
+            make().save(place)
+
+
+def test_a_plan_whose_writer_was_killed_between_two_moves_is_found(tmp_path):
+    """Where folders cannot be exchanged, there is a moment without a plan in its place."""
+    make("mixture").save(tmp_path / "plan")
+    left = tmp_path / ".headstart-part-abcd1234"
+    (left / "ready").mkdir(parents=True)
+    (tmp_path / "plan").rename(left / "ready" / "plan")
+    with pytest.warns(HeadstartWarning, match="finished writing plan"):
+        assert repr(Plan.load(tmp_path / "plan")) == repr(make("mixture"))
     assert os.listdir(tmp_path) == ["plan"]
-    assert repr(Plan.load(tmp_path / "plan")) == repr(make("mixture", DDPM()))
+
+
+def save_again_and_again(folder, swap, until):
+    plans = [make("gaussian"), make("mixture")]
+    while not until.is_set():
+        for plan in plans:
+            write(plan, folder, swap)
+
+
+@pytest.mark.parametrize("swap", [exchange, lambda one, other: False], ids=["exchanged", "moved"])
+def test_a_plan_is_loaded_while_it_is_replaced(swap, tmp_path):
+    make().save(tmp_path / "plan")
+    context = multiprocessing.get_context("fork")
+    until = context.Event()
+    writer = context.Process(target=save_again_and_again, args=(tmp_path / "plan", swap, until))
+    writer.start()
+    try:
+        found = {repr(Plan.load(tmp_path / "plan")) for _ in range(150)}
+    finally:
+        until.set()
+        writer.join()
+    assert found <= {repr(make("gaussian")), repr(make("mixture"))}
+    assert os.listdir(tmp_path) == ["plan"]
 
 
 def damage(folder, change):

@@ -106,5 +106,6 @@ def test_it_loads_nothing(page: str) -> None:
 
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="missing"):
-        write_experiment_page(EXPERIMENT, RESULTS, {}, {}, tmp_path / "missing" / "index.html")
+    (tmp_path / "file").write_text("dear")
+    with pytest.raises(ArtefactError, match=r"file.index\.html"):
+        write_experiment_page(EXPERIMENT, RESULTS, {}, {}, tmp_path / "file" / "index.html")

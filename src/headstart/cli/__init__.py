@@ -5,12 +5,13 @@ Importing it is quick: the commands import what they need when they run, so that
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from headstart.cli.common import COMMANDS, NAMES
+from headstart.cli.common import COMMANDS, NAMES, Terminated, prepare_process
 
 __all__ = ["app", "main"]
 
@@ -63,4 +64,8 @@ def headstart(
 
 def main() -> None:
     """The console entry point."""
-    app()
+    prepare_process()
+    try:
+        app()
+    except Terminated as error:  # before a command began, or after it ended
+        sys.exit(error.code)

@@ -11,6 +11,8 @@ what went wrong                    standard error                               
 an error of the library            ``error:`` and its message, in one line                         its own
 a file or disk, as the system sees ``error:`` and its message, in one line                         5
 Ctrl-C                             ``interrupted``                                                 130
+SIGTERM, or a terminal that closes ``terminated``                                                  143, 129
+whoever reads the answer is gone                                                                   141
 the command line itself            its usage                                                       2
 anything else, a defect            a traceback                                                     1
 =================================  ==============================================================  =========
@@ -22,18 +24,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import json
 import os
+import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ParamSpec, Protocol
 
 import typer
 
-from headstart.errors import ArtefactError, HeadstartError, InputError
+from headstart.errors import ArtefactError, HeadstartError, HeadstartWarning, InputError
 from headstart.registry import Registry
 
 __all__ = [
@@ -47,10 +50,11 @@ __all__ = [
     "Json",
     "ModelSpec",
     "Seed",
+    "Terminated",
     "answers",
     "command",
     "parse_numbers",
-    "staged",
+    "prepare_process",
     "usable",
 ]
 
@@ -191,7 +195,12 @@ def answers(command: Callable[P, Answer]) -> Callable[P, None]:
             with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is not the answer
                 answer = command(*args, **kwargs)
                 text = json.dumps(answer.values, allow_nan=False) if as_json else answer.text
-            _print(text)
+            try:
+                _print(text)
+            except BrokenPipeError as error:
+                raise typer.Exit(141) from error
+        except Terminated as error:
+            raise _exit(error, "terminated", error.code, as_json) from error
         except KeyboardInterrupt as error:
             raise _exit(error, "interrupted", 130, as_json) from error
         except HeadstartError as error:
@@ -207,12 +216,61 @@ def answers(command: Callable[P, Answer]) -> Callable[P, None]:
     return run
 
 
+class Terminated(BaseException):
+    """The system asks the process to end, by a signal.
+
+    It is no KeyboardInterrupt, which the parser of the command line would end as a fault of its own.
+
+    Attributes:
+        code: the exit code, 128 and the number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+def prepare_process() -> None:
+    """Make the process end cleanly when it is asked to, and its streams say what they can.
+
+    SIGTERM and SIGHUP raise :class:`Terminated`, so that what is half-written is removed as after Ctrl-C; one that is
+    ignored, as by nohup, stays so. Characters that a stream cannot say are replaced. A stream that is closed becomes
+    one that swallows all, so that nothing else that is opened takes its place.
+    """
+
+    def terminate(number: int, _: object) -> None:
+        raise Terminated(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, terminate)
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - until the end
+        elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")
+    warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+
+
+def _show_warning(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
+) -> None:
+    """A warning of headstart in one line, and others as Python shows them."""
+    if issubclass(category, HeadstartWarning):
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        otherwise(message, category, *place, **more)
+
+
 def _exit(error: BaseException, line: str, code: int, as_json: bool) -> typer.Exit:
     """Say it in one line, and leave with ``code``."""
     line = " ".join(line.split())
     if as_json:
         _print_error(error, line.removeprefix("error: "))
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
     return typer.Exit(code)
 
 
@@ -273,24 +331,3 @@ def parse_numbers(text: str, what: str = "seed") -> list[int]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 20
-
-
-@contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files move into ``folder`` when the block ends; if it fails, nothing is left behind.
-
-    Files of the same names are replaced, others are kept. The folder is made at once, so that a place that cannot be
-    written to is found out before the work, not after it.
-    """
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=folder) as name:
-            yield Path(name)
-            for file in Path(name).iterdir():
-                file.replace(folder / file.name)
-    except BaseException:
-        for place in missing:
-            with contextlib.suppress(OSError):
-                place.rmdir()
-        raise

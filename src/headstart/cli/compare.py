@@ -11,6 +11,7 @@ from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, Mode
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError
+from headstart.files import check_folder
 
 __all__ = ["EXAMPLES", "compare"]
 
@@ -29,7 +30,10 @@ def compare(
     model: ModelSpec,
     data: DataSpec,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="The folder for the results; a run in it goes on there.")
+        Path,
+        typer.Option(
+            "--out", "-o", readable=False, metavar="OUT", help="The folder for the results; a run in it goes on there."
+        ),
     ] = Path("runs/compare"),
     nfe: Annotated[
         str | None,
@@ -46,7 +50,8 @@ def compare(
         ),
     ] = None,
     plan: Annotated[
-        list[Path] | None, typer.Option("--plan", metavar="PLAN", help="A saved plan to show too; may be repeated.")
+        list[Path] | None,
+        typer.Option("--plan", readable=False, metavar="PLAN", help="A saved plan to show too; may be repeated."),
     ] = None,
     samples: Annotated[
         int, typer.Option(metavar="N", help="Samples of each arm for each number of evaluations and seed.")
@@ -75,6 +80,7 @@ def compare(
         raise InputError(f"--reference-count is {reference_count}: expected at least 2")
     if not 0 < sigma_min < 80:
         raise InputError(f"--sigma-min is {sigma_min}: expected a level above 0 and below 80")
+    check_folder(out)
     device = usable(device)
     from headstart import compare as comparison
     from headstart.metrics import Reference

@@ -9,6 +9,7 @@ import typer
 
 from headstart.cli.common import Answer, BatchSize, Device, Json, Seed, command, usable
 from headstart.cli.progress import RichProgress
+from headstart.files import check_folder
 
 __all__ = ["EXAMPLES", "demo"]
 
@@ -18,7 +19,8 @@ EXAMPLES = ("headstart demo", "headstart demo --quick --out runs/quick", "headst
 @command(*EXAMPLES)
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="The folder for the report and the results.")
+        Path,
+        typer.Option("--out", "-o", readable=False, metavar="OUT", help="The folder for the report and the results."),
     ] = Path("runs/demo"),
     n: Annotated[int, typer.Option("-n", metavar="N", help="Images for each plan and each baseline.")] = 1000,
     quick: Annotated[bool, typer.Option("--quick", help="A short run, to see that it works.")] = False,
@@ -31,6 +33,7 @@ def demo(
 
     OUT gets report.html, to be opened in a browser, and results.json. It takes a few minutes on two CPU cores.
     """
+    check_folder(out)
     device = usable(device)
     from headstart.demo import run
     from headstart.report import results_table, verdict

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, Seed, command, staged, usable
+from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, Seed, command, usable
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
-from headstart.errors import ArtefactError, InputError
+from headstart.errors import InputError
+from headstart.files import check_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,11 +52,15 @@ def evaluate(
     ] = "",
     stats: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Measure the Frechet distance to the mu and sigma of this .npz file."),
+        typer.Option(
+            readable=False, metavar="FILE", help="Measure the Frechet distance to the mu and sigma of this .npz file."
+        ),
     ] = None,
     save_stats: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write mu and sigma of the real samples' features to this .npz file."),
+        typer.Option(
+            readable=False, metavar="FILE", help="Write mu and sigma of the real samples' features to this .npz file."
+        ),
     ] = None,
     by_class: Annotated[
         bool,
@@ -76,6 +80,8 @@ def evaluate(
     Of bundled data, the test split is compared with, and the train split gives the floor; of other data, two halves.
     """
     _names(scores, features != "none")
+    if save_stats is not None:
+        check_file(save_stats)
     device = usable(device)
     from headstart import metrics
     from headstart.data import load_data
@@ -87,18 +93,15 @@ def evaluate(
     if network is None and (stats or save_stats):
         raise InputError("statistics are of features: say which with --features")
     published = None if stats is None else metrics.GaussianStatistics.load(stats)
-    if save_stats is not None and save_stats.is_dir():
-        raise ArtefactError(f"{save_stats} is a folder: --save-stats takes the name of a file")
     names = _names(scores, network is not None)
     if by_class:
         _check_labels(found, real, held_out, metrics.needed(names))
     progress = RichProgress()
-    with contextlib.nullcontext() if save_stats is None else staged(save_stats.parent) as place:
-        reference = metrics.Reference.of(
-            real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
-        )
-        if save_stats is not None and place is not None:
-            _save(real.samples, network, reference, published is not None, place / save_stats.name)
+    reference = metrics.Reference.of(
+        real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
+    )
+    if save_stats is not None:
+        _save(real.samples, network, reference, published is not None, save_stats)
     count = min(len(found), len(held_out))
     errors = count >= metrics.scores.ENOUGH
     result = metrics.evaluate(found.samples, reference, progress, scores=names, errors=errors)

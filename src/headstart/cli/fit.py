@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from headstart.cli.common import NAMES, Answer, BatchSize, Device, Json, ModelSpec, Seed, command, staged, usable
+from headstart.cli.common import NAMES, Answer, BatchSize, Device, Json, ModelSpec, Seed, command, usable
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
+from headstart.files import check_file
 
 __all__ = ["EXAMPLES", "fit"]
 
@@ -32,7 +33,9 @@ def fit(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="Clean samples; 'self' to draw them with MODEL, see --shape.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PLAN", help="The folder that gets the plan.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", readable=False, metavar="PLAN", help="The folder that gets the plan.")
+    ],
     nfe: Annotated[int, typer.Option(metavar="N", help="Network evaluations for a sample.")] = 4,
     horizon: Annotated[
         str | None,
@@ -80,6 +83,7 @@ def fit(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
+            readable=False,
             metavar="FILE",
             help="Written after every epoch of training a start ({trained_starts}), and gone on from if it is there.",
         ),
@@ -103,12 +107,16 @@ def fit(
 
     Whatever is fixed by an option is kept, and the rest is chosen around it.
     """
+    from headstart.plan import check_place
+
+    check_place(output)
+    if checkpoint is not None:
+        check_file(checkpoint)
     device = usable(device)
     from headstart import choose
     from headstart.data import load_data
     from headstart.initialization import Training
     from headstart.models import load_denoiser
-    from headstart.plan import check_place
 
     dataset = None if data == SELF else load_data(data)
     if conditional and (dataset is None or dataset.labels is None):
@@ -121,30 +129,28 @@ def fit(
         raise InputError(f"--shape is for DATA {SELF!r}: {data} has a shape of its own")
     training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)
     denoiser = load_denoiser(model, device)
-    check_place(output)
-    with staged(output.parent):  # a place that cannot be written to is found out before the work, not after it
-        plan = choose.fit(
-            denoiser,
-            None if dataset is None else dataset.samples,
-            nfe,
-            labels=dataset.labels if dataset is not None and conditional else None,
-            shape=_sizes(shape),
-            own=own,
-            horizon=_horizon(horizon),
-            initialization=families,
-            training=training,
-            schedule=schedule,
-            solver=solver,
-            sigma_min=sigma_min,
-            exponent=exponent,
-            sigma_max=sigma_max,
-            criterion=cast(Any, criterion),
-            seed=seed,
-            device=device,
-            batch_size=batch_size,
-            progress=RichProgress(),
-        )
-        plan.save(output)
+    plan = choose.fit(
+        denoiser,
+        None if dataset is None else dataset.samples,
+        nfe,
+        labels=dataset.labels if dataset is not None and conditional else None,
+        shape=_sizes(shape),
+        own=own,
+        horizon=_horizon(horizon),
+        initialization=families,
+        training=training,
+        schedule=schedule,
+        solver=solver,
+        sigma_min=sigma_min,
+        exponent=exponent,
+        sigma_max=sigma_max,
+        criterion=cast(Any, criterion),
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        progress=RichProgress(),
+    )
+    plan.save(output)
     return Answer(f"{plan.explain()}\nThe plan is in {output}", {"out": str(output), "plan": plan.to_dict()})
 
 

@@ -9,6 +9,7 @@ import typer
 
 from headstart.cli.common import Answer, Json, command
 from headstart.errors import InputError
+from headstart.files import check_file
 
 if TYPE_CHECKING:
     from headstart.plan import Plan
@@ -25,10 +26,11 @@ EXAMPLES = (
 
 @command(*EXAMPLES)
 def inspect(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The folder that headstart fit made.")],
+    plan: Annotated[Path, typer.Argument(readable=False, metavar="PLAN", help="The folder that headstart fit made.")],
     citation: Annotated[bool, typer.Option("--citation", help="What to cite for it, in BibTeX, instead.")] = False,
     page: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page about it, to be opened in a browser.")
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="Write a page about it, to be opened in a browser."),
     ] = None,
     samples: Annotated[
         str | None, typer.Option(metavar="OUT", help="Samples to show on the page: what headstart sample made.")
@@ -41,6 +43,8 @@ def inspect(
     """Tell what a PLAN does and why it was chosen."""
     from headstart.plan import Plan
 
+    if page is not None:
+        check_file(page)
     chosen = Plan.load(plan)
     if citation:
         return Answer(chosen.citation(), {"citation": chosen.citation()})

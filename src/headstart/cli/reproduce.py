@@ -11,6 +11,7 @@ from headstart.cli.common import Answer, BatchSize, Device, Json, command, usabl
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FASHION_MNIST, FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError
+from headstart.files import check_folder
 
 __all__ = ["EXAMPLES", "reproduce"]
 
@@ -36,7 +37,9 @@ def reproduce(
     show: Annotated[bool, typer.Option("--list", help="List the experiments, and do none.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="OUT", help="The folder for the page. (default: runs/reproduce/NAME)"),
+        typer.Option(
+            "--out", "-o", readable=False, metavar="OUT", help="The folder for the page. (default: runs/reproduce/NAME)"
+        ),
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", help="Samples of each arm for each set of seeds.")] = 1000,
     seeds: Annotated[int, typer.Option(metavar="N", help="How many sets of seeds.")] = 2,
@@ -62,6 +65,8 @@ def reproduce(
         return Answer("\n".join(lines), listed)
     if name is None or name not in EXPERIMENTS:
         raise InputError(f"unknown experiment {name!r}: expected one of {', '.join(EXPERIMENTS)}")
+    folder = out or Path("runs/reproduce") / name
+    check_folder(folder)
     device = usable(device)
     from headstart import reproduce as reproduction
     from headstart.metrics import Reference
@@ -72,7 +77,6 @@ def reproduce(
     network = feature_network(features, data, device, batch_size)
     if quick:
         samples, seeds, rest = min(samples, QUICK_SAMPLES), 1, rest[:1000]
-    folder = out or Path("runs/reproduce") / name
     subject = reproduction.Subject(
         denoiser=load_denoiser(model, device),
         model=model,

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, command, parse_numbers, staged, usable
+from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, command, parse_numbers, usable
 from headstart.cli.progress import RichProgress
-from headstart.errors import InputError
+from headstart.errors import ArtefactError, InputError
+from headstart.files import check_file, check_folder, staged
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 __all__ = ["EXAMPLES", "sample"]
 
@@ -25,12 +32,17 @@ EXAMPLES = (
 #: The grid shows no more images than these.
 SHOWN = 100
 
+#: The files that a run writes.
+ARRAYS, GRID = "samples.npz", "grid.png"
+
 
 @command(*EXAMPLES)
 def sample(
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="The folder that headstart fit made.")],
+    plan: Annotated[Path, typer.Argument(readable=False, metavar="PLAN", help="The folder that headstart fit made.")],
     model: ModelSpec,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The folder that gets the samples.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", readable=False, metavar="OUT", help="The folder that gets the samples.")
+    ],
     n: Annotated[
         int | None, typer.Option("-n", metavar="N", help="How many samples; their seeds are 0 to N-1 by default.")
     ] = None,
@@ -53,6 +65,9 @@ def sample(
     classes = [] if label is None else parse_numbers(label, "label")
     if max(classes, default=0) >= 2**63:
         raise InputError(f"the label {max(classes)} is none that a network could know: expected less than 2^63")
+    check_folder(output)
+    for name in (ARRAYS, GRID):
+        check_file(output / name)
     device = usable(device)
     import numpy as np
     import torch
@@ -60,28 +75,21 @@ def sample(
     from headstart.denoiser import Counted
     from headstart.models import load_denoiser
     from headstart.plan import Plan
-    from headstart.report import image_grid, is_images, save_png
 
     chosen = Plan.load(plan)
     denoiser = Counted(load_denoiser(model, device))
     condition: dict[str, Any] = {}
     if classes:  # those of a seed do not depend on what is drawn beside it
         condition["label"] = torch.tensor([classes[seed % len(classes)] for seed in wanted])
-    with staged(output) as folder:
-        started = time.perf_counter()
-        samples = chosen.sample(
-            denoiser, seeds=wanted, batch_size=batch_size, device=device, progress=RichProgress(), **condition
-        )
-        seconds = time.perf_counter() - started
-
-        arrays = {"samples": samples.float().numpy(), "seeds": np.array(wanted, dtype=np.uint64)}
-        if condition:
-            arrays["labels"] = condition["label"].numpy()
-        np.savez(folder / "samples.npz", **arrays)
-        if is_images(samples):
-            shown = samples[:SHOWN]
-            save_png(image_grid(shown, math.ceil(math.sqrt(len(shown)))), folder / "grid.png")
-        files = sorted(file.name for file in folder.iterdir())
+    started = time.perf_counter()
+    samples = chosen.sample(
+        denoiser, seeds=wanted, batch_size=batch_size, device=device, progress=RichProgress(), **condition
+    )
+    seconds = time.perf_counter() - started
+    arrays = {"samples": samples.float().numpy(), "seeds": np.array(wanted, dtype=np.uint64)}
+    if condition:
+        arrays["labels"] = condition["label"].numpy()
+    files = _write(output, arrays, samples)
 
     shape, nfe = tuple(samples.shape[1:]), denoiser.samples / len(samples)
     text = f"{len(samples)} samples of shape {shape} in {seconds:.3g} s, {nfe:g} network evaluations each\n"
@@ -98,6 +106,26 @@ def sample(
             "seconds": seconds,
         },
     )
+
+
+def _write(output: Path, arrays: Mapping[str, NDArray[Any]], samples: Tensor) -> list[str]:
+    """Write the arrays and, of images, a grid of the first ones, together or not at all; the names of the files."""
+    import numpy as np
+
+    from headstart.report.images import image_grid, is_images, png
+
+    try:
+        with staged(output, derived=(GRID,)) as folder:
+            with zipfile.ZipFile(folder / ARRAYS, "w") as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, array, allow_pickle=False)  # type: ignore[no-untyped-call]
+            if is_images(samples):
+                shown = samples[:SHOWN]
+                (folder / GRID).write_bytes(png(image_grid(shown, math.ceil(math.sqrt(len(shown))))))
+            return sorted(file.name for file in folder.iterdir())
+    except OSError as error:
+        raise ArtefactError(f"cannot write {output / ARRAYS}: {error.strerror or error}") from error
 
 
 def _seeds(n: int | None, seeds: str | None) -> list[int]:

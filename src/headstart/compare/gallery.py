@@ -11,7 +11,6 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.errors import ArtefactError
 from headstart.metrics import nearest
 from headstart.report.figures import number
 from headstart.report.images import image_grid, is_images, neighbours_grid, save_png
@@ -69,10 +68,6 @@ class Gallery:
         return self.folder / f"{name}.png"
 
     def _write(self, name: str, grid: NDArray[Any]) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ArtefactError(f"{self.folder} cannot be made: {error.strerror}") from error
         save_png(grid, self._path(name))
 
     @cached_property

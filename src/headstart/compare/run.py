@@ -35,7 +35,7 @@ from headstart.compare.summary import ratios, summarised, verdict
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
-from headstart.files import write_whole
+from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.progress import Progress
@@ -145,10 +145,7 @@ def compare(
         "device": str(device),
         "batch_size": batch_size,
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"{out} cannot be made: {error.strerror}") from error
+    check_folder(out)
     cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(data, out / "grids")
     run = _Run(denoiser, data, reference, cells, gallery, samples, seed, counts, bar)
 
@@ -334,9 +331,9 @@ def _metric(floors: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _write(results: dict[str, Any], grids: Mapping[str, bytes], beside: Mapping[str, bytes], out: Path) -> None:
-    write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
-    write_whole(_table(results["rows"]).encode(), out / "results.csv")
-    write_whole((comparison_table(results) + "\n").encode(), out / "summary.md")
+    atomic_write((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
+    atomic_write(_table(results["rows"]).encode(), out / "results.csv")
+    atomic_write((comparison_table(results) + "\n").encode(), out / "summary.md")
     write_comparison(results, grids, beside, out)
 
 

@@ -23,7 +23,7 @@ from headstart.choose import fit_starts, hold_out
 from headstart.choose.levels import SIGMA_MINS, measured_levels
 from headstart.denoiser import Denoiser, Range
 from headstart.errors import ArtefactError
-from headstart.files import write_whole
+from headstart.files import atomic_write, read_regular
 from headstart.initialization import Initialization, Isotropic
 from headstart.noise import Noise, Stream
 from headstart.plan import Plan
@@ -279,16 +279,12 @@ class _Grid(_Seconds):
 
 
 def _write(values: BaseModel, path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"{path.parent} cannot be made: {error.strerror or error}") from error
-    write_whole((json.dumps(values.model_dump(), allow_nan=False) + "\n").encode(), path)
+    atomic_write((json.dumps(values.model_dump(), allow_nan=False) + "\n").encode(), path)
 
 
 def _read(path: Path, schema: type[Kept]) -> Kept:
     try:
-        values = parse_json(path.read_text())
+        values = parse_json(read_regular(path).decode())
     except OSError as error:
         raise ArtefactError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:

@@ -26,10 +26,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +38,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from headstart.artefact import parse_json
 from headstart.errors import ArtefactError, DataError, InputError
+from headstart.files import atomic_write, check_file, check_regular
 from headstart.initialization.memory import owned
 from headstart.progress import Progress
 
@@ -224,6 +224,8 @@ def train(
         ArtefactError: if the checkpoint is damaged, belongs to another training, or cannot be written.
     """
     options, progress = options or Training(), progress or Progress()
+    if options.checkpoint is not None:
+        check_file(options.checkpoint)
     task = _task(data, labels, sigmas, options, seed, torch.device(device))
     run = _begun(model.to(device), task)
     identity = {} if options.checkpoint is None else _identity(task, model)
@@ -419,7 +421,6 @@ def _digest(parts: Iterable[Tensor]) -> str:
 
 
 def _write(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
-    """Whole or not at all."""
     tensors = {
         f"{group}.{name}": weight
         for group, weights in (
@@ -442,22 +443,15 @@ def _write(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
     }
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     blob = safetensors.torch.save(tensors, metadata={"headstart": json.dumps(values)})
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staged.write_bytes(blob)
-        os.replace(staged, path)
-    except OSError as error:
-        with suppress(OSError):
-            staged.unlink()
-        raise ArtefactError(f"the checkpoint cannot be written to {path}: {error.strerror or error}") from error
+    atomic_write(blob, path)
 
 
 def _read(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
     """Go on from a checkpoint, if it is of the same training."""
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["headstart"])
+            values = parse_json((file.metadata() or {})["headstart"])
             tensors = {name: owned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - a file is no mapping
         written, held_out = values["identity"], [float(nll) for nll in values["held_out"]]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -43,7 +43,7 @@ from torch import Tensor
 
 from headstart.arrays import check_numbers
 from headstart.errors import DataError
-from headstart.files import write_whole
+from headstart.files import atomic_write
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import jackknife
 from headstart.metrics.metric import METRICS, Comparison, Metric, Value
@@ -132,7 +132,7 @@ class GaussianStatistics:
             arrays["n"] = np.array(self.n)
         file = io.BytesIO()
         np.savez(file, **arrays)
-        write_whole(file.getvalue(), path)
+        atomic_write(file.getvalue(), path)
 
     def distance(self, other: GaussianStatistics) -> float:
         """The Fréchet distance to other statistics, in squared units of the features."""

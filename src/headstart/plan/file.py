@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -25,6 +23,7 @@ from torch import Tensor
 from headstart.artefact import fault, parse_json
 from headstart.budget import Budget, Estimate
 from headstart.errors import ArtefactError, InputError
+from headstart.files import Exchange, check_folder, exchange, finish, read_regular, staged
 from headstart.initialization import INITIALIZATIONS
 from headstart.plan.base import Plan, Record
 from headstart.profile import Profile, ProfileValues
@@ -35,6 +34,9 @@ __all__ = ["VERSION", "check_place", "read", "values_of", "write"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
 VERSION = 3
+
+#: How often a plan that changes while it is read is read again.
+TRIES = 10
 
 #: The fields of the record, which stand in ``plan.json`` beside the parts.
 RECORDED = tuple(f.name for f in fields(Record))
@@ -64,13 +66,18 @@ def values_of(plan: Plan) -> dict[str, Any]:
     }
 
 
-def write(plan: Plan, target: Path) -> None:
+def write(plan: Plan, target: Path, swap: Exchange = exchange) -> None:
     """Write a plan as a folder, whole or not at all. An older plan there is replaced; nothing else ever is.
+
+    Arguments:
+        plan: the plan.
+        target: the folder; a symbolic link is followed.
+        swap: exchanges two folders in one step, where that can be done.
 
     Raises:
         ArtefactError: if the folder exists and is not a plan, or cannot be written (no space, no permission).
     """
-    check_place(target)
+    target = check_place(target)
     for part, known in ((plan.initialization, INITIALIZATIONS), (plan.solver, SOLVERS)):
         if known.get(part.name) is not type(part):
             raise ArtefactError(f"{part!r} is not one of headstart's own, so no one else could read the plan")
@@ -80,54 +87,77 @@ def write(plan: Plan, target: Path) -> None:
     )
     values = {**values_of(plan), "tensors_sha256": hashlib.sha256(blob).hexdigest()}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            (staged / "tensors.safetensors").write_bytes(blob)
-            (staged / "plan.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
-            staged.chmod(0o755)
-            _put_in_place(staged, target)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        with staged(target.parent, swap=swap) as place:
+            folder = place / target.name
+            folder.mkdir()
+            (folder / "tensors.safetensors").write_bytes(blob)
+            (folder / "plan.json").write_text(json.dumps(values, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise ArtefactError(f"the plan cannot be written to {target}: {error.strerror or error}") from error
 
 
-def _put_in_place(staged: Path, target: Path) -> None:
-    """Move a folder to its place; what was there before is removed, or comes back if that fails."""
-    replaced = staged.with_name(f"{staged.name}.replaced")
-    if target.exists():
-        os.replace(target, replaced)
-    try:
-        os.replace(staged, target)
-    except BaseException:
-        if replaced.exists() and not target.exists():
-            os.replace(replaced, target)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
+def check_place(folder: Path) -> Path:
+    """Find out whether a plan can be written at a place, and return the place itself, links followed.
 
-
-def check_place(folder: Path) -> None:
-    """Raise :class:`ArtefactError` if something that is not a plan is where a plan is to be written."""
+    Raises:
+        ArtefactError: if something is there that is neither a plan nor an empty folder, or that cannot be exchanged as
+            a whole, or nothing can be written there.
+    """
+    target = Path(os.path.realpath(folder))
     try:
-        inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        there = _identity(target) is not None
+        inside = {path.name for path in target.iterdir()} if target.is_dir() else set()
+        whole = there and not (os.path.ismount(target) or os.path.samefile(target, os.curdir))
     except OSError as error:
         raise ArtefactError(f"{folder} cannot be read: {error.strerror or error}") from error
-    if folder.exists() and "plan.json" not in inside:
+    if there and "plan.json" not in inside and (inside or not target.is_dir()):
         raise ArtefactError(f"{folder} exists and is not a plan: choose another name, or remove it first")
     if others := sorted(inside - {"plan.json", "tensors.safetensors"}):
         raise ArtefactError(f"{folder} is a plan and holds {others[0]} too: choose another name, or move that first")
+    if there and not whole:
+        raise ArtefactError(
+            f"{folder} is the working directory or a mount, and a plan's folder is exchanged as a whole: "
+            "name a folder in it"
+        )
+    check_folder(target.parent)
+    return target
+
+
+def _identity(folder: Path) -> tuple[int, int, int] | None:
+    """Tells a folder from the one that takes its place; None if nothing is there."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def read(source: Path) -> Plan:
-    """The plan that :func:`write` wrote.
+    """The plan that :func:`write` wrote, also while another process writes it anew.
 
     Raises:
         ArtefactError: if it is missing, damaged, or newer than this version of headstart.
     """
+    for _ in range(TRIES):
+        try:
+            before = _identity(source)
+            try:
+                return _read(source)
+            except ArtefactError:
+                if before is None:
+                    finish(source.parent)
+                if _identity(source) == before:
+                    raise
+        except OSError as error:
+            raise ArtefactError(f"{source} is not a plan: it cannot be read ({error.strerror})") from error
+    return _read(source)
+
+
+def _read(source: Path) -> Plan:
+    """The plan in a folder that stays as it is meanwhile."""
     try:
-        values = parse_json((source / "plan.json").read_text())
-        blob = (source / "tensors.safetensors").read_bytes()
+        values = parse_json(read_regular(source / "plan.json").decode())
+        blob = read_regular(source / "tensors.safetensors")
     except OSError as error:
         raise ArtefactError(f"{source} is not a plan: {error.filename} cannot be read ({error.strerror})") from error
     except ValueError as error:

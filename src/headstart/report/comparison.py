@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 
-from headstart.files import write_whole
+from headstart.files import atomic_write
 from headstart.metrics import floor_note
 from headstart.report.figures import (
     LEGEND,
@@ -311,9 +311,9 @@ def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[s
     figures = {against: quality(results, against) for against in ("nfe", "seconds")}
     for against, svg in figures.items():
         if svg:
-            write_whole(svg.encode(), folder / f"quality-{against}.svg")
+            atomic_write(svg.encode(), folder / f"quality-{against}.svg")
     page = _page(results, grids, beside, drawn(*figures.values()))
-    write_whole(page.encode(), folder / "index.html")
+    atomic_write(page.encode(), folder / "index.html")
 
 
 def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], quality: Sequence[Markup]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib
 
-from headstart.files import write_whole
+from headstart.files import atomic_write
 from headstart.metrics import floor_note
 from headstart.report.figures import (
     LEGEND,
@@ -92,7 +92,7 @@ def write_experiment_page(
         environment=dict(results.get("environment") or {}),
         references=entries(key for row in results["rows"] for key in row.get("cited") or ()),
     )
-    write_whole(page.encode(), path)
+    atomic_write(page.encode(), path)
 
 
 def _curves(results: Values, metric: str, proposed: str) -> str:

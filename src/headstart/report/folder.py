@@ -15,7 +15,7 @@ from typing import Any
 
 from headstart.citation import citations
 from headstart.errors import ArtefactError
-from headstart.files import write_whole
+from headstart.files import atomic_write
 from headstart.report.images import data_uri
 from headstart.report.page import APPROACH, duration, entries, render
 
@@ -66,7 +66,7 @@ def write_folder_page(folder: Path) -> None:
         raise ArtefactError(f"{error.filename} cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise ArtefactError(f"{folder / 'results.json'} holds no results of an experiment: {error}") from error
-    write_whole(page.encode(), folder / "index.html")
+    atomic_write(page.encode(), folder / "index.html")
 
 
 def _words(path: Path) -> str:

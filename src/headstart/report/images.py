@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.files import write_whole
+from headstart.files import atomic_write
 
 __all__ = ["addresses", "data_uri", "image_grid", "is_images", "neighbours_grid", "png", "save_png"]
 
@@ -105,4 +105,4 @@ def save_png(array: NDArray[Any], path: str | Path) -> None:
         ArtefactError: if the file cannot be written.
         InputError: if the array is none that a PNG can be made from.
     """
-    write_whole(png(array), path)
+    atomic_write(png(array), path)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from headstart.citation import IMAGES, PILOT, bibtex, citations
 from headstart.errors import InputError
-from headstart.files import write_whole
+from headstart.files import atomic_write
 from headstart.report import figures
 from headstart.report.figures import number, seconds_per_thousand
 from headstart.report.images import data_uri, image_grid, png
@@ -70,7 +70,7 @@ def write_demo_report(results: Row, grids: Mapping[str, NDArray[Any] | Tensor], 
         InputError: if the results hold no rows or a number that is not finite, or the images are none.
         ArtefactError: if the file cannot be written; nothing is left behind then.
     """
-    write_whole(_page(results, grids).encode(), path)
+    atomic_write(_page(results, grids).encode(), path)
 
 
 #: With fewer images than this, the bias of a Fréchet distance is larger than what sets two samplers apart.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headstart.environment import environment
 from headstart.errors import InputError
-from headstart.files import write_whole
+from headstart.files import atomic_write
 from headstart.metrics import nearest
 from headstart.plan import Candidate, Plan
 from headstart.plan.explain import decided_by, references, total
@@ -133,7 +133,7 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         environment=environment("cpu") | {"plan's seed": plan.profile.seed},
         references=entries(plan.cited),
     )
-    write_whole(page.encode(), path)
+    atomic_write(page.encode(), path)
 
 
 def verdict(plan: Plan) -> str:

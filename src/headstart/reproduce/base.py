@@ -26,8 +26,8 @@ from headstart.compare.gallery import Gallery, at_distances
 from headstart.compare.summary import estimate
 from headstart.denoiser import Denoiser, Range
 from headstart.environment import environment
-from headstart.errors import ArtefactError, DenoiserError, InputError
-from headstart.files import write_whole
+from headstart.errors import DenoiserError, InputError
+from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.progress import Progress
@@ -169,10 +169,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
     """
     if subject.n < 2 or subject.seeds < 1:
         raise InputError(f"an arm needs two samples or more and a set of seeds: got {subject.n} and {subject.seeds}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtefactError(f"cannot make {out}: {error.strerror or error}") from error
+    check_folder(out)
     settings = {
         "experiment": experiment.name,
         "model": subject.model,
@@ -214,7 +211,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         "environment": environment(subject.device),
         "seconds": sum(row["seconds"] for row in rows),
     }
-    write_whole((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
+    atomic_write((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
     known = {field.name: getattr(experiment, field.name) for field in fields(experiment)}
     known["published"] = [vars(table) for table in experiment.published]
     gallery.show("real", subject.fitting)
