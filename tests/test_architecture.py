@@ -81,7 +81,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "predictor": CONTRACT | {"schedule", "profile"},
     "choose": BELOW - {"choose"},
     "models": BELOW,
-    "integrations": BELOW,
+    "integrations": BELOW | {"models"},
     "report": BELOW,
     "demo": BELOW | {"models", "integrations", "report"},
     "compare": BELOW | {"models", "integrations", "report"},

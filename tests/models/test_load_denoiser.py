@@ -82,7 +82,7 @@ def test_a_module_inside_of_adapters_is_too(module: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("fashion-mnist", "expected builtin:NAME or python:package.module:factory"),
+        ("fashion-mnist", "expected builtin:NAME, python:package.module:factory"),
         ("", "expected builtin:NAME"),
         ("python:headstart_test_module", "expected builtin:NAME"),
         ("python:headstart_test_module:", "expected builtin:NAME"),

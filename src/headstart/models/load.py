@@ -2,15 +2,17 @@
 
 ``builtin:fashion-mnist`` is the bundled network. ``python:package.module:factory`` imports the module, also from the
 current directory, and calls the factory, which takes no arguments and returns a denoiser: the contract of
-:mod:`headstart.denoiser`.
+:mod:`headstart.denoiser`. The other kinds are read from files, by whatever registers a :class:`Loader`:
+``diffusers:FOLDER`` and the like.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,35 @@ from torch import nn
 from headstart.denoiser import Adapted, Counted, Denoiser, Guided
 from headstart.errors import DenoiserError
 from headstart.models import bundled
+from headstart.registry import Registry
 
-__all__ = ["build", "load_denoiser", "place", "split_path"]
+__all__ = ["LOADERS", "Loader", "build", "load_denoiser", "place", "split_path"]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How denoisers of one kind are loaded.
+
+    Attributes:
+        name: of the kind: what stands before the colon.
+        load: takes what stands after it, and a device, and returns a denoiser or raises a HeadstartError.
+        form: a spec, for messages.
+    """
+
+    name: str
+    load: Callable[[str, torch.device | str], Denoiser]
+    form: str
+
+
+LOADERS: Registry[Loader] = Registry("kind of model", "headstart.integrations", "headstart.loaders")
+"""What loads denoisers from files, by the kind of the file. They are found when they are first asked for."""
 
 
 def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     """The denoiser that ``spec`` names.
 
     Arguments:
-        spec: ``builtin:fashion-mnist`` or ``python:package.module:factory``.
+        spec: ``builtin:fashion-mnist``, ``python:package.module:factory``, or one of ``LOADERS``.
         device: where the network is put, also one inside of an adapter, guidance or a counter. A factory that returns
             a function has to place the network itself.
 
@@ -43,8 +65,13 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         if name != "fashion-mnist":
             raise DenoiserError(f"unknown bundled denoiser {name!r}: expected fashion-mnist")
         return bundled.denoiser(device)
+    if kind in LOADERS and name:
+        return LOADERS[kind].load(name, device)
     if kind != "python" or (path := split_path(name)) is None:
-        raise DenoiserError(f"{spec!r} names no denoiser: expected builtin:NAME or python:package.module:factory")
+        forms = ", ".join(loader.form for loader in LOADERS.values())
+        raise DenoiserError(
+            f"{spec!r} names no denoiser: expected builtin:NAME, python:package.module:factory or {forms}"
+        )
     denoiser: Denoiser = place(build(*path, "a denoiser"), spec, device, "a denoiser, callable as (x, sigma)")
     return denoiser
 
