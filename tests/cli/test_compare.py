@@ -73,7 +73,7 @@ def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place
         (("--samples", "1"), 2, "2 samples or more"),
         (("--seeds", "0"), 2, "a seed"),
         (("--plan", "{place}/points.npy"), 5, "is not a plan"),
-        (("--device", "abacus"), 2, "the device 'abacus' cannot be used"),
+        (("--device", "abacus"), 2, "unknown device 'abacus'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -187,7 +187,7 @@ def test_what_others_learn_from_is_no_less_than_what_we_do() -> None:
 def test_scores_are_numbers_or_an_error() -> None:
     reference = Reference.of(DATA, lambda x: x)
     assert scored(DATA[:20], reference).swd >= 0
-    with pytest.raises(DenoiserError, match="swd, max_swd of the samples is not finite: their largest value is 3e"):
+    with pytest.raises(DenoiserError, match=r"values up to 3e\+38 are too large"):
         scored(torch.full((4, 2), 3e38), Reference.of(DATA))
     with pytest.raises(DenoiserError, match="1 of 20 samples are not finite"):
         scored(torch.where(torch.arange(20)[:, None] == 3, torch.nan, DATA[:20]), reference)

@@ -373,4 +373,4 @@ def test_a_device_that_is_not_there_is_named(
     with pytest.raises(SystemExit) as left:
         command("schedules", gmm, gmm_verdict)
     assert left.value.code == 2
-    assert "the device 'nonsense' cannot be used here" in capsys.readouterr().err
+    assert "unknown device 'nonsense'" in capsys.readouterr().err

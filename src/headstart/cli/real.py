@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headstart.errors import InputError
-from headstart.noise import generator_of
 
 if TYPE_CHECKING:
     from headstart.data import Dataset
@@ -40,6 +39,7 @@ def split(data: str, count: int, seed: int) -> tuple[Dataset, Dataset]:
     import torch
 
     from headstart.data import load_data
+    from headstart.noise import generator_of
 
     if data.startswith("builtin:"):
         other = load_data(data.partition("/")[0], "test" if data.endswith("/train") else "train")
