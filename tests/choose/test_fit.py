@@ -322,3 +322,18 @@ def test_what_is_asked_for_beside_a_schedule_must_not_be_in_it(profile):
     for extra in ({"sigma_min": 0.1}, {"horizon": "unimodal"}):
         with pytest.raises(InputError, match="has its horizon and its last level"):
             fit(TARGET, DATA, schedule=Schedule([3.0, 1.0, 0.5, 0.0]), profile=profile, **extra)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_a_plan_knows_no_unit(scale):
+    """Of data and a network in another unit, the plan is the same in that unit."""
+    given = {"initialization": "mixture", "pilot_samples": 32, "seed": 1}
+    ours = fit(TARGET, DATA, 3, **given)
+
+    def scaled(x, sigma):
+        return scale * TARGET((x.double() / scale).to(x.dtype), sigma / scale)
+
+    theirs = fit(scaled, DATA * scale, 3, **given)
+    assert (theirs.schedule.name, theirs.solver) == (ours.schedule.name, ours.solver)
+    assert [s / scale for s in theirs.schedule.sigmas] == pytest.approx(list(ours.schedule.sigmas), rel=1e-3)
+    assert theirs.budget.total == pytest.approx(ours.budget.total, rel=0.02, abs=0.02)

@@ -364,6 +364,25 @@ def test_an_oracle_hands_back_training_data_and_no_other_start_does(name: str) -
     assert bool((nearest < 1e-4).any()) is start.oracle
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1e6])
+@pytest.mark.parametrize("name", [name for name in CLOSED if name != "teleportation"])
+def test_a_start_knows_no_unit(name: str, scale: float) -> None:
+    """Of data in another unit the fitted density is the same in that unit: log p'(c x) = log p(x) - d log c.
+
+    But for teleportation, which begins at a level of the sampler that it replaces.
+    """
+    number = torch.arange(300) % 3
+    data = points(300, 2, 0.3) + torch.tensor([[2.0, 0.0], [-2.0, 1.0], [0.0, -2.0]])[number]
+    for labels in (None, number):
+        (start,), (scaled,) = (fit_starts(x, name, labels) for x in (data, data * scale))
+        if start.tractable:
+            ours, theirs = start.log_prob(data, 0.4, labels), scaled.log_prob(data * scale, 0.4 * scale, labels)
+            torch.testing.assert_close(theirs, ours - 2 * math.log(scale), rtol=1e-5, atol=1e-4)
+        given = None if labels is None else labels[:9]
+        x, y = (s.sample(Noise(range(9)), 0.4 * c, given) for s, c in ((start, 1.0), (scaled, scale)))
+        torch.testing.assert_close(y.double() / scale, x.double(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", INITIALIZATIONS)
 def test_a_start_is_fitted_by_its_name_or_handed_in(name: str) -> None:
     """Its ``fit`` needs the data alone; one of the user's making has none, and is never chosen unasked."""

@@ -116,14 +116,14 @@ def _inverted(denoiser: Denoiser, y: Tensor, a: float, b: float, conditions: dic
         sign, log_abs = torch.linalg.slogdet(jacobian)
         log_det[left] = torch.where(sign > 0, log_abs, torch.nan)
         norm = residual.norm(dim=1)
-        far = norm > GOAL * (1 + y[left].flatten(1).norm(dim=1))
+        far = norm > GOAL * (a + y[left].flatten(1).norm(dim=1))
         left, residual, norm = left[far], residual[far], norm[far]
         if not len(left):
             break
         direction = torch.linalg.solve(jacobian[far], residual).reshape(-1, *y.shape[1:])
         x[left] = _searched(denoiser, x[left], direction, y[left], norm, a, b, conditions)
     gap = (_euler(denoiser, x, a, b, conditions) - y).flatten(1).norm(dim=1)
-    worst = float((gap / (1 + y.flatten(1).norm(dim=1))).max())
+    worst = float((gap / (a + y.flatten(1).norm(dim=1))).max())
     if not worst < RESIDUAL or not log_det.isfinite().all():
         raise DenoiserError(
             f"the Euler step from {a:.6g} to {b:.6g} cannot be inverted: the residual stays at {worst:.3g}, or volumes "

@@ -301,7 +301,7 @@ class _Group:
     def fitted(self, common: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weights (K,), means (K, m) and covariances (K, m, m) by expectation maximisation."""
         z, count = self.z, len(self.pairs)
-        floor = max(1e-3 * float(common.diagonal().mean()), 1e-12)
+        floor = max(1e-3 * float(common.diagonal().mean()), 1e-12 * float(z.var(dim=0, correction=0).mean()), 1e-300)
         for iteration in range(ITERATIONS):
             shares = self.shares.flatten()[self.order]
             weights, means, covariances = _maximise(z, self.point, self.pairs, shares, common)
@@ -343,11 +343,17 @@ def _maximise(
 
 
 def _k_means(z: Tensor, count: int, seed: int) -> Tensor:
-    """Centres (count, m), from a k-means++ start on at most 20,000 of the points."""
+    """Centres (count, m), from a k-means++ start on at most 20,000 of the points.
+
+    It has tolerances of its own that are absolute: the points come in units of their spread, to a power of two, which
+    rounds nothing.
+    """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    spread = float(z.var(dim=0, correction=0).mean().sqrt())
+    unit = 2.0 ** round(math.log2(spread)) if spread > 0 else 1.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than centres
-        model = KMeans(count, n_init=1, max_iter=20, random_state=seed).fit(z[:CLUSTERED].float().numpy())
-    return torch.from_numpy(model.cluster_centers_).double()
+        model = KMeans(count, n_init=1, max_iter=20, random_state=seed).fit((z[:CLUSTERED] / unit).float().numpy())
+    return torch.from_numpy(model.cluster_centers_).double() * unit
