@@ -23,7 +23,7 @@ from headstart.metrics import TailGap, tail_gap
 from headstart.noise import Noise, Stream, generator_of
 from headstart.plan import Candidate
 from headstart.profile import Profile
-from headstart.schedule import Custom, Kind, ReverseVariance, Rule, Schedule
+from headstart.schedule import Custom, Kind, Rule, Schedule
 from headstart.solver import Solver
 
 __all__ = [
@@ -47,9 +47,6 @@ ADMISSIBLE = 4.0
 
 #: Budgets within this ratio are equals.
 NATS_TIE = 1.05
-
-#: The reverse variances of the solvers whose whole budget is known: that of their path.
-PATHS: Mapping[str, ReverseVariance] = {"ddpm": "ddpm", "euler-maruyama": "em"}
 
 #: A score is also taken without each of this many groups of its samples: a jackknife tells how far two scores can be
 #: told apart.
@@ -272,7 +269,7 @@ def _option(
         return Option(start, kind, schedule, solver, budget, Score(budget.total, (budget.total,) * GROUPS), None)
     errors = initialization_errors(profile, start, schedule.horizon) if like is None else like.errors
     assert errors is not None, "a start with a density has errors"
-    variance = PATHS.get(solver.name)
+    variance = solver.reverse_variance
     if variance is not None and not solver.parameters() and steps:
         path = path_objectives(profile, start, schedule, variance)
         nats = Score.of(len(path), lambda kept: float(path[kept].mean()))

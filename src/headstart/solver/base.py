@@ -26,7 +26,7 @@ from headstart.denoiser import Denoiser, denoise, is_finite
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.registry import Registry
-from headstart.schedule import Schedule
+from headstart.schedule import ReverseVariance, Schedule
 
 __all__ = ["SOLVERS", "Solver"]
 
@@ -40,11 +40,14 @@ class Solver(ABC):
         name: the name by which a plan stores the solver.
         cites: what to cite for it: keys of ``references.bib``, or whole BibTeX entries.
         given: whether it is nothing without parameters that someone learned, so that its name alone is not enough.
+        reverse_variance: of the steps of a stochastic solver, without parameters, whose path's divergence is known
+            (:mod:`headstart.schedule.dynamic`): its budget in nats is then that of its path.
     """
 
     name: ClassVar[str]
     cites: ClassVar[tuple[str, ...]] = ()
     given: ClassVar[bool] = False
+    reverse_variance: ClassVar[ReverseVariance | None] = None
 
     @property
     @abstractmethod

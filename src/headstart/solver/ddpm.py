@@ -52,6 +52,7 @@ class DDPM(Solver):
     name = "ddpm"
     cites = ("ho2020denoising", "bao2022analytic")
     order = 1
+    reverse_variance = "ddpm"
 
     variances: tuple[float, ...] = ()
 

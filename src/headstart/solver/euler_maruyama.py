@@ -40,6 +40,7 @@ class EulerMaruyama(Solver):
     name = "euler-maruyama"
     cites = ("song2021score", "chen2023sampling")
     order = 1
+    reverse_variance = "em"
 
     @property
     def stochastic(self) -> bool:
