@@ -111,7 +111,7 @@ COMMANDS: Registry[Command] = Registry(
     "command",
     "headstart.cli",
     "headstart.commands",
-    first=("demo", "fit", "sample", "evaluate", "inspect", "compare", "reproduce"),
+    first=("demo", "fit", "sample", "evaluate", "inspect", "export", "compare", "reproduce"),
 )
 """The commands by name."""
 
@@ -173,6 +173,12 @@ def _usual_metrics() -> Iterable[str]:
     return always()
 
 
+def _exports() -> Iterable[str]:
+    from headstart.integrations.export import EXPORTERS
+
+    return EXPORTERS
+
+
 #: The names of parts by what stands for them in the help of an option. Parts are slow to import.
 NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "starts": _starts,
@@ -182,6 +188,7 @@ NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "solvers": _solvers,
     "metrics": _metrics,
     "usual_metrics": _usual_metrics,
+    "exports": _exports,
 }
 
 

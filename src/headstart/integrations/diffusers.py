@@ -50,7 +50,7 @@ from headstart.errors import DenoiserError, InputError
 from headstart.integrations.libraries import require
 from headstart.models.load import LOADERS, Loader
 
-__all__ = ["Latents", "RawEDM", "convention", "from_diffusers", "load", "network_of"]
+__all__ = ["Latents", "RawEDM", "convention", "from_diffusers", "load", "network_of", "read_scheduler"]
 
 #: Our names of what a network predicts.
 PREDICTIONS: Mapping[str, Prediction] = {
@@ -343,7 +343,16 @@ def load(path: str, device: torch.device | str = "cpu") -> Denoiser:
     else:
         raise DenoiserError(f"{path} holds no model of diffusers: expected model_index.json or config.json in it")
     model = _component(network, "config.json", use_safetensors=True).to(device).eval()
-    return from_diffusers(model, _component(scheduler, "scheduler_config.json"))
+    return from_diffusers(model, read_scheduler(scheduler))
+
+
+def read_scheduler(folder: Path) -> Any:
+    """The scheduler that was saved to a folder.
+
+    Raises:
+        DenoiserError: if it is missing or damaged, or its class is none of diffusers.
+    """
+    return _component(folder, "scheduler_config.json")
 
 
 def _read(file: Path) -> dict[str, Any]:
