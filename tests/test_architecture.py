@@ -33,6 +33,7 @@ LEAVES = {
     "noise",
     "progress",
     "registry",
+    "saved",
 }
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
@@ -59,6 +60,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "files": {"deprecation", "errors"},
     "progress": set(),
     "registry": {"errors"},
+    "saved": {"arrays", "errors"},
     "citation": BASE | {"initialization"},
     "noise": {"errors"},
     "deprecation": set(),

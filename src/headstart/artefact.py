@@ -65,7 +65,7 @@ def checked(schema: type[Schema], values: Any, source: Path) -> Schema:
         ArtefactError: if they do not fit, with the first one that does not.
     """
     try:
-        return schema.model_validate(values)
+        return schema.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise ArtefactError(f"{source} is damaged: {fault(error)}") from error
 

@@ -27,15 +27,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from headstart.arrays import as_tensor, check_numbers
+from headstart.arrays import LARGEST, as_tensor, check_numbers
 from headstart.artefact import checked, read_tensors, write_tensors
 from headstart.compute import Compute
 from headstart.conditions import labelled, split_conditions, take, to_device
@@ -43,6 +43,7 @@ from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluati
 from headstart.errors import ArtefactError, DataError, DenoiserError, InputError
 from headstart.noise import generator_of
 from headstart.progress import Progress
+from headstart.saved import Saved
 from headstart.schedule import Length
 from headstart.trajectory import Trajectories
 
@@ -74,9 +75,9 @@ class ProfileValues(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sigma_data: FiniteFloat
-    shape: list[int]
-    seed: int
+    sigma_data: Annotated[float, Field(ge=0, le=LARGEST)]
+    shape: list[Annotated[int, Field(ge=1)]]
+    seed: Annotated[int, Field(ge=0)]
     digest: str
 
 
@@ -266,9 +267,9 @@ class Profile:
         """The profile that :meth:`state` describes, without its samples.
 
         Raises:
-            KeyError: if a curve is missing.
+            InputError: if a curve is missing, of another length than the levels, or holds what no measurement gives.
         """
-        curves: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        curves: dict[str, Any] = _curves(tensors)
         trajectories = None
         if "products" in curves:
             trajectories = Trajectories(curves["sigmas"], curves["products"], curves["spread"])
@@ -300,8 +301,8 @@ class Profile:
         values, tensors = read_tensors(source, FORM, VERSION)
         try:
             return cls.from_state(checked(ProfileValues, values, source), tensors)
-        except KeyError as error:
-            raise ArtefactError(f"{source} is damaged: it has no {error}") from error
+        except InputError as error:
+            raise ArtefactError(f"{source} is damaged: {error}") from error
 
     @property
     def noise(self) -> Tensor:
@@ -507,6 +508,24 @@ def _check_denoises(loss: Curve, corrector: Curve, defect: Curve, variance: floa
         raise DenoiserError(
             "the denoiser does not depend on the noise level, or returns its input: it removes no noise"
         )
+
+
+def _curves(tensors: Mapping[str, Tensor]) -> dict[str, Curve]:
+    """The arrays of a saved profile, and of its trajectories if it has any, checked."""
+    saved = Saved({}, tensors)
+    least, most = float(np.finfo(np.float64).tiny), float(np.finfo(np.float64).max)
+    sigmas = saved.tensor("sigmas", None, low=least)
+    levels = len(sigmas)
+    if levels < 2 or not (sigmas.double().diff() < 0).all():
+        raise InputError("sigmas of a profile are at least two levels, strictly decreasing")
+    lengths = {"losses": levels, "corrector": levels - 1, "defect": levels - 1}
+    found = {"sigmas": sigmas} | {name: saved.tensor(name, None, n, low=0, high=most) for name, n in lengths.items()}
+    if not len(found["losses"]) >= len(found["corrector"]) == len(found["defect"]):
+        raise InputError("the costs of a profile are of the same samples, which are among those of its losses")
+    if "products" in tensors:
+        found["products"] = saved.tensor("products", None, levels, levels, low=-most, high=most)
+        found["spread"] = saved.tensor("spread", levels, low=least, high=most)
+    return {name: tensor.double().numpy() for name, tensor in found.items()}
 
 
 def _noise_like(x0: Tensor, seed: int) -> Tensor:

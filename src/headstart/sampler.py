@@ -6,6 +6,7 @@ evidence for its parts.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -141,6 +142,9 @@ def _every_seed(n: int | None, seeds: Iterable[int] | Tensor | None) -> list[int
             raise InputError(f"{count:,} samples are more than {MOST_SAMPLES:,}: draw them in several runs, by seeds")
         return list(range(count))
     try:
-        return [operator.index(seed) for seed in seeds]
+        every = [operator.index(seed) for seed in itertools.islice(seeds, MOST_SAMPLES + 1)]
     except TypeError as error:
         raise InputError(f"seeds must be integers, one for each sample: {error}") from error
+    if len(every) > MOST_SAMPLES:
+        raise InputError(f"there are more than {MOST_SAMPLES:,} seeds: draw their samples in several runs")
+    return every

@@ -250,9 +250,9 @@ def test_images():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"nfe": 0}, "at least one network evaluation: nfe is 0"),
-        ({"nfe": -3}, "at least one network evaluation"),
-        ({"nfe": 2.5}, "whole number of steps"),
+        ({"nfe": 0}, "network evaluations, 1 to 1000: nfe is 0"),
+        ({"nfe": -3}, "network evaluations"),
+        ({"nfe": 2.5}, "whole number of network evaluations"),
         ({"pilot_samples": 15}, "a pilot needs at least 16 samples: got 15"),
         ({"criterion": "taste"}, "unknown criterion 'taste': expected 'pilot' or 'nats'"),
         ({"horizon": 0.05, "sigma_min": 0.06}, "horizon must lie above sigma_min.*0.05 and 0.06"),

@@ -412,7 +412,7 @@ def test_a_saved_flow_is_the_same_flow(labels: tuple[int, ...]) -> None:
 
 def test_weights_of_another_flow_are_named() -> None:
     values, tensors = start_of().state()
-    with pytest.raises(InputError, match="weights do not fit the flow"):
+    with pytest.raises(InputError, match=r"the weights '.*' have shape"):
         Autoregressive.from_state({**values, "channels": 16}, tensors)
     with pytest.raises(InputError, match="2 classes, and there are 1 labels"):
         Autoregressive(untrained(classes=2), (3,))

@@ -221,7 +221,7 @@ def put(*path_and_value):
         (put("solver", "name", "rk4"), "unknown solver 'rk4': expected one of euler"),
         (put("solver", "parameters", {"churn": 1.0}), "damaged: .*DPMSolverPP2M"),
         (put("initialization", "values", {}), "damaged: 'shape'"),
-        (put("initialization", "name", "mixture"), "damaged: 'weights'"),
+        (put("initialization", "name", "mixture"), "damaged: the tensor 'weights' is missing"),
         (put("schedule", "sigmas", [1.0, 2.0]), "strictly decreasing"),
         (put("schedule", "sigmas", []), "at least two levels"),
         (put("schedule", "sigmas", 1, float("nan")), "NaN is not a finite number"),

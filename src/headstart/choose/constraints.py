@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal, TypeAlias
 
 from headstart.choose.levels import with_exponent
@@ -13,15 +14,15 @@ from headstart.profile import Profile
 from headstart.schedule import Rule, Schedule, get_rule, rho_grid, usual_rules
 from headstart.solver import USUAL_SOLVERS, Solver, get_solver, is_linear
 
-__all__ = ["DISTILLED", "Constraints", "Levels", "asked_levels"]
+__all__ = ["DISTILLED", "MOST_NFE", "Constraints", "Levels", "asked_levels"]
 
 #: In place of a schedule or a rule: learn levels and coefficients, from the best of the usual ones.
 DISTILLED: Literal["distilled"] = "distilled"
 
 Levels: TypeAlias = "Rule | Schedule | Literal['distilled'] | None"
 
-#: Evaluations of a plan where none are asked for.
-USUAL_NFE = 4
+#: Evaluations of a plan where none are asked for, and the most that can be.
+USUAL_NFE, MOST_NFE = 4, 1000
 
 
 def asked_levels(schedule: str | Rule | Schedule | None, exponent: float | None) -> Levels:
@@ -68,8 +69,8 @@ class Constraints:
     def __post_init__(self) -> None:
         if isinstance(self.horizon, str) and self.horizon != "unimodal":
             raise InputError(f"unknown horizon {self.horizon!r}: expected a number above 0, or 'unimodal'")
-        if self.nfe is not None and self.nfe < 1:
-            raise InputError(f"a plan needs at least one network evaluation: nfe is {self.nfe}")
+        if self.nfe is not None and not (isinstance(self.nfe, Integral) and 1 <= self.nfe <= MOST_NFE):
+            raise InputError(f"a plan needs a whole number of network evaluations, 1 to {MOST_NFE}: nfe is {self.nfe}")
         if isinstance(self.schedule, Schedule):
             self._check_levels(self.schedule)
         for name, level in (("horizon", self.horizon), ("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):

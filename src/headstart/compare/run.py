@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.choose.constraints import MOST_NFE
 from headstart.citation import PACKAGES
 from headstart.compare.arms import Arm, Prepared, draw, scored
 from headstart.compare.cells import Cells
@@ -119,6 +120,8 @@ def compare(
     """
     began, bar, sizes = time.perf_counter(), progress or Progress(), sizes or Sizes()
     counts = sorted(set(nfe) | {arm.only for arm in plans if arm.only is not None})
+    if counts and counts[-1] > MOST_NFE:
+        raise InputError(f"a sampler has {MOST_NFE} evaluations at most: got {counts[-1]}")
     if not counts or counts[0] < 1 or samples < 2 or seeds < 1 or batch_size < 1:
         raise InputError(
             "a comparison needs evaluations of 1 or more, 2 samples or more, a seed and batches of 1 or more: got "

@@ -45,6 +45,7 @@ from headstart.initialization.subspace import moments
 from headstart.initialization.training import Record, Training, train
 from headstart.noise import Noise
 from headstart.progress import Progress
+from headstart.saved import INTEGERS, Saved
 
 __all__ = ["Autoregressive", "PatchFlow"]
 
@@ -414,13 +415,17 @@ class Autoregressive(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Autoregressive:
-        options = {name: value for name, value in values.items() if name != "labels"}
-        flow = PatchFlow(**options)
-        try:
-            flow.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise InputError(f"the weights do not fit the flow that they are saved with: {error}") from error
-        return cls(flow, values["labels"])
+        saved, most = Saved(values, tensors), Saved(values, tensors).numbers
+        sizes = {name: saved.whole(name, most) for name in ("patch", "channels", "heads")}
+        sizes |= {name: saved.whole(name, len(tensors)) for name in ("blocks", "layers")}
+        sizes["classes"] = saved.whole("classes", most, low=0)
+        labels = saved.wholes("labels", sizes["classes"], INTEGERS.max, low=INTEGERS.min)
+
+        def make() -> PatchFlow:
+            return PatchFlow(saved.shape(), saved.number("sigma_data"), saved.levels(), **sizes)
+
+        saved.check_size(make)
+        return cls(saved.filled(make), labels)
 
     def __repr__(self) -> str:
         flow, options = self.flow, self.flow.options

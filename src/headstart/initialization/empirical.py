@@ -12,6 +12,7 @@ from headstart.errors import InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.memory import owned
 from headstart.noise import Noise
+from headstart.saved import Saved
 
 __all__ = ["Empirical"]
 
@@ -68,7 +69,11 @@ class Empirical(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Empirical:
-        return cls(tensors["data"], tensors.get("labels"))
+        saved = Saved(values, tensors)
+        data = tensors.get("data", torch.empty(0))
+        if data.ndim < 2 or not data.numel():
+            raise InputError(f"data has shape {tuple(data.shape)}: expected at least one sample, (N, ...)")
+        return cls(saved.tensor("data", *data.shape), saved.classes("labels", len(data)))
 
     def __repr__(self) -> str:
         return f"Empirical({len(self.data)} samples of shape {self.shape}, oracle)"

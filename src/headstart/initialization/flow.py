@@ -30,6 +30,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -47,6 +48,7 @@ from headstart.initialization.subspace import Subspace, chunks, moments
 from headstart.initialization.training import Record, Training, train
 from headstart.noise import Noise
 from headstart.progress import Progress
+from headstart.saved import Saved
 
 __all__ = ["Couplings", "Flow"]
 
@@ -329,25 +331,27 @@ class Flow(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Flow:
-        def group(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-        name = values["base"]["name"]
-        if name not in INITIALIZATIONS:
-            raise InputError(f"unknown base {name!r}: expected one of {', '.join(INITIALIZATIONS)}")
-        base = INITIALIZATIONS[name].from_state(values["base"]["values"], group("base."))
-        frame, classes, shares = Subspace.from_tensors(group("frame.")), tensors.get("classes"), tensors.get("shares")
-        context = 1 if classes is None else 1 + len(classes)
-        low, high = values["sigmas"]
-        couplings = Couplings(
-            len(frame.variances), context, values["kind"], int(values["transforms"]), [int(h) for h in values["hidden"]]
-        )
-        try:
-            couplings.load_state_dict(group("couplings."))
-        except RuntimeError as error:
-            raise InputError(f"the weights do not fit the flow that they are saved with: {error}") from error
-        couplings.eval().requires_grad_(False)
-        return cls(base, frame, couplings, (low, high), classes, shares, float(values["gain"]))
+        saved = Saved(values, tensors)
+        below = Saved(saved.value("base"), saved.group("base").tensors)
+        name = below.value("name")
+        if not isinstance(name, str) or name not in INITIALIZATIONS or INITIALIZATIONS[name] is cls:
+            raise InputError(f"unknown base {name!r}: expected one of {', '.join(INITIALIZATIONS)}, but for {cls.name}")
+        base = INITIALIZATIONS[name].from_state(below.value("values"), below.tensors)
+        if not base.tractable or base.shape != saved.shape():
+            raise InputError(f"the base {name!r} has no density, or samples of another shape")
+        frame = Subspace.from_tensors(saved.group("frame").tensors, math.prod(base.shape))
+        classes = saved.classes("classes", None)
+        shares = None if classes is None else saved.tensor("shares", len(classes), low=0.0, high=1.001)
+        m, context = len(frame.variances), 1 if classes is None else 1 + len(classes)
+        weights = saved.group("couplings")
+        transforms = weights.whole("transforms", len(tensors))
+        hidden = saved.wholes("hidden", len(tensors), weights.numbers)
+        # A layer's matrices are of neighbouring widths, from and to half of the coordinates.
+        widths = (m // 2, *hidden, m // 2)
+        if transforms * sum(a * b for a, b in itertools.pairwise(widths)) > weights.numbers:
+            raise InputError(f"{transforms} transforms with hidden layers {hidden} have more weights than are saved")
+        couplings = weights.filled(lambda: Couplings(m, context, saved.value("kind"), transforms, hidden))
+        return cls(base, frame, couplings, saved.levels(), classes, shares, saved.number("gain"))
 
     def __repr__(self) -> str:
         low, high = self.sigmas

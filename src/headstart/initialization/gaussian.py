@@ -20,6 +20,7 @@ from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
 from headstart.noise import Noise
+from headstart.saved import SQUARE, Saved
 
 __all__ = ["Diagonal", "Gaussian", "Isotropic", "Shifted"]
 
@@ -63,7 +64,10 @@ class Diagonal(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Diagonal:
-        return cls(values["shape"], tensors["mean"].double(), tensors["variances"].double())
+        saved = Saved(values, tensors)
+        shape = saved.shape()
+        d = math.prod(shape)
+        return cls(shape, saved.tensor("mean", d).double(), saved.tensor("variances", d, low=0.0, high=SQUARE).double())
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(shape={self.shape})"
@@ -94,7 +98,9 @@ class Shifted(Diagonal):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Shifted:
-        return cls(values["shape"], tensors["mean"].double())
+        saved = Saved(values, tensors)
+        shape = saved.shape()
+        return cls(shape, saved.tensor("mean", math.prod(shape)).double())
 
 
 @INITIALIZATIONS.register
@@ -122,7 +128,7 @@ class Isotropic(Shifted):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Isotropic:
-        return cls(values["shape"])
+        return cls(Saved(values, tensors).shape())
 
 
 @INITIALIZATIONS.register
@@ -166,7 +172,8 @@ class Gaussian(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Gaussian:
-        return cls(values["shape"], Subspace.from_tensors(tensors))
+        shape = Saved(values, tensors).shape()
+        return cls(shape, Subspace.from_tensors(tensors, math.prod(shape)))
 
     def __repr__(self) -> str:
         return f"Gaussian(shape={self.shape}, components={len(self.subspace.variances)})"

@@ -40,6 +40,7 @@ from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise, generator_of
+from headstart.saved import SQUARE, Saved
 
 __all__ = ["Mixture"]
 
@@ -186,9 +187,25 @@ class Mixture(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mixture:
-        named = {name: tensors[name].double() for name in ("weights", "means", "eigenvalues")}
-        eigenvectors, owners = tensors["eigenvectors"], tensors.get("owners")
-        return cls(values["shape"], Subspace.from_tensors(tensors), eigenvectors=eigenvectors, owners=owners, **named)
+        saved = Saved(values, tensors)
+        shape = saved.shape()
+        subspace = Subspace.from_tensors(tensors, math.prod(shape))
+        weights, means = saved.tensor("weights", None, low=0.0, high=1.001), saved.tensor("means", None, None)
+        k, m = means.shape
+        if m > len(subspace.variances) or len(weights) != k or not weights.sum() > 0.5:
+            raise InputError(f"the weights and means of {k} components in {m} dimensions do not fit the rest")
+        eigenvalues = saved.tensor("eigenvalues", k, m, low=-SQUARE, high=SQUARE)
+        if eigenvalues.min() < -1e-9 * eigenvalues.max().clamp_min(0.0):  # zero up to rounding
+            raise InputError(f"eigenvalues are at least 0: got {float(eigenvalues.min()):g}")
+        return cls(
+            shape,
+            subspace,
+            weights.double(),
+            means.double(),
+            saved.tensor("eigenvectors", k, m, m, low=-1.001, high=1.001),
+            eigenvalues.double(),
+            saved.classes("owners", k),
+        )
 
     def __repr__(self) -> str:
         components, dimensions = self.means.shape

@@ -45,6 +45,7 @@ from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
 from headstart.noise import Noise, generator_of
+from headstart.saved import Saved
 from headstart.targets.student import ProductT, scale_nodes
 
 __all__ = ["Elliptical", "Independent", "StudentT"]
@@ -149,9 +150,11 @@ class StudentT(Initialization):
         laws: dict[str, type[Independent] | type[Elliptical]] = {
             law.structure: law for law in (Independent, Elliptical)
         }
-        if values["structure"] not in laws:
-            raise InputError(f"unknown structure {values['structure']!r}: expected {' or '.join(laws)}")
-        return cls(values["shape"], laws[values["structure"]].from_tensors(tensors))
+        saved = Saved(values, tensors)
+        structure = saved.value("structure")
+        if not isinstance(structure, str) or structure not in laws:
+            raise InputError(f"unknown structure {structure!r}: expected {' or '.join(laws)}")
+        return cls(saved.shape(), laws[structure].from_tensors(tensors))
 
     def __repr__(self) -> str:
         low, high = float(self.nu.min()), float(self.nu.max())
@@ -214,7 +217,11 @@ class Independent:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Independent:
         """The law that :meth:`tensors` describes."""
-        return cls(*(tensors[name].double() for name in ("locations", "scales", "nu")))
+        saved = Saved({}, tensors)
+        locations = saved.tensor("locations", None)
+        scales = saved.tensor("scales", len(locations), low=0.0)
+        nu = saved.tensor("nu", len(locations), low=1.0)
+        return cls(locations.double(), scales.double(), nu.double())
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,7 +302,7 @@ class Elliptical:
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Elliptical:
         """The law that :meth:`tensors` describes."""
-        return cls(Subspace.from_tensors(tensors), tensors["nu"].double())
+        return cls(Subspace.from_tensors(tensors), Saved({}, tensors).tensor("nu", low=1.0).double())
 
 
 # Independent coordinates: Fisher scoring, many coordinates at once.

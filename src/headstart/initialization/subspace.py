@@ -21,6 +21,7 @@ from torch import Tensor
 
 from headstart.errors import DataError
 from headstart.initialization.memory import owned
+from headstart.saved import SQUARE, Saved
 
 __all__ = ["Subspace", "moments"]
 
@@ -130,9 +131,17 @@ class Subspace:
         return {"mean": self.mean, "basis": self.basis, "variances": self.variances, "residual": self.residual}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Subspace:
-        """The subspace that :meth:`tensors` describes."""
-        return cls(*(tensors[name].double() for name in ("mean", "basis", "variances", "residual")))
+    def from_tensors(cls, tensors: Mapping[str, Tensor], dimension: int | None = None) -> Subspace:
+        """The subspace that :meth:`tensors` describes.
+
+        Raises:
+            InputError: if a tensor is missing, of the wrong shape or out of its range.
+        """
+        saved = Saved({}, tensors)
+        mean, variances = saved.tensor("mean", dimension), saved.tensor("variances", None, low=0.0, high=SQUARE)
+        basis = saved.tensor("basis", len(mean), len(variances), low=-1.001, high=1.001)
+        residual = saved.tensor("residual", low=0.0, high=SQUARE)
+        return cls(*(tensor.double() for tensor in (mean, basis, variances, residual)))
 
 
 def moments(data: Tensor) -> tuple[Tensor, Tensor]:

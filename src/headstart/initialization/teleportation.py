@@ -42,6 +42,7 @@ from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import Gaussian
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise
+from headstart.saved import Saved
 
 __all__ = ["Teleportation"]
 
@@ -111,7 +112,9 @@ class Teleportation(Initialization):
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Teleportation:
-        return cls(values["shape"], Subspace.from_tensors(tensors), values["sigma_max"])
+        saved = Saved(values, tensors)
+        shape = saved.shape()
+        return cls(shape, Subspace.from_tensors(tensors, math.prod(shape)), saved.number("sigma_max"))
 
     def __repr__(self) -> str:
         components = len(self.subspace.variances)

@@ -30,15 +30,16 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from headstart.artefact import parse_json
+from headstart.artefact import checked, parse_json
 from headstart.errors import ArtefactError, DataError, InputError
 from headstart.files import atomic_write, check_file, check_regular
 from headstart.initialization.memory import owned
@@ -446,18 +447,34 @@ def _write(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
     atomic_write(blob, path)
 
 
+class _Values(BaseModel):
+    """The plain values of a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["headstart-training"]
+    identity: dict[str, Any]
+    train: list[FiniteFloat]
+    held_out: Annotated[list[FiniteFloat], Field(min_length=1)]
+    best: Annotated[int, Field(ge=0)]
+    stopped: str
+    seconds: Annotated[FiniteFloat, Field(ge=0)]
+
+
 def _read(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
     """Go on from a checkpoint, if it is of the same training."""
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
-            values = parse_json((file.metadata() or {})["headstart"])
+            found = parse_json((file.metadata() or {})["headstart"])
             tensors = {name: owned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - a file is no mapping
-        written, held_out = values["identity"], [float(nll) for nll in values["held_out"]]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(f"{path} is not a checkpoint of a training, or is damaged: {error}") from error
-    others = [name for name, value in identity.items() if written.get(name) != value]
-    if not others and not math.isclose(held_out[0], run.held_out[0], rel_tol=1e-4, abs_tol=1e-4):
+    values = checked(_Values, found, path)
+    if len(values.held_out) != len(values.train) + 1 or values.best > len(values.train):
+        raise ArtefactError(f"{path} is damaged: its epochs do not fit each other")
+    others = [name for name, value in identity.items() if values.identity.get(name) != value]
+    if not others and not math.isclose(values.held_out[0], run.held_out[0], rel_tol=1e-4, abs_tol=1e-4):
         others = ["model"]
     if others:
         raise ArtefactError(
@@ -465,25 +482,36 @@ def _read(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
             "remove it, or name another file"
         )
     try:
+        if bad := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+            raise ValueError(f"{bad[0]} holds NaN or infinite values")
         run.model.load_state_dict(_group(tensors, "model."))
         run.average = _group(tensors, "average.", like=run.average)
         run.best_weights = _group(tensors, "best.", like=run.average)
         _load_optimiser(run.optimiser, _group(tensors, "optimiser."))
-        run.held_out, run.train = held_out, [float(nll) for nll in values["train"]]
-        run.best, run.stopped, run.seconds = int(values["best"]), str(values["stopped"]), float(values["seconds"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtefactError(f"{path} is damaged: {error}") from error
+    run.held_out, run.train = values.held_out, values.train
+    run.best, run.stopped, run.seconds = values.best, values.stopped, values.seconds
 
 
 def _group(tensors: Mapping[str, Tensor], prefix: str, like: Weights | None = None) -> Weights:
     """The tensors of one prefix, on the devices of others with the same names."""
     found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return found if like is None else {name: found[name].to(tensor.device) for name, tensor in like.items()}
+    if like is None:
+        return found
+    for name, tensor in like.items():
+        if (found[name].shape, found[name].dtype) != (tensor.shape, tensor.dtype):
+            raise ValueError(f"{prefix}{name} is {found[name].dtype} of shape {tuple(found[name].shape)}")
+    return {name: found[name].to(tensor.device) for name, tensor in like.items()}
 
 
 def _load_optimiser(optimiser: torch.optim.AdamW, tensors: Weights) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        number, key = name.split(".", 1)
+        number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = tensor
+    for place, parameter in enumerate(optimiser.param_groups[0]["params"]):
+        for key, tensor in state.get(place, {}).items():
+            if tensor.shape not in (parameter.shape, ()):
+                raise ValueError(f"optimiser.{place}.{key} has shape {tuple(tensor.shape)}")
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -41,7 +41,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.arrays import check_numbers
+from headstart.arrays import LARGEST, check_numbers
 from headstart.errors import DataError
 from headstart.files import atomic_write
 from headstart.metrics.checks import check_same_shape, check_samples
@@ -112,6 +112,8 @@ class GaussianStatistics:
             raise DataError(f"{path} holds something else than real numbers")
         n = _count(arrays["n"], path) if "n" in arrays else None
         mean, covariance = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
+        for values in (mean, covariance):
+            check_numbers(values, str(path), LARGEST)
         found = cls(mean, covariance, n)
         check_numbers(mean, f"{path}, 'mu',")
         check_numbers(covariance.diagonal().clamp(min=0).sqrt(), f"the root of {path}, 'sigma',")

@@ -27,6 +27,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +55,8 @@ __all__ = [
     "tail_sliced_wasserstein",
 ]
 
-#: How many directions are worked on at a time, which bounds the memory.
-CHUNK = 64
+#: How many directions, and how many projections, are worked on at a time, which bounds the memory.
+CHUNK, NUMBERS = 64, 2**22
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,20 @@ def project(x: Tensor, directions: Tensor) -> Tensor:
 
     They are in float32, or in float64 if x is.
     """
-    return sorted_projections(x, directions)[0]
+    return torch.cat([values for values, _ in sorted_projections(x, directions)])
 
 
-def sorted_projections(x: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """The projections as :func:`project` has them, and of which sample each is."""
+def sorted_projections(x: Tensor, directions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The projections as :func:`project` has them, and of which sample each is, a few directions at a time."""
     flat = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
-    chunks = torch.split(directions.to(flat.device, flat.dtype), CHUNK, dim=1)
-    found = [(flat @ chunk).T.sort(dim=1) for chunk in chunks]
-    return torch.cat([part.values.cpu() for part in found]), torch.cat([part.indices.cpu() for part in found])
+    for chunk in torch.split(directions.to(flat.device, flat.dtype), _together(len(x)), dim=1):
+        found = (flat @ chunk).T.sort(dim=1)
+        yield found.values.cpu(), found.indices.cpu()
+
+
+def _together(n: int) -> int:
+    """How many directions of n samples are worked on at a time."""
+    return max(1, min(CHUNK, NUMBERS // n))
 
 
 def quantile_steps(
@@ -134,7 +140,8 @@ def compare(a: Tensor, b: Tensor, levels: tuple[float, float] = (0.0, 1.0), outs
 def squares(a: Tensor, b: Tensor, steps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Squared distances of each direction's sorted projections, shape (directions,), in float64."""
     i, j, weights = steps
-    parts = zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True)
+    size = _together(max(a.shape[1], b.shape[1]))
+    parts = zip(torch.split(a, size), torch.split(b, size), strict=True)
     return torch.cat([(p[:, i].double() - q[:, j].double()).square() @ weights for p, q in parts])
 
 
@@ -212,21 +219,28 @@ def _projected(a: Tensor, b: Tensor, directions: int, seed: int) -> tuple[Tensor
 
 def _distances(compared: Comparison) -> tuple[SlicedDistances, SlicedDistances | None]:
     """Both distances on the reference's directions, and their errors if these are asked for."""
-    real = compared.reference.projections
-    projections, order = sorted_projections(compared.samples, compared.reference.directions)
-    errors = _errors(projections, order, real, compared.groups) if compared.errors else None
-    return compare(projections, real), errors
-
-
-def _errors(projections: Tensor, order: Tensor, real: Tensor, groups: list[Tensor]) -> SlicedDistances:
-    """The jackknife's errors of both sliced distances, from sorted projections and whose they are."""
-    group = torch.empty(projections.shape[1], dtype=torch.long)
+    real, n, m = compared.reference.projections, len(compared.samples), len(compared.reference)
+    groups = compared.groups if compared.errors else []
+    rest = [len(others(groups, g)) for g in range(len(groups))]
+    steps = [quantile_steps(count, m) for count in (n, *rest)]
+    group = torch.empty(n, dtype=torch.long)
     for g, members in enumerate(groups):
         group[members] = g
-    dealt = group[order]
-    rest = [len(others(groups, g)) for g in range(len(groups))]
-    without = [compare(projections[dealt != g].reshape(-1, rest[g]), real) for g in range(len(groups))]
-    return SlicedDistances(jackknife([part.mean for part in without]), jackknife([part.max for part in without]))
+    found: list[list[Tensor]] = []  # squared distances of all samples, and without each group
+    place = 0
+    for projections, order in sorted_projections(compared.samples, compared.reference.directions):
+        beside, place = real[place : place + len(projections)], place + len(projections)
+        dealt = group[order]
+        kept = [projections, *(projections[dealt != g].reshape(-1, rest[g]) for g in range(len(groups)))]
+        found.append([squares(each, beside, own) for each, own in zip(kept, steps, strict=True)])
+    whole, *without = (torch.cat(column) for column in zip(*found, strict=True))
+    errors = None
+    if without:
+        errors = SlicedDistances(
+            jackknife([float(square.mean().sqrt()) for square in without]),
+            jackknife([float(square.max().sqrt()) for square in without]),
+        )
+    return SlicedDistances(float(whole.mean().sqrt()), float(whole.max().sqrt())), errors
 
 
 @METRICS.register

@@ -13,10 +13,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -169,7 +169,7 @@ def _read(source: Path) -> Plan:
             f"{source} has version {values['version']}, and this headstart reads up to {VERSION}: upgrade it"
         )
     try:
-        file = _PlanFile.model_validate(_nested(_upgraded(values)))
+        file = _PlanFile.model_validate_json(json.dumps(_nested(_upgraded(values))), strict=True)
         if hashlib.sha256(blob).hexdigest() != file.tensors_sha256:
             raise ArtefactError(
                 f"{source} is damaged: tensors.safetensors is not the file that the plan was saved with"
@@ -177,7 +177,7 @@ def _read(source: Path) -> Plan:
         return file.plan(safetensors.torch.load(blob))
     except ValidationError as error:
         raise ArtefactError(f"{source} is damaged: {fault(error).removeprefix('record.')}") from error
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # also of values that are no such start's
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:  # also of no such start's values
         raise ArtefactError(f"{source} is damaged: {error}") from error
 
 
@@ -207,6 +207,9 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
     return {**parts, "record": {name: values[name] for name in RECORDED}}
 
 
+AtLeastZero = Annotated[FiniteFloat, Field(ge=0)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -219,8 +222,8 @@ class _Named(_Strict):
 
 
 class _BudgetFile(_Strict):
-    initialization: tuple[FiniteFloat, FiniteFloat] | None
-    discretization: list[FiniteFloat]
+    initialization: tuple[FiniteFloat, AtLeastZero] | None
+    discretization: list[AtLeastZero]
 
     def budget(self) -> Budget:
         start = self.initialization

@@ -6,16 +6,16 @@ left behind.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from headstart.artefact import parse_json
 from headstart.citation import citations
 from headstart.errors import ArtefactError
-from headstart.files import atomic_write
+from headstart.files import atomic_write, read_regular
 from headstart.report.images import data_uri
 from headstart.report.page import APPROACH, duration, entries, render
 
@@ -45,10 +45,10 @@ def write_folder_page(folder: Path) -> None:
         ArtefactError: if ``results.json`` or a file that it names is missing or damaged, or the page cannot be written.
     """
     try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        results = parse_json(read_regular(folder / "results.json").decode())
         verdict, files = results["verdict"], [folder / name for name in results["files"]]
-        tables = [(_words(path), _blocks(path.read_text(encoding="utf-8"))) for path in files if path.suffix == ".md"]
-        figures = [(_words(path), data_uri(path.read_bytes(), "svg+xml")) for path in files if path.suffix == ".svg"]
+        tables = [(_words(path), _blocks(read_regular(path).decode())) for path in files if path.suffix == ".md"]
+        figures = [(_words(path), data_uri(read_regular(path), "svg+xml")) for path in files if path.suffix == ".svg"]
         page = render(
             "folder.html",
             name=results["experiment"],
