@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from headstart import own, shared
 from headstart.citation import citations
 from headstart.denoiser import Counted
 from headstart.errors import DenoiserError, InputError
+from headstart.initialization import Isotropic
 from headstart.noise import Noise
 from headstart.sampler import Sampler
 from headstart.schedule import Schedule, rho_grid
@@ -184,3 +186,58 @@ def test_what_to_cite_is_that_of_its_parts():
 def test_repr_names_the_three_parts():
     assert repr(make()) == "Sampler(3 evaluations: gaussian start at 3, rho 7 levels, dpm++2m)"
     assert repr(make(schedule=Schedule([3.0, 0.0]))).startswith("Sampler(1 evaluation: gaussian start at 3, custom")
+
+
+# Conditions
+
+
+def posterior(x, sigma, /, **given):
+    """The exact denoiser of N(m, 1) in every coordinate, where m is made of every kind of condition."""
+    own = given["x"] + given["sigma"]["deep"][0].sum((1, 2)) + torch.tensor([len(word) for word in given["seeds"]])
+    mean = own[:, None].to(x.dtype) + given["n"].mean() + given["dtype"]["table"][3]
+    return mean + (x - mean) / (1 + torch.as_tensor(sigma).reshape(-1, 1) ** 2)
+
+
+def everything(count):
+    return {
+        "x": torch.arange(float(count)),
+        "sigma": {"deep": (np.ones((count, 2, 2)) * np.arange(count)[:, None, None], "a word")},
+        "seeds": ["a" * i for i in range(count)],
+        "n": torch.linspace(0, 1, 11),
+        "dtype": shared({"table": torch.arange(float(count))}),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 8, 256])
+def test_conditions_of_any_kind_and_name_follow_their_samples_in_every_batch(batch_size):
+    sampler = Sampler(Isotropic((3,)), rho_grid(20, 80.0, 0.002), Heun())
+    whole = sampler.sample(posterior, 8, conditions=everything(8))
+    assert torch.allclose(
+        sampler.sample(posterior, 8, conditions=everything(8), batch_size=batch_size), whole, atol=1e-5
+    )
+    expected = 6.0 * torch.arange(8.0) + 0.5 + 3
+    assert ((whole.mean(1) - expected).abs() < 3).all()
+    alone = {"x": torch.tensor([5.0]), "sigma": {"deep": (torch.full((1, 2, 2), 5.0), "")}, "seeds": ["aaaaa"]}
+    others = {"n": torch.linspace(0, 1, 11), "dtype": {"table": torch.arange(8.0)}}
+    one = sampler.sample(posterior, seeds=[5], conditions=alone | others)
+    assert torch.allclose(one[0], whole[5], atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 256])
+def test_an_observation_as_long_as_the_samples_is_shared_in_every_batch(batch_size):
+    def network(x, sigma, observed, shift):
+        mean = observed.mean() + torch.as_tensor(shift, dtype=x.dtype).reshape(-1, 1)
+        return mean + (x - mean) / (1 + torch.as_tensor(sigma).reshape(-1, 1) ** 2)
+
+    sampler = Sampler(Isotropic((2,)), rho_grid(6, 20.0, 0.01), Heun())
+    shift = torch.linspace(-1, 1, 10)
+    observed = torch.arange(10.0)
+    right = sampler.sample(network, 10, observed=shared(observed), shift=own(shift))
+    for kind in (shift, shift.numpy(), shift.tolist()):
+        found = sampler.sample(network, 10, batch_size=batch_size, observed=observed, shift=kind)
+        assert torch.allclose(found, right, atol=1e-5)
+
+
+def test_a_condition_that_is_given_twice_is_named():
+    with pytest.raises(InputError, match="scale is given twice"):
+        make().sample(TARGET, 2, conditions={"scale": 1}, scale=2)

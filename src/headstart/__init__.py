@@ -2,6 +2,7 @@
 
 from headstart.budget import Budget, Estimate
 from headstart.choose import fit
+from headstart.conditions import Conditions, own, shared
 from headstart.data import Dataset, load_data
 from headstart.denoiser import (
     Counted,
@@ -24,6 +25,7 @@ from headstart.schedule import Schedule
 
 __all__ = [
     "Budget",
+    "Conditions",
     "Counted",
     "Dataset",
     "Denoiser",
@@ -44,6 +46,8 @@ __all__ = [
     "guide",
     "load_data",
     "load_denoiser",
+    "own",
+    "shared",
 ]
 
 __version__ = "0.1.0"

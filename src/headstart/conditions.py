@@ -1,63 +1,284 @@
 """Conditions of a network, and the samples that they go with.
 
-Of the conditions of N samples, the tensors of length N go with the samples, one row each; the others are shared. The
-two are told apart once, for all samples there are (:meth:`Part.of`): among some of them, a shared tensor may coincide
-in length.
+A condition is anything that a network takes by name: a class, a vector, an image, text, or a nesting of these in
+mappings, lists and tuples. What it is made of either goes with the samples, one row each, or is shared by all. Of N
+samples, tensors, arrays and lists of length N go with them and everything else is shared, unless it is marked:
+
+>>> image, text = torch.zeros(5, 3, 8, 8), torch.zeros(5, 16)
+>>> given = Conditions.of({"image": image, "context": {"text": text, "scale": shared(torch.ones(5))}}, 5)
+>>> some = given.take(slice(0, 2))
+>>> some["image"].shape, some["context"]["text"].shape, some["context"]["scale"].shape
+(torch.Size([2, 3, 8, 8]), torch.Size([2, 16]), torch.Size([5]))
+
+The two are told apart once, for all samples there are: among some of them, what is shared may coincide in length. Where
+it does so among all, and they are cut into batches, the network is asked (:meth:`Conditions.told_apart`). Arrays reach
+a network as tensors, on its device; those of floating-point numbers in PyTorch's default type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.arrays import as_tensor
 from headstart.errors import DataError, InputError
 from headstart.noise import generator_of
 
-__all__ = ["Part", "Split", "hold_out", "labelled", "split_conditions", "take", "to_device"]
+__all__ = [
+    "Conditions",
+    "Own",
+    "Part",
+    "Shared",
+    "Split",
+    "hold_out",
+    "labelled",
+    "leaves",
+    "own",
+    "shared",
+    "split_conditions",
+    "take",
+    "to_device",
+]
+
+#: Two answers of a network that differ by less than this share of them are the same.
+ROUNDING = 1e-4
 
 
-def to_device(conditions: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
-    """The conditions with their tensors on a device."""
-    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A condition, or a part of one, that all samples share. Made by :func:`shared`."""
+
+    value: Any
 
 
-def take(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> dict[str, Any]:
-    """The conditions of some of ``count`` samples: tensors of that length are indexed, everything else is kept."""
-    own, shared = split_conditions(conditions, count)
-    return {k: own[k][rows] if k in own else shared[k] for k in conditions}
+@dataclass(frozen=True, eq=False)
+class Own:
+    """A condition, or a part of one, with a row for each sample. Made by :func:`own`.
 
-
-def split_conditions(conditions: Mapping[str, Any], count: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The conditions that go with ``count`` samples, which are tensors of that length, and those that they share.
-
-    Call it once, for all samples: among some of them, a shared tensor may coincide in length.
+    Attributes:
+        value: the rows.
+        sure: whether someone said so, or its length alone does.
     """
-    own = {k: v for k, v in conditions.items() if isinstance(v, Tensor) and v.ndim and len(v) == count}
-    return own, {k: v for k, v in conditions.items() if k not in own}
+
+    value: Any
+    sure: bool = True
 
 
-def labelled(conditions: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The conditions with a class for each of ``count`` samples under ``label``, if there is one: one stands for all.
+def shared(value: Any) -> Shared:
+    """Mark a condition, or a part of one, as shared by all samples, also where it is as long as they are many."""
+    return Shared(value)
 
-    Raises:
-        InputError: if the label is neither one class nor one for each sample.
+
+def own(value: Any) -> Own:
+    """Mark a condition, or a part of one, as going with the samples: all that it is made of has a row for each."""
+    return Own(value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conditions(Mapping[str, Any]):
+    """The conditions of a number of samples, by name, as the network takes them. Made by :meth:`of`.
+
+    Attributes:
+        tree: the values by name; in them, an :class:`Own` for each part that goes with the samples.
+        count: how many samples there are.
     """
-    if conditions.get("label") is None:
-        return dict(conditions)
+
+    tree: Mapping[str, Any]
+    count: int
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | None, count: int) -> Conditions:
+        """The conditions of ``count`` samples, told apart by marks and by length. One ``label`` stands for all samples.
+
+        Raises:
+            DataError: if an array holds masked values.
+            InputError: if what is marked as going with the samples has not a row for each, or the label is neither one
+                class nor one for each; or if they are the conditions of another number of samples.
+        """
+        if isinstance(given, Conditions):
+            if given.count != count:
+                raise InputError(f"these are the conditions of {given.count} samples: expected those of {count}")
+            return given
+        values = dict(given or {})
+        if values.get("label") is not None:
+            values["label"] = Own(_label(values["label"], count))
+        return cls({name: _marked(value, count, name) for name, value in values.items()}, count)
+
+    def __getitem__(self, name: str) -> Any:
+        return _mapped(self.tree[name], lambda leaf: leaf.value if isinstance(leaf, Own) else leaf)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tree)
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    def __repr__(self) -> str:
+        parts = [f"{name} ({'one a sample' if self.goes_with_samples(name) else 'shared'})" for name in self]
+        return f"Conditions({', '.join([f'{self.count} samples', *parts])})"
+
+    def goes_with_samples(self, name: str) -> bool:
+        """Whether any part of a condition does."""
+        return any(isinstance(leaf, Own) for leaf in leaves(self.tree[name]))
+
+    def take(self, rows: Tensor | slice) -> Conditions:
+        """The conditions of some of the samples."""
+        left = len(torch.arange(self.count)[rows])
+        some = self._mapped(
+            lambda leaf: replace(leaf, value=_rows(leaf.value, rows)) if isinstance(leaf, Own) else leaf
+        )
+        return Conditions(some.tree, left)
+
+    def to(self, device: torch.device | str) -> Conditions:
+        """The same with their tensors on a device."""
+        return Conditions(to_device(self.tree, device), self.count)
+
+    def apart(self) -> tuple[Conditions, dict[str, Any]]:
+        """Those of which some part goes with the samples, taken for granted; and those that are shared."""
+        goes = {name: value for name, value in self.settled().tree.items() if self.goes_with_samples(name)}
+        return Conditions(goes, self.count), {name: self[name] for name in self if name not in goes}
+
+    def told_apart(self, answer: Callable[[Conditions], Tensor | None]) -> Conditions:
+        """The same, with the network's word for what length alone says to go with the samples.
+
+        It is asked about the first sample or two: what it takes whole, and answers otherwise than with the rows of
+        these samples alone, is shared. Nothing is asked where nothing is in doubt.
+
+        Arguments:
+            answer: the network's answer for the first samples, given their conditions; None where it fails.
+        """
+        few = slice(0, min(2, self.count - 1))
+        found = self
+        while True:
+            doubts = [leaf for leaf in leaves(found.tree) if isinstance(leaf, Own) and not leaf.sure]
+            for doubt in doubts:
+                whole = found._mapped(partial(_unmarked, doubt))
+                kept = answer(whole.take(few))
+                if kept is None:
+                    continue
+                cut = answer(found.take(few))
+                if cut is None or bool((kept - cut).norm() > ROUNDING * cut.norm()):
+                    found = whole
+                    break
+            else:
+                return found.settled()
+
+    def settled(self) -> Conditions:
+        """The same, with the word of length alone taken for granted."""
+        return self._mapped(lambda leaf: replace(leaf, sure=True) if isinstance(leaf, Own) else leaf)
+
+    def _mapped(self, change: Callable[[Any], Any]) -> Conditions:
+        return Conditions({name: _mapped(value, change) for name, value in self.tree.items()}, self.count)
+
+
+def _unmarked(doubt: Own, leaf: Any) -> Any:
+    return doubt.value if leaf is doubt else leaf
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """The parts of a nesting that are no mapping, list or tuple of others."""
+    if isinstance(tree, Mapping):
+        tree = tuple(tree.values())
+    elif not _is_nesting(tree):
+        yield tree
+        return
+    for part in tree:
+        yield from leaves(part)
+
+
+def _is_nesting(value: Any) -> bool:
+    """Whether a value is a mapping, or a list or tuple that is no plain list of numbers or words."""
+    parts = (Tensor, np.ndarray, Mapping, Own, Shared)
+    return isinstance(value, Mapping) or (
+        isinstance(value, list | tuple) and any(isinstance(part, parts) or _is_nesting(part) for part in value)
+    )
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A nesting with each of its leaves changed."""
+    if isinstance(value, Mapping):
+        return {name: _mapped(part, change) for name, part in value.items()}
+    if not _is_nesting(value):
+        return change(value)
+    parts = [_mapped(part, change) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+
+
+def _marked(value: Any, count: int, name: str, mark: type[Own] | type[Shared] | None = None) -> Any:
+    """A nesting with an :class:`Own` for each part that goes with the samples."""
+    if isinstance(value, Own | Shared):
+        return _marked(value.value, count, name, mark or type(value))
+    if isinstance(value, Mapping):
+        return {key: _marked(part, count, f"{name}[{key!r}]", mark) for key, part in value.items()}
+    if _is_nesting(value):
+        parts = [_marked(part, count, f"{name}[{i}]", mark) for i, part in enumerate(value)]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        value = as_tensor(value, f"the condition {name}")
+        value = value.to(torch.get_default_dtype()) if value.is_floating_point() else value
+    sized = isinstance(value, list | tuple) or (isinstance(value, Tensor | np.ndarray) and value.ndim > 0)
+    if mark is Own and (not sized or len(value) != count):
+        raise InputError(f"{name} does not go with {count} samples: expected a row for each")
+    if mark is Shared or not sized or len(value) != count:
+        return value
+    return Own(value, sure=mark is Own)
+
+
+def _rows(value: Any, rows: Tensor | slice) -> Any:
+    """Some rows of a tensor, an array, a list or a tuple."""
+    if isinstance(value, Tensor):
+        return value[rows]
+    if isinstance(value, np.ndarray):
+        return value[rows if isinstance(rows, slice) else rows.cpu().numpy()]
+    return value[rows] if isinstance(rows, slice) else type(value)(value[i] for i in torch.arange(len(value))[rows])
+
+
+def _label(value: Any, count: int) -> Tensor:
+    """A class for each sample: one stands for all."""
+    value = value.value if isinstance(value, Own | Shared) else value
     try:
-        label = torch.as_tensor(conditions["label"])
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"label is {conditions['label']!r}: expected a class, or one for each sample") from error
+        label = as_tensor(value, "label")
+    except DataError as error:
+        raise InputError(f"label is {value!r}: expected a class, or one for each sample") from error
     if label.shape not in ((), (1,), (count,)):
         raise InputError(
             f"label has shape {tuple(label.shape)}: expected one class, or a tensor with one for each sample"
         )
-    return {**conditions, "label": label.expand(count)}
+    return label.expand(count)
+
+
+def to_device(conditions: Any, device: torch.device | str) -> Any:
+    """A nesting of conditions, marked or not, with its tensors on a device."""
+    if isinstance(conditions, Conditions):
+        return conditions.to(device)
+
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, Own | Shared):
+            return replace(leaf, value=to_device(leaf.value, device))
+        return leaf.to(device) if isinstance(leaf, Tensor) else leaf
+
+    return _mapped(conditions, moved)
+
+
+def labelled(conditions: Mapping[str, Any], count: int) -> Conditions:
+    """:meth:`Conditions.of`, by an earlier name."""
+    return Conditions.of(conditions, count)
+
+
+def take(conditions: Mapping[str, Any], rows: Tensor | slice, count: int) -> Conditions:
+    """The conditions of some of ``count`` samples: :meth:`Conditions.take`, by an earlier name."""
+    return Conditions.of(conditions, count).take(rows)
+
+
+def split_conditions(conditions: Mapping[str, Any], count: int) -> tuple[Conditions, dict[str, Any]]:
+    """:meth:`Conditions.apart`, by an earlier name."""
+    return Conditions.of(conditions, count).apart()
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,19 +287,20 @@ class Part:
 
     Attributes:
         samples: shape (N, \\*S).
-        conditions: tensors of length N.
+        conditions: those of which some part goes with the samples.
 
     Raises:
-        InputError: if a condition is not a tensor with a row for each sample.
+        InputError: if no part of a condition has a row for each sample.
     """
 
     samples: Tensor
-    conditions: Mapping[str, Tensor] = field(default_factory=dict)
+    conditions: Conditions = field(default_factory=dict)  # type: ignore[assignment]  # made one below
 
     def __post_init__(self) -> None:
-        for name, value in self.conditions.items():
-            if not isinstance(value, Tensor) or not value.ndim or len(value) != len(self):
-                raise InputError(f"{name} does not go with {len(self)} samples: expected a tensor with a row for each")
+        given, alone = Conditions.of(self.conditions, len(self)).apart()
+        if alone:
+            raise InputError(f"{', '.join(alone)} does not go with {len(self)} samples: expected a row for each")
+        object.__setattr__(self, "conditions", given)
 
     @classmethod
     def of(cls, samples: Tensor, conditions: Mapping[str, Any] | None = None) -> tuple[Part, dict[str, Any]]:
@@ -87,9 +309,8 @@ class Part:
         Raises:
             InputError: if the label is neither one class nor one for each sample.
         """
-        count = len(samples)
-        own, shared = split_conditions(labelled(to_device(conditions or {}, "cpu"), count), count)
-        return cls(samples.cpu(), own), shared
+        given, alone = Conditions.of(conditions, len(samples)).to("cpu").apart()
+        return cls(samples.cpu(), given), alone
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,11 +322,11 @@ class Part:
 
     def take(self, rows: Tensor | slice) -> Part:
         """Some of the samples, with their conditions."""
-        return Part(self.samples[rows], {name: value[rows] for name, value in self.conditions.items()})
+        return Part(self.samples[rows], self.conditions.take(rows))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Part:
         """The same on a device; with a type, the samples in that type."""
-        return Part(self.samples.to(device, dtype), to_device(self.conditions, device))
+        return Part(self.samples.to(device, dtype), self.conditions.to(device))
 
     def __repr__(self) -> str:
         beside = f", {', '.join(self.conditions)}" if self.conditions else ""
@@ -136,7 +357,7 @@ class Split:
             DataError: if their labels leave fewer than two samples to hold out.
             InputError: if the label is neither one class nor one for each sample.
         """
-        whole, shared = Part.of(samples, conditions)
+        whole, alone = Part.of(samples, conditions)
         fitted, held = hold_out(whole.samples, seed, labels=whole.label)
         if len(held) < 2:
             raise DataError(
@@ -144,7 +365,7 @@ class Split:
                 "nearly every class has a single sample, which its start is fitted on; leave them out, or give more "
                 "of a class"
             )
-        return cls(whole, fitted, held, shared)
+        return cls(whole, fitted, held, alone)
 
     @cached_property
     def fitted(self) -> Part:

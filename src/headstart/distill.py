@@ -55,7 +55,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.conditions import labelled, take, to_device
+from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser, Range, answer, in_evaluation_mode
 from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
@@ -378,7 +378,7 @@ class _Pool:
         if tuple(data.shape[1:]) != start.shape:
             raise DataError(f"samples have shape {tuple(data.shape[1:])}, and those of the start {start.shape}")
         self.denoiser, self.start, self.horizon = denoiser, start, horizon
-        self.data, self.conditions = data.cpu(), labelled(to_device(conditions, "cpu"), len(data))
+        self.data, self.conditions = data.cpu(), Conditions.of(conditions, len(data)).to("cpu")
         self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype
         self.generator = generator_of(seed)
         order = torch.randperm(len(data), generator=self.generator)
@@ -395,9 +395,9 @@ class _Pool:
         """Indices of samples to learn from, drawn at random."""
         return self.learned_from[torch.randint(len(self.learned_from), (count,), generator=self.generator)]
 
-    def conditions_of(self, index: Tensor) -> dict[str, Any]:
+    def conditions_of(self, index: Tensor) -> Conditions:
         """The conditions of some samples, on the device."""
-        return to_device(take(self.conditions, index, len(self.data)), self.device)
+        return self.conditions.take(index).to(self.device)
 
     def starts(self, first: int, index: Tensor) -> Tensor:
         """Starts with the labels of some samples, and with the seeds from ``first`` on."""

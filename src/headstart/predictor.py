@@ -60,7 +60,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headstart.conditions import labelled, take, to_device
+from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser, denoise
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import generator_of
@@ -213,7 +213,7 @@ def measure_predictor(
                 probes=probes,
                 symmetric=symmetric,
                 seed=seed + 1 + i,  # the same probes at every level, others for every batch
-                **to_device(take(labelled(conditions or {}, len(data)), part, len(data)), device),
+                **Conditions.of(conditions, len(data)).take(part).to(device),
             ).numpy()
     return PredictorCosts(levels, values, ORDERS[predictor])
 

@@ -38,7 +38,7 @@ from torch import Tensor
 from headstart.arrays import LARGEST, as_tensor, check_numbers
 from headstart.artefact import checked, read_tensors, write_tensors
 from headstart.compute import Compute
-from headstart.conditions import labelled, split_conditions, take, to_device
+from headstart.conditions import Conditions, to_device
 from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
 from headstart.errors import ArtefactError, DataError, DenoiserError, InputError
 from headstart.noise import generator_of
@@ -199,7 +199,7 @@ class Profile:
                 sigmas,
                 sigma_data,
                 cost_samples - done,
-                take(given, slice(done, count), len(x0)),
+                given.take(slice(done, count)),
                 device,
                 dtype,
                 batch_size,
@@ -212,14 +212,14 @@ class Profile:
             worst = max(_relative_error(corrector, 2), _relative_error(defect, 4))
             if relative_error is not None and worst <= relative_error:
                 break
-        x0, given, followed = x0[:count], take(given, slice(0, count), len(x0)), len(defect)
+        x0, given, followed = x0[:count], given.take(slice(0, count)), len(defect)
         trajectories = None
         if (sigmas[:-1] < FINE * sigmas[1:]).all():
             trajectories = Trajectories.measure(
                 denoiser,
                 x0[:followed] + float(sigmas[0]) * eps[:followed],
                 sigmas,
-                take(given, slice(0, followed), len(x0)),
+                given.take(slice(0, followed)),
                 device=device,
                 dtype=dtype,
                 batch_size=batch_size,
@@ -417,7 +417,7 @@ def _measure_rows(
     sigmas: Curve,
     sigma_data: float,
     costed: int,
-    conditions: Mapping[str, Any],
+    conditions: Conditions,
     device: torch.device | str,
     dtype: torch.dtype,
     batch_size: int,
@@ -430,7 +430,7 @@ def _measure_rows(
         b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
         for row, i in zip(rows, starts, strict=True):
             part = slice(i, i + batch_size)
-            given = to_device(take(conditions, part, len(x0)), device)
+            given = conditions.take(part).to(device)
             x, noise = x0[part].to(device), eps[part].to(device)
             own = min(costed - i, batch_size)
             loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given, dtype)
@@ -453,7 +453,7 @@ def _measure_level(
     b: float | None,
     sigma_data: float,
     costed: int,
-    conditions: Mapping[str, Any],
+    conditions: Conditions,
     dtype: torch.dtype,
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Loss at level a, and corrector and defect cost of the step to b on the first ``costed`` samples.
@@ -467,7 +467,7 @@ def _measure_level(
     loss = _norm2(x0 - clean)
     if b is None or costed < 1:
         return loss, None
-    conditions = take(conditions, slice(0, costed), len(x))
+    conditions = conditions.take(slice(0, costed))
     x, clean = x[:costed], clean[:costed]
     # The scores' difference in a form without cancellation (s_b - s_a at the same x).
     moved = (denoise(denoiser, x, b, **conditions) - clean) / b**2 + (clean - x) * (1 / b**2 - 1 / a**2)
@@ -481,11 +481,11 @@ def _measure_level(
 
 def _drawn(
     data: Tensor, conditions: Mapping[str, Any] | None, count: int, seed: int
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Any]]:
+) -> tuple[Tensor, Conditions, dict[str, Any]]:
     """The samples that a profile is measured on, the conditions of each, and those that they share, on the CPU."""
     index = torch.randperm(len(data), generator=generator_of(seed))[:count]
-    own, shared = split_conditions(labelled(to_device(conditions or {}, "cpu"), len(data)), len(data))
-    return data.cpu()[index].float(), take(own, index, len(data)), shared
+    given, shared = Conditions.of(conditions, len(data)).to("cpu").apart()
+    return data.cpu()[index].float(), given.take(index), shared
 
 
 def _digest(x0: Tensor, label: Tensor | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from headstart.citation import bibtex, citations
 from headstart.compute import Compute
-from headstart.conditions import labelled, take, to_device
-from headstart.denoiser import Denoiser, in_evaluation_mode
-from headstart.errors import InputError
+from headstart.conditions import Conditions
+from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
+from headstart.errors import DenoiserError, InputError
 from headstart.initialization import Initialization
 from headstart.progress import Progress
 from headstart.schedule import Schedule
@@ -74,7 +74,8 @@ class Sampler:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         progress: Progress | None = None,
-        **conditions: Any,
+        conditions: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> Tensor:
         """New samples, each a function of its own seed alone.
 
@@ -86,8 +87,10 @@ class Sampler:
             device: where the network works.
             dtype: of the states.
             progress: told of the batches.
-            conditions: handed to the network; tensors of length n go with the samples. ``label`` is a class for each
-                sample, or one for all, and also conditions a start that was fitted with labels.
+            conditions: handed to the network by name; what they are made of goes with the samples if it is as long, or
+                marked so (:mod:`headstart.conditions`). ``label`` is a class for each sample, or one for all, and also
+                conditions a start that was fitted with labels.
+            named: more conditions, whose names are none of the above.
 
         Returns:
             Samples of shape (n, \\*S), on the CPU.
@@ -101,14 +104,27 @@ class Sampler:
         compute = Compute(device, dtype, batch_size, progress or Progress())
         if not every:
             raise InputError("at least one sample is drawn: got none")
-        conditions = labelled(conditions, len(every))
+        if twice := sorted({*(conditions or {})} & {*named}):
+            raise InputError(f"{', '.join(twice)} is given twice: among the conditions and by name")
+        every_given = Conditions.of(conditions if not named else {**(conditions or {}), **named}, len(every))
+        if batch_size < len(every):
+            every_given = every_given.told_apart(partial(self._first_answer, denoiser, every, compute))
         batches = []
         for part in compute.batches(len(every), "sampling"):
             noise = compute.noise(every[part])
-            given = to_device(take(conditions, part, len(every)), device)
+            given = every_given.take(part).to(device)
             x = self.initialization.sample(noise, self.horizon, given.get("label"))
             batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
         return torch.cat(batches)
+
+    def _first_answer(self, denoiser: Denoiser, seeds: list[int], compute: Compute, given: Conditions) -> Tensor | None:
+        """The network's answer for the first samples with these conditions, or None where it fails."""
+        given = given.to(compute.device)
+        x = self.initialization.sample(compute.noise(seeds[: given.count]), self.horizon, given.get("label"))
+        try:
+            return denoise(denoiser, x, self.horizon, **given)
+        except DenoiserError:
+            return None
 
     def citation(self) -> str:
         """The BibTeX entries of what to cite for its start, schedule and solver, and for what chose them."""

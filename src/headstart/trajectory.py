@@ -34,7 +34,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from headstart.conditions import split_conditions, take, to_device
+from headstart.conditions import Conditions, to_device
 from headstart.denoiser import Denoiser, answer, cast_input, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.progress import Progress
@@ -110,7 +110,7 @@ class Trajectories:
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         """
         levels = np.asarray(sigmas, dtype=np.float64)
-        own, shared = split_conditions(conditions or {}, len(x))
+        given, shared = Conditions.of(conditions, len(x)).apart()
         denoiser = partial(denoiser, **to_device(shared, device))
         fine = Schedule(np.append(levels, 0.0))
         if len(x) < 2:
@@ -121,8 +121,7 @@ class Trajectories:
         starts, left = range(0, len(x), size), np.zeros(len(levels))
         for first in (progress or Progress()).track(starts, "following the network", len(starts)):
             rows = slice(first, first + size)
-            given = to_device(take(own, rows, len(x)), device)
-            estimates, noise = _followed(denoiser, x[rows].to(device), fine, given, dtype)
+            estimates, noise = _followed(denoiser, x[rows].to(device), fine, given.take(rows).to(device), dtype)
             left += noise
             group = torch.arange(first, first + len(estimates)) % count
             products.index_add_(0, group, estimates @ estimates.mT)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart import Dataset, Noise, fit
+from headstart import Dataset, Noise, fit, shared
 from headstart.choose import hold_out, own_samples
 from headstart.denoiser import Counted, expand
 from headstart.errors import DataError, InputError
@@ -216,3 +216,25 @@ def test_one_label_for_all_samples_of_the_network_itself(label):
 def test_without_data_the_shape_must_be_said():
     with pytest.raises(InputError, match="say the shape of one sample"):
         fit(TARGET, None, 3)
+
+
+@pytest.mark.parametrize("mark", [None, "shared"])
+def test_a_nested_condition_and_a_shared_one_go_through_a_fit(mark):
+    """p(x given c) = N(c + m, 1): with its conditions under the names of arguments, and one as long as the data."""
+    g = torch.Generator().manual_seed(0)
+    centre, table = 3 * torch.randn(400, 2, generator=g), torch.full((400 if mark else 7,), 2.0)
+    data = centre + 2 + torch.randn(400, 2, generator=g)
+    seen = set()
+
+    def network(x, sigma, /, **given):
+        seen.add((len(x) == len(given["n"]["c"][0]), len(given["seeds"])))
+        mean = given["n"]["c"][0] + given["seeds"].mean()
+        return mean + (x - mean) / (1 + torch.as_tensor(sigma).reshape(-1, 1) ** 2)
+
+    conditions = {"n": {"c": [centre.numpy().astype(">f4")]}, "seeds": shared(table) if mark else table}
+    plan = fit(network, data, 3, conditions=conditions, initialization="gaussian", pilot_samples=16, batch_size=30)
+    assert seen == {(True, len(table))}
+    assert plan.profile.loss[0] == pytest.approx(2, rel=0.2)  # of N(c + m, 1), however much noise there is
+    wanted = {"n": {"c": [centre[:200]]}, "seeds": table}
+    some, whole = (plan.sample(network, 200, conditions=wanted, batch_size=size) for size in (64, 256))
+    assert torch.allclose(some, whole, atol=1e-5)

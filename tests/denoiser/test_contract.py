@@ -128,3 +128,12 @@ def test_levels_end_where_a_half_type_does(deviation: float) -> None:
     for dtype in (torch.float16, torch.bfloat16):
         found = Profile.measure(lambda x, s: network(x.float(), s), data, dtype=dtype)
         assert found.sigmas[0] == pytest.approx(min(200 * found.sigma_data, torch.finfo(dtype).max / 16), rel=1e-9)
+
+
+def test_a_part_of_a_condition_that_is_changed_in_place_is_named() -> None:
+    def network(x: Tensor, sigma: Any, /, context: Any) -> Tensor:
+        context["text"][0].add_(1)
+        return x
+
+    with pytest.raises(DenoiserError, match="'context' in place"):
+        denoise(network, torch.ones(2, 2), 0.5, context={"text": [torch.zeros(2)]})

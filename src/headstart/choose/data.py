@@ -12,11 +12,11 @@ from torch import Tensor
 
 from headstart.arrays import as_classes
 from headstart.compute import Compute
-from headstart.conditions import labelled, take, to_device
+from headstart.conditions import Conditions
 from headstart.data import Dataset, load_data
-from headstart.denoiser import Denoiser, Range, in_evaluation_mode
+from headstart.denoiser import Denoiser, Range, denoise, in_evaluation_mode
 from headstart.deprecation import gathered, renamed
-from headstart.errors import DataError, InputError
+from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import Stream
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
@@ -55,7 +55,7 @@ def own_samples(
         shape: the shape S of one sample.
         n: how many.
         sigma_max: where the sampler starts; by default 80, or less if an adapted network says so of itself.
-        conditions: handed to the network; tensors of length n go with the samples. ``label`` is a class for each, or
+        conditions: handed to the network; those of length n go with the samples. ``label`` is a class for each, or
             one for all.
         seed: of the samples, whose own seeds are others than those that a plan samples with by default.
         compute: how the work is done; by default on the CPU, in float32.
@@ -78,12 +78,21 @@ def own_samples(
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
     schedule = rho_grid(OWN_STEPS, highest, lowest)
-    seeds, parts, conditions = Stream.OWN_SAMPLES.seeds(seed, n), [], labelled(conditions or {}, n)
+    seeds, parts, given = Stream.OWN_SAMPLES.seeds(seed, n), [], Conditions.of(conditions, n)
+
+    def first_answer(few: Conditions) -> Tensor | None:
+        x = schedule.horizon * compute.noise(seeds[: few.count]).normal(tuple(shape))
+        try:
+            return denoise(denoiser, x, schedule.horizon, **few.to(compute.device))
+        except DenoiserError:
+            return None
+
     with torch.no_grad():
+        if compute.batch_size < n:
+            given = given.told_apart(first_answer)
         for rows in compute.batches(n, "drawing samples of the network itself"):
-            given = to_device(take(conditions, rows, n), compute.device)
             x = schedule.horizon * compute.noise(seeds[rows]).normal(tuple(shape))
-            parts.append(Heun().solve(denoiser, x, schedule, **given).cpu())
+            parts.append(Heun().solve(denoiser, x, schedule, **given.take(rows).to(compute.device)).cpu())
     return torch.cat(parts)
 
 

@@ -60,7 +60,7 @@ class Pilot:
     ) -> None:
         self.denoiser, self.profile, self.compute, self.seed = denoiser, profile, compute, seed
         self.held_out = held_out.samples
-        self.conditions: dict[str, Any] = dict(held_out.take(torch.arange(count) % len(held_out)).conditions)
+        self.conditions = held_out.take(torch.arange(count) % len(held_out)).conditions
         self.seeds = Stream.PILOT.seeds(seed, count)
 
     def __call__(self, options: Iterable[Option]) -> list[Option]:
@@ -83,7 +83,7 @@ class Pilot:
                 batch_size=self.compute.batch_size,
                 device=self.compute.device,
                 dtype=self.compute.dtype,
-                **self.conditions,
+                conditions=self.conditions,
             )
             .float()
         )

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from headstart.conditions import leaves
 from headstart.errors import DenoiserError, HeadstartError
 
 __all__ = [
@@ -95,7 +96,8 @@ def called(denoiser: Denoiser, x: Tensor, sigma: Any, /, **conditions: Any) -> T
 
 def _versions(conditions: Mapping[str, Any]) -> dict[str, int]:
     """How often the tensors among the conditions were changed in place."""
-    return {k: v._version for k, v in conditions.items() if isinstance(v, Tensor) and not v.is_inference()}
+    tensors = {k: [v for v in leaves(tree) if isinstance(v, Tensor)] for k, tree in conditions.items()}
+    return {k: sum(v._version for v in found if not v.is_inference()) for k, found in tensors.items()}
 
 
 def checked(out: Any, x: Tensor, who: str) -> Tensor:

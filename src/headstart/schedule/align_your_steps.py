@@ -48,7 +48,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.conditions import labelled, split_conditions, take, to_device
+from headstart.conditions import Conditions, to_device
 from headstart.denoiser import Denoiser, denoise, expand
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import generator_of
@@ -285,7 +285,7 @@ class _Estimate:
     z: Tensor
     quantiles: Tensor
     sigma_data: float
-    conditions: Mapping[str, Any]
+    conditions: Conditions
     device: torch.device | str
     dtype: torch.dtype
     batch_size: int
@@ -322,7 +322,7 @@ class _Estimate:
         eps, z = (torch.randn(x0.shape, generator=generator) for _ in range(2))
         # 1 - U is never 0, where the density of s, which the estimate divides by, vanishes.
         uniform = 1 - torch.rand(len(x0), generator=generator, dtype=torch.float64)
-        own, shared = split_conditions(labelled(to_device(conditions or {}, "cpu"), len(data)), len(data))
+        given, shared = Conditions.of(conditions, len(data)).to("cpu").apart()
         return cls(
             denoiser=partial(denoiser, **to_device(shared, device)),
             x0=x0,
@@ -330,7 +330,7 @@ class _Estimate:
             z=z,
             quantiles=(torch.arange(len(x0)) + uniform) / len(x0),
             sigma_data=scale,
-            conditions=take(own, index, len(data)),
+            conditions=given.take(index),
             device=device,
             dtype=dtype,
             batch_size=batch_size,
@@ -359,7 +359,7 @@ class _Estimate:
         for i in range(0, len(self.x0), self.batch_size):
             part = slice(i, i + self.batch_size)
             x0, eps, z = (t[part].to(self.device, self.dtype) for t in (self.x0, self.eps, self.z))
-            conds = to_device(take(self.conditions, part, len(self.x0)), self.device)
+            conds = self.conditions.take(part).to(self.device)
             x_s = x0 + expand(s[part], x0) * eps
             x_a = x_s + expand(rest[part], x0) * z
             change = _denoise_each(self.denoiser, x_s, s[part], conds) - denoise(self.denoiser, x_a, a, **conds)
