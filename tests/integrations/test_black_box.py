@@ -1,0 +1,102 @@
+"""Exported networks are the networks that they were exported from, with what is declared of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from headstart import RectifiedFlow, VariancePreserving, adapt, load_denoiser
+from headstart.errors import DenoiserError, InputError
+from headstart.integrations.black_box import black_box, declared, onnx_network
+
+X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+DECLARED = "prediction=epsilon&process=vp&beta_max=15"
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, z: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.layer(z)) + time.unsqueeze(-1)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Network().eval()
+
+
+def saved(kind, network, path):
+    if kind == "torchscript":
+        torch.jit.script(network).save(path)
+    else:
+        size = {0: torch.export.Dim("batch", min=2)}
+        program = torch.export.export(network, (X, X[:, 0]), dynamic_shapes=(size, size))
+        torch.export.save(program, path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("kind", "name"), [("torchscript", "network.pt"), ("export", "network.pt2")])
+@torch.no_grad()
+def test_a_file_is_its_network(kind, name, network, tmp_path):
+    saved(kind, network, tmp_path / name)
+    found = load_denoiser(f"{kind}:{tmp_path / name}?{DECLARED}")
+    expected = adapt(network, "epsilon", VariancePreserving(beta_max=15))
+    torch.testing.assert_close(found(X, 2.0), expected(X, 2.0))
+    assert found.sigma_max == expected.sigma_max
+
+
+@pytest.mark.parametrize("batch", ["batch", 2])
+@torch.no_grad()
+def test_onnx_by_a_session(network, batch):
+    """A stand-in for onnxruntime's, which takes arrays by name."""
+
+    def run(_, inputs):
+        assert batch == "batch" or len(inputs["z"]) == batch
+        assert inputs["z"].dtype == inputs["t"].dtype == np.float32
+        return [network(torch.from_numpy(inputs["z"]), torch.from_numpy(inputs["t"])).numpy()]
+
+    parts = [
+        SimpleNamespace(name="z", shape=[batch, 3], type="tensor(float)"),
+        SimpleNamespace(name="t", shape=[batch], type="tensor(float)"),
+    ]
+    session = SimpleNamespace(get_inputs=lambda: parts, run=run)
+    found = black_box(onnx_network(session), "epsilon", VariancePreserving())
+    torch.testing.assert_close(found(X, 2.0), adapt(network, "epsilon", VariancePreserving())(X, 2.0))
+    with pytest.raises(InputError, match="1 inputs"):
+        onnx_network(SimpleNamespace(get_inputs=lambda: parts[:1]))
+
+
+def test_labels_are_the_third_input():
+    found = black_box(lambda z, time, label: (z + label[:, None],), "x0", RectifiedFlow())
+    torch.testing.assert_close(found(X, 0.0, label=torch.ones(5)), X + 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("process=magic", "'magic': expected one of ve, vp, flow"),
+        ("process=vp&shift=3", "shift"),
+        ("process=ve&sigma_max=many", "many"),
+        ("process=flow&data_at=2", "data_at=2"),
+    ],
+)
+def test_what_is_declared_wrongly_is_named(tmp_path, query, said):
+    (tmp_path / "network.pt").write_bytes(b"")
+    with pytest.raises(DenoiserError, match=said):
+        declared(f"{tmp_path / 'network.pt'}?{query}")
+
+
+@pytest.mark.parametrize("kind", ["torchscript", "export"])
+def test_files_that_are_none_are_named(tmp_path, kind):
+    (tmp_path / "network.pt").write_bytes(b"no network")
+    with pytest.raises(DenoiserError, match="cannot load"):
+        load_denoiser(f"{kind}:{tmp_path / 'network.pt'}")
+    with pytest.raises(DenoiserError, match="there is no file"):
+        load_denoiser(f"{kind}:{tmp_path / 'nowhere.pt'}")
