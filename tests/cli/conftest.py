@@ -43,6 +43,13 @@ def images():
         return (0.25 * x + s2 * (share - 0.5)) / (0.25 + s2)
     return denoiser
 
+def conditioned():
+    """N(coarse + mean of table, 1/4)."""
+    def denoiser(x, sigma, /, **given):
+        mean = given["x"]["coarse"] + given["n"].mean()
+        return mean + 0.25 / (0.25 + expand(sigma, x) ** 2) * (x - mean)
+    return denoiser
+
 def returns_nan():
     return lambda x, sigma: x * float("nan")
 

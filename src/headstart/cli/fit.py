@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from headstart.cli.common import NAMES, Answer, BatchSize, Device, Json, ModelSpec, Seed, command, usable
+from headstart.cli.conditions import ConditionFiles, SharedFiles, read_conditions
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
 from headstart.files import check_file
@@ -23,6 +24,7 @@ EXAMPLES = (
     "headstart fit python:mymodel:load data.npy --nfe 4 -o plan --solver euler --horizon 3",
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist -o plan --initialization flow --checkpoint flow.pt",
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist --nfe 3 -o plan --schedule distilled",
+    "headstart fit python:mymodel:load fields.npy -o plan --condition coarse=coarse.npy --shared table=table.npy",
     "headstart fit builtin:fashion-mnist self --shape 1,28,28 --own 1000 -o plan",
 )
 
@@ -98,6 +100,8 @@ def fit(
     conditional: Annotated[
         bool, typer.Option("--conditional", help="Fit on the data's labels: sampling then takes --label.")
     ] = False,
+    condition: ConditionFiles = None,
+    shared: SharedFiles = None,
     seed: Seed = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
@@ -134,6 +138,7 @@ def fit(
         None if dataset is None else dataset.samples,
         nfe,
         labels=dataset.labels if dataset is not None and conditional else None,
+        conditions=read_conditions(condition, shared, *(["label"] if conditional else [])),
         shape=_sizes(shape),
         own=own,
         horizon=_horizon(horizon),

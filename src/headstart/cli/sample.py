@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headstart.cli.common import Answer, BatchSize, Device, Json, ModelSpec, command, parse_numbers, usable
+from headstart.cli.conditions import ConditionFiles, SharedFiles, in_turn, read_conditions
 from headstart.cli.progress import RichProgress
 from headstart.errors import ArtefactError, InputError
 from headstart.files import check_file, check_folder, staged
@@ -27,6 +28,7 @@ EXAMPLES = (
     "headstart sample plan builtin:fashion-mnist --seeds 100-199 -o samples",
     "headstart sample plan python:mymodel:load -n 16 --label 3 -o samples",
     "headstart sample plan python:mymodel:load -n 100 --label 0-9 -o samples",
+    "headstart sample plan python:mymodel:load -n 16 --condition coarse=coarse.npy --shared table=table.npy -o samples",
 )
 
 #: The grid shows no more images than these.
@@ -53,6 +55,8 @@ def sample(
         str | None,
         typer.Option(metavar="K", help="The class of all samples; or several, A-B or A,B,C, that seeds take in turn."),
     ] = None,
+    condition: ConditionFiles = None,
+    shared: SharedFiles = None,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
     as_json: Json = False,
@@ -78,17 +82,19 @@ def sample(
 
     chosen = Plan.load(plan)
     denoiser = Counted(load_denoiser(model, device))
-    condition: dict[str, Any] = {}
-    if classes:  # those of a seed do not depend on what is drawn beside it
-        condition["label"] = torch.tensor([classes[seed % len(classes)] for seed in wanted])
+    # The conditions of a seed do not depend on what is drawn beside it.
+    conditions = in_turn(read_conditions(condition, shared, *(["label"] if classes else [])), wanted)
+    labels = torch.tensor([classes[seed % len(classes)] for seed in wanted]) if classes else None
+    if labels is not None:
+        conditions["label"] = labels
     started = time.perf_counter()
     samples = chosen.sample(
-        denoiser, seeds=wanted, batch_size=batch_size, device=device, progress=RichProgress(), **condition
+        denoiser, seeds=wanted, batch_size=batch_size, device=device, progress=RichProgress(), conditions=conditions
     )
     seconds = time.perf_counter() - started
     arrays = {"samples": samples.float().numpy(), "seeds": np.array(wanted, dtype=np.uint64)}
-    if condition:
-        arrays["labels"] = condition["label"].numpy()
+    if labels is not None:
+        arrays["labels"] = labels.numpy()
     files = _write(output, arrays, samples)
 
     shape, nfe = tuple(samples.shape[1:]), denoiser.samples / len(samples)

@@ -37,7 +37,7 @@ from headstart.data.fashion_mnist import Split, fashion_mnist, has_originals
 from headstart.data.images import read_folder
 from headstart.errors import DataError
 
-__all__ = ["load_data", "read_arrays"]
+__all__ = ["load_arrays", "load_data", "read_arrays"]
 
 SAMPLES = ("samples", "images", "data", "arr_0")
 LABELS = ("labels", "label", "y")
@@ -75,6 +75,19 @@ def load_data(spec: str | Path | Tensor | ArrayLike | Dataset, split: Split = "t
         return Dataset(_samples(pixels, str(path)), classes, str(path))
     samples, *labels = read_arrays(path, partial(_wanted, path=path)).values()
     return Dataset(_samples(samples, str(path)).float(), labels[0] if labels else None, str(path))
+
+
+def load_arrays(spec: str | Path) -> Tensor | dict[str, Tensor]:
+    """The array of a file, or all of them by name where it holds several; floating-point ones in float32.
+
+    Raises:
+        DataError: if there is no file at ``spec``, or it cannot be read, or holds what is no array of numbers.
+    """
+    path = _place(spec)
+    arrays = {key: x.float() if x.is_floating_point() else x for key, x in read_arrays(path).items()}
+    if not arrays:
+        raise DataError(f"{path} holds no arrays")
+    return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
 def _place(spec: str | Path) -> Path:
