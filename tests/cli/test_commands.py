@@ -49,7 +49,7 @@ def test_help_names_the_commands_and_shows_examples(run: Run, monkeypatch: pytes
         assert "Examples:" in page.out
         assert all(line.startswith(f"headstart {name}") and line in page.out for line in command.examples)
         assert "--json" in page.out
-        assert ("--device" in page.out and "--batch-size" in page.out) or name in ("inspect", "export")
+        assert ("--device" in page.out and "--batch-size" in page.out) or name in ("inspect", "export", "convert")
     assert run("-h").out == run("--help").out
 
 

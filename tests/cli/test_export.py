@@ -41,3 +41,11 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(run, place, tmp_path):
 
 def test_help_names_what_there_is(run):
     assert "physicsnemo" in run("export", "--help").out
+
+
+def test_convert_refuses_what_runs_code(run, tmp_path):
+    (tmp_path / "network.pkl").write_bytes(b"cos\nsystem\n(V" + f"touch {tmp_path / 'ran'}".encode() + b"\ntR.")
+    done = run("convert", tmp_path / "network.pkl", "-o", tmp_path / "out.safetensors")
+    assert done.code == 4
+    assert "os.system" in done.err
+    assert not any((tmp_path / name).exists() for name in ("ran", "out.safetensors"))

@@ -111,7 +111,7 @@ COMMANDS: Registry[Command] = Registry(
     "command",
     "headstart.cli",
     "headstart.commands",
-    first=("demo", "fit", "sample", "evaluate", "inspect", "export", "compare", "reproduce"),
+    first=("demo", "fit", "sample", "evaluate", "inspect", "export", "convert", "compare", "reproduce"),
 )
 """The commands by name."""
 
