@@ -42,9 +42,9 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.made $(INPUTS)
-	$(PIP) -e .
+	$(PIP) -e '.[all]'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed $(INPUTS)
-	$(PIP) -e '.[flows,test,peers]'
+	$(PIP) -e '.[all,test,peers]'
 	@touch $@

@@ -49,6 +49,12 @@ def test_the_benchmark_of_starts_runs(tmp_path: Path) -> None:
     } | {"results.json", "index.html"}
 
 
+def test_the_benchmark_of_imports_runs(tmp_path: Path) -> None:
+    found = done("imports", tmp_path)
+    assert {row["module"]: row["ratio"] for row in found["imports"]}["torch"] == 1
+    assert all(row["seconds"] > 0 for row in found["imports"])
+
+
 def test_synthetic_images_have_the_spectrum_of_natural_ones() -> None:
     """The variances fall as 1 / j, after the few directions of the clusters."""
     x = _natural(16, 4000)[:, 0].flatten(1).double()

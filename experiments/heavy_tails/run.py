@@ -48,7 +48,7 @@ from headstart.initialization.student import Independent
 from headstart.metrics import quantile_table, sliced, tail_gap
 from headstart.noise import Noise
 from headstart.profile import Profile
-from headstart.report.page import listed
+from headstart.report.text import listed
 from headstart.schedule import Defect, Schedule, get_rule
 from headstart.solver import DPMSolverPP2M, Heun, Solver
 from headstart.targets import ProductT, Target, t_mix2, t_mix10, t_prod

@@ -29,7 +29,7 @@ from headstart.models import features, load_denoiser
 from headstart.plan import Plan, check_place
 from headstart.profile import Profile
 from headstart.progress import Progress
-from headstart.report import write_demo_report
+from headstart.report import check_libraries, write_demo_report
 from headstart.report.plan import plan_values, profile_values
 from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
@@ -92,6 +92,7 @@ def run(
     if not 2 <= n <= len(real):
         raise InputError(f"the demonstration draws 2 to {len(real)} images per arm: got {n}")
     check_folder(out)
+    check_libraries()
     for nfe in sizes.plans:
         check_place(out / f"plan-{nfe}")
     if quick:

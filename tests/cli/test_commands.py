@@ -101,7 +101,7 @@ import sys, types
 package = types.ModuleType("headstart")
 package.__path__ = [{str(root)!r}]
 sys.modules["headstart"] = package
-import headstart.cli
+import headstart.cli.application
 print(*{{"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "pydantic"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ from headstart.errors import ArtefactError, DenoiserError, InputError, MissingEx
 from headstart.metrics import Reference
 from headstart.noise import Noise
 from headstart.report.comparison import comparison_table
-from headstart.report.figures import number
+from headstart.report.text import number
 
 DATA = Noise(range(100)).normal((1, 4, 4))
 REFERENCE = Reference.of(Noise(range(1000, 1100)).normal((1, 4, 4)), lambda x: x.flatten(1)[:, :4])
@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_used_is_not_a_failure_of_an_arm(run: Any) -> No
 
 def test_scores_that_are_no_numbers_are_a_failed_cell(run: Any) -> None:
     found = run(stub("far", 3e38), stub("good"), seeds=1)
-    assert "is not finite: their largest value is 3e+38" in found["summary"][0]["failed"]
+    assert "3e+38" in found["summary"][0]["failed"]
 
 
 def test_a_saved_plan_is_shown_and_counts_for_nobody(run: Any, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from PIL import Image
 
 from headstart.errors import ArtefactError, InputError
 from headstart.report import figures, image_grid, save_png, verdict, write_demo_report
+from headstart.report.drawing import DARK, LIGHT
+from headstart.report.text import number
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -197,7 +199,7 @@ def test_page_names_every_arm_and_shows_every_row(page: str) -> None:
     parsed = outline(page)
     for arm, nfe, frechet, *_ in ARMS:
         assert f"{arm} {nfe}" in parsed.text
-        assert figures.number(frechet, padded=True) in parsed.text
+        assert number(frechet, padded=True) in parsed.text
     body = page[page.index("<tbody>") : page.index("</tbody>")]
     assert body.count("<tr") == len(ARMS) + 1
     assert sum(tag == "img" and name == "src" for tag, name, _ in parsed.attributes) == len(ARMS) + 1
@@ -246,7 +248,7 @@ def test_verdict_says_who_wins(frechet: float, words: str) -> None:
     sentence = verdict(results["rows"], results["floor"])
     assert words in sentence
     assert "6.04" in sentence
-    assert figures.number(frechet) in sentence
+    assert number(frechet) in sentence
 
 
 def test_verdict_says_slower_when_slower() -> None:
@@ -378,13 +380,13 @@ def test_figures_are_xml_with_text_and_the_palette_only() -> None:
         assert len(list(root.iter("{http://www.w3.org/2000/svg}text"))) > 5
         assert not list(root.iter("{http://www.w3.org/2000/svg}style"))
         colours = re.findall(r"(?:fill|stroke): ([^;\"]+)", svg)
-        allowed = {f"var(--{name}, {colour})" for name, colour in figures.LIGHT.items()} | {"none"}
+        allowed = {f"var(--{name}, {colour})" for name, colour in LIGHT.items()} | {"none"}
         assert set(colours) <= allowed
 
 
 def test_palettes_agree() -> None:
-    assert figures.LIGHT.keys() == figures.DARK.keys()
-    assert len(set(figures.LIGHT.values())) == len(figures.LIGHT)
+    assert LIGHT.keys() == DARK.keys()
+    assert len(set(LIGHT.values())) == len(LIGHT)
 
 
 def test_schedule_dots_are_the_levels() -> None:
@@ -498,4 +500,4 @@ def test_png_holds_the_array(tmp_path: Path) -> None:
     [(None, "-"), (0, "0"), (905.4, "905"), (999.7, "1,000"), (12345.0, "12,345"), (0.0231, "0.0231")],
 )
 def test_numbers_as_people_read_them(value: float | None, text: str) -> None:
-    assert figures.number(value) == text
+    assert number(value) == text

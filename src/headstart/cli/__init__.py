@@ -1,69 +1,39 @@
 """The command line: one command a file, each a thin layer over the library.
 
 Importing it is quick: the commands import what they need when they run, so that ``headstart --help`` answers at once.
+It needs typer and rich, ``pip install 'headstart[cli]'``, and says so where they are missing.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperCommand
-
-from headstart.cli.common import COMMANDS, NAMES, Terminated, prepare_process
+from headstart.errors import MissingExtraError
+from headstart.extras import require
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    name="headstart",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from headstart.cli.application import app
 
-class _Command(TyperCommand):
-    """A command whose help names the registered parts, once it is shown."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        for parameter in self.params:
-            said = getattr(parameter, "help", None) or ""
-            for name in NAMES:
-                if f"{{{name}}}" in said:
-                    said = said.replace(f"{{{name}}}", ", ".join(NAMES[name]()))
-                    parameter.help = said  # type: ignore[attr-defined]
-        super().format_help(ctx, formatter)
-
-
-def _epilog(*examples: str) -> str:
-    return "\n\n".join(("Examples:", *examples))
-
-
-for _name, _command in COMMANDS.items():
-    app.command(_name, cls=_Command, epilog=_epilog(*_command.examples))(_command)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"headstart {version('headstart')}")
-        raise typer.Exit
-
-
-@app.callback(epilog=_epilog(*(command.examples[0] for command in list(COMMANDS.values())[:4])))
-def headstart(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Sample any pre-trained score or diffusion model in a handful of network evaluations."""
+    return app
 
 
 def main() -> None:
     """The console entry point."""
+    try:
+        for library in ("typer", "rich"):
+            require(library, "cli", "the command line")
+    except MissingExtraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    from headstart.cli.application import app
+    from headstart.cli.common import Terminated, prepare_process
+
     prepare_process()
     try:
         app()

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.metrics import nearest
-from headstart.report.figures import number
 from headstart.report.images import image_grid, is_images, neighbours_grid, save_png
+from headstart.report.text import number
 
 __all__ = ["Gallery", "at_distances"]
 

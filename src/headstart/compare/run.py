@@ -40,6 +40,7 @@ from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.progress import Progress
+from headstart.report import check_libraries
 from headstart.report.comparison import comparison_table, write_comparison
 
 __all__ = ["ARMS", "NFE", "compare"]
@@ -114,7 +115,7 @@ def compare(
 
     Raises:
         InputError: if an arm is unknown, a number is out of its range, or the folder holds another run.
-        MissingExtraError: if the package of an arm that was asked for by name is missing.
+        MissingExtraError: if the package of an arm that was asked for by name, or one that pages need, is missing.
         DenoiserError: if not one cell could be made.
         ArtefactError: if a file cannot be written, or a plan that was kept is damaged.
     """
@@ -148,6 +149,7 @@ def compare(
         "device": str(device),
         "batch_size": batch_size,
     }
+    check_libraries()
     check_folder(out)
     cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(data, out / "grids")
     run = _Run(denoiser, data, reference, cells, gallery, samples, seed, counts, bar)

@@ -21,7 +21,8 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from headstart.report.comparison import NAMES
-from headstart.report.page import judged, listed
+from headstart.report.page import judged
+from headstart.report.text import listed
 
 __all__ = ["ratios", "summarised", "verdict"]
 

@@ -39,7 +39,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headstart.errors import InputError, MissingExtraError
+from headstart.errors import InputError
+from headstart.extras import needed
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import Gaussian
 from headstart.initialization.memory import owned
@@ -377,11 +378,9 @@ class _Likelihood(nn.Module):
 
 def _layer(mask: Tensor, context: int, kind: str, hidden: tuple[int, ...]) -> nn.Module:
     """A coupling that moves the coordinates where the mask is false, or a single coordinate: the identity at first."""
-    try:
+    with needed("zuko", "flows", "a coupling flow"):
         from zuko.flows.coupling import GeneralCouplingTransform
         from zuko.transforms import MonotonicAffineTransform, MonotonicRQSTransform
-    except ImportError as error:
-        raise MissingExtraError("coupling flows need zuko: pip install zuko, or headstart[flows]") from error
     families: dict[str, tuple[Any, list[tuple[int, ...]]]] = {
         "spline": (MonotonicRQSTransform, [(BINS,), (BINS,), (BINS - 1,)]),
         "affine": (MonotonicAffineTransform, [(), ()]),

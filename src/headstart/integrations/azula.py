@@ -17,8 +17,8 @@ from torch import Tensor
 
 from headstart.denoiser import Denoiser, adapt
 from headstart.errors import InputError
+from headstart.extras import require
 from headstart.integrations.export import counterpart
-from headstart.integrations.libraries import require
 from headstart.integrations.process import Path
 from headstart.sampler import Sampler
 
@@ -58,8 +58,8 @@ def to_azula(sampler: Sampler, denoiser: Denoiser) -> tuple[Any, int]:
     Raises:
         InputError: if azula has no such sampler.
     """
-    package = require("azula", "peers")
-    require("azula.sample", "peers")
+    package = require("azula", "peers", "a network of azula")
+    require("azula.sample", "peers", "a network of azula")
     levels = torch.tensor(sampler.schedule.sigmas, dtype=torch.float64)
     steps = sampler.schedule.steps
     name = counterpart(sampler, {"euler": "DDIMSampler", "heun": "HeunSampler"}, "azula")

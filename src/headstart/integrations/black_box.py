@@ -39,8 +39,8 @@ from headstart.denoiser import (
     adapt,
 )
 from headstart.errors import DenoiserError, HeadstartError, InputError
+from headstart.extras import require
 from headstart.integrations.arrays import numpy_network
-from headstart.integrations.libraries import require
 from headstart.models.load import LOADERS, Loader
 
 __all__ = ["PROCESSES", "black_box", "declared", "onnx_network"]
@@ -129,7 +129,7 @@ def _exported(file: Path, device: torch.device | str) -> Callable[..., Any]:
 
 
 def _onnx(file: Path, device: torch.device | str) -> Callable[..., Any]:
-    runtime = require("onnxruntime", "onnx")
+    runtime = require("onnxruntime", "onnx", "an ONNX model")
     wanted = ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
     providers = [name for name in (*wanted, "CPUExecutionProvider") if name in runtime.get_available_providers()]
     return onnx_network(runtime.InferenceSession(str(file), providers=providers))

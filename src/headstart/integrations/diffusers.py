@@ -47,7 +47,7 @@ from headstart.denoiser import (
     expand,
 )
 from headstart.errors import DenoiserError, InputError
-from headstart.integrations.libraries import require
+from headstart.extras import require
 from headstart.models.load import LOADERS, Loader
 
 __all__ = ["Latents", "RawEDM", "convention", "from_diffusers", "load", "network_of", "read_scheduler"]
@@ -364,7 +364,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _component(folder: Path, file: str, **options: Any) -> Any:
     """The network or the scheduler of a folder, whose class must be one of diffusers."""
-    diffusers = require("diffusers", "peers")
+    diffusers = require("diffusers", "peers", "a network of diffusers")
     name = str(_read(folder / file).get("_class_name", ""))
     kind = getattr(diffusers, name, None) if name.isidentifier() and not name.startswith("_") else None
     if not (isinstance(kind, type) and hasattr(kind, "from_pretrained")):

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import InputError
+from headstart.extras import require
 from headstart.integrations.diffusers import convention, network_of
-from headstart.integrations.libraries import require
 from headstart.integrations.stepping import Stepping, evaluation_levels
 from headstart.noise import Noise
 from headstart.sampler import Sampler
@@ -144,7 +144,7 @@ def _planned(kind: type) -> type:
 @cache
 def _scheduler_class() -> type:
     """The scheduler, as a class that diffusers takes for one of its own."""
-    diffusers = require("diffusers", "peers")
+    diffusers = require("diffusers", "peers", "a pipeline")
     bases = (_PlannedSteps, diffusers.SchedulerMixin, diffusers.ConfigMixin)
     return type("PlannedScheduler", bases, {"__module__": __name__, "__doc__": _PlannedSteps.__doc__})
 
@@ -265,7 +265,9 @@ class _PlannedSteps:
         if not return_dict:
             return (self._handed,)
         clean = _repeated(denoised, sample)
-        return require("diffusers", "peers").schedulers.scheduling_ddim.DDIMSchedulerOutput(self._handed, clean)
+        return require("diffusers", "peers", "a pipeline").schedulers.scheduling_ddim.DDIMSchedulerOutput(
+            self._handed, clean
+        )
 
     def _next(self, like: Tensor) -> Tensor:
         """The network's next input, or the samples once all is done, in the form of ``like``."""

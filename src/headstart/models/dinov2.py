@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from headstart.errors import DenoiserError, MissingExtraError
+from headstart.errors import DenoiserError
+from headstart.extras import needed
 
 __all__ = ["dinov2", "prepared"]
 
@@ -40,10 +41,8 @@ def dinov2(name: str, device: torch.device | str = "cpu") -> Callable[[Tensor], 
         MissingExtraError: if transformers is not installed.
         DenoiserError: if the network cannot be found, read or put on the device.
     """
-    try:
+    with needed("transformers", "dinov2", "a DINOv2 network"):
         from transformers import Dinov2Model
-    except ImportError as error:
-        raise MissingExtraError('DINOv2 features need transformers: pip install "headstart[dinov2]"') from error
     try:
         network = Dinov2Model.from_pretrained(name).to(device).eval()
     except (OSError, ValueError, RuntimeError, AssertionError) as error:

@@ -10,27 +10,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from markupsafe import Markup
-
 from headstart.files import atomic_write
 from headstart.metrics import floor_note
-from headstart.report.figures import (
+from headstart.report.drawing import (
     LEGEND,
     LIGHT,
-    STYLE,
-    _axis_ticks,
-    _bars,
-    _figure,
-    _note,
-    _svg,
-    _ticks,
-    _titles,
-    _widen,
-    number,
+    annotate,
+    as_svg,
+    axis_ticks,
+    error_bars,
+    new_figure,
+    round_ticks,
+    style,
+    titles,
+    widen,
 )
 from headstart.report.images import addresses
 from headstart.report.page import drawn, entries, render
+from headstart.report.text import number
 
 __all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write_comparison"]
 
@@ -245,19 +242,19 @@ def quality(results: Row, against: str) -> str:
         return ""
     label = "network evaluations for a sample" if against == "nfe" else "seconds for 1,000 samples"
     marks = [mark for mark in _marks(results, metric) if 0 < mark[2] < float("inf")]
-    with matplotlib.rc_context(STYLE):
+    with style():
         shown = [name for name in FAMILIES if any(row["family"] == name for row in arms)]
         legend = 16 * math.ceil(len(shown) / 4)
-        figure, (ax,) = _figure(330 + legend, [1], left=42, bottom=56 + legend, top=24)
+        figure, (ax,) = new_figure(330 + legend, [1], left=42, bottom=56 + legend, top=24)
         ys = [_value(row, metric) for row in arms] + [value for _, _, value, _ in marks]
         high = 1.6 * max(y for y in ys if y <= min(ys) * SPAN)
         competing = [row for row in results["summary"] if row["kind"] != "reference" and row[place]]
         lost = [row for row in competing if not _value(row, metric) <= high]
         xs = [float(row[place]) for row in (*arms, *lost)]
-        ax.set(xscale="log", yscale="log", xlim=_widen(xs, 1.18), ylim=(min(ys) / 1.5, high))
-        _axis_ticks(ax, "x", sorted(set(xs)) if against == "nfe" else _ticks(min(xs), max(xs)))
-        _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
-        _titles(ax, f"{NAMES[metric]}, log scale (lower is better)", label)
+        ax.set(xscale="log", yscale="log", xlim=widen(xs, 1.18), ylim=(min(ys) / 1.5, high))
+        axis_ticks(ax, "x", sorted(set(xs)) if against == "nfe" else round_ticks(min(xs), max(xs)))
+        axis_ticks(ax, "y", round_ticks(*ax.get_ylim()))
+        titles(ax, f"{NAMES[metric]}, log scale (lower is better)", label)
         lowest = min((level for _, _, level, _ in marks), default=0.0)
         for name, _, level, colour in [mark for mark in marks if mark[2] <= high]:
             real = colour == "floor"
@@ -265,7 +262,7 @@ def quality(results: Row, against: str) -> str:
             # The levels can be close: a name at either end, the lower level's below its line.
             end, inwards, align = (1.0, -2, "right") if real else (0.0, 4, "left")
             above = 2 if level > lowest or len(marks) == 1 else -12
-            _note(ax, (end, level), name, LIGHT[colour], (inwards, above), size=9.5, align=align, across=True)
+            annotate(ax, (end, level), name, LIGHT[colour], (inwards, above), size=9.5, align=align, across=True)
         for row in lost:
             colour = LIGHT[FAMILIES.get(row["family"], ("other", ""))[0]]
             edge: Any = ax.get_xaxis_transform()
@@ -278,7 +275,7 @@ def quality(results: Row, against: str) -> str:
             ax.errorbar(
                 [row[place] for row in own],
                 values,
-                yerr=_bars(values, [row["scores"][metric]["error"] for row in own]),
+                yerr=error_bars(values, [row["scores"][metric]["error"] for row in own]),
                 color=LIGHT[colour],
                 marker=marker,
                 markersize=5 if strong else 3.5,
@@ -293,7 +290,7 @@ def quality(results: Row, against: str) -> str:
             ax.plot([], [], color=LIGHT[FAMILIES[name][0]], marker=FAMILIES[name][1], markersize=5)[0] for name in shown
         ]
         figure.legend(handles, shown, loc="lower left", ncols=4, bbox_to_anchor=(0.02, 0.0), fontsize=9.5, **LEGEND)
-        return _svg(figure, f"{NAMES[metric]} against {label}", f"comparison-{against}")
+        return as_svg(figure, f"{NAMES[metric]} against {label}", f"comparison-{against}")
 
 
 def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], folder: Path) -> None:
@@ -316,7 +313,7 @@ def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[s
     atomic_write(page.encode(), folder / "index.html")
 
 
-def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], quality: Sequence[Markup]) -> str:
+def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], quality: Sequence[str]) -> str:
     settings, metric = results["settings"], results["metric"]
     scores = list(dict.fromkeys(name for row in results["summary"] for name in row["scores"] or ()))
     scores = [metric, *(name for name in scores if name != metric)]

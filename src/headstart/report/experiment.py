@@ -10,26 +10,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from headstart.files import atomic_write
 from headstart.metrics import floor_note
-from headstart.report.figures import (
+from headstart.report.drawing import (
     LEGEND,
     LIGHT,
-    STYLE,
-    _axis_ticks,
-    _bars,
-    _figure,
-    _note,
-    _svg,
-    _ticks,
-    _titles,
-    _widen,
-    number,
+    annotate,
+    as_svg,
+    axis_ticks,
+    error_bars,
+    new_figure,
+    round_ticks,
+    style,
+    titles,
+    widen,
 )
 from headstart.report.images import addresses
-from headstart.report.page import drawn, duration, entries, judged, render
+from headstart.report.page import drawn, entries, judged, render
+from headstart.report.text import duration, number
 
 __all__ = ["write_experiment_page"]
 
@@ -106,16 +104,16 @@ def _curves(results: Values, metric: str, proposed: str) -> str:
         lines[name] = [(spent[name, column], y, error) for column, y, error in own if y]
     xs, ys, _ = zip(*(point for line in lines.values() for point in line), strict=True)
     levels = [*ys, *([floor] if floor else [])]
-    with matplotlib.rc_context(STYLE):
+    with style():
         legend = 16 * math.ceil(len(lines) / 2)
-        figure, (ax,) = _figure(260 + legend, [1], left=42, bottom=52 + legend, top=24)
-        ax.set(xscale="log", yscale="log", xlim=_widen(xs, 1.18), ylim=_widen(levels, 1.5))
-        _axis_ticks(ax, "x", _ticks(min(xs), max(xs)))
-        _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
-        _titles(ax, f"{table['title']}, log scale (lower is better)", "network evaluations for a sample")
+        figure, (ax,) = new_figure(260 + legend, [1], left=42, bottom=52 + legend, top=24)
+        ax.set(xscale="log", yscale="log", xlim=widen(xs, 1.18), ylim=widen(levels, 1.5))
+        axis_ticks(ax, "x", round_ticks(min(xs), max(xs)))
+        axis_ticks(ax, "y", round_ticks(*ax.get_ylim()))
+        titles(ax, f"{table['title']}, log scale (lower is better)", "network evaluations for a sample")
         if floor:
             ax.axhline(floor, color=LIGHT["floor"], linewidth=1.2, linestyle=(0, (4, 3)))
-            _note(ax, (0, floor), "real samples", LIGHT["floor"], (5, 4), across=True)
+            annotate(ax, (0, floor), "real samples", LIGHT["floor"], (5, 4), across=True)
         marks = iter(MARKS * len(lines))
         for name, line in lines.items():
             strong = name == proposed
@@ -124,7 +122,7 @@ def _curves(results: Values, metric: str, proposed: str) -> str:
             ax.errorbar(
                 x,
                 y,
-                yerr=_bars(y, errors),
+                yerr=error_bars(y, errors),
                 label=name,
                 color=LIGHT[colour],
                 marker=marker,
@@ -136,7 +134,7 @@ def _curves(results: Values, metric: str, proposed: str) -> str:
             )
         handles, names = ax.get_legend_handles_labels()
         figure.legend(handles, names, loc="lower left", ncols=2, bbox_to_anchor=(0.02, 0.0), fontsize=9.5, **LEGEND)
-        return _svg(figure, f"{table['title']} against network evaluations", f"experiment-{metric}")
+        return as_svg(figure, f"{table['title']} against network evaluations", f"experiment-{metric}")
 
 
 def _table(table: Values) -> dict[str, Any]:

@@ -1,73 +1,43 @@
 """The figures of a report, each a pure function from plain values to one SVG element.
 
-An SVG keeps its text as text, carries no font, script or link, and names its colours as CSS variables with a fallback
-(``var(--plan, #c2410c)``): inside a page that defines the variables it follows the page's light or dark mode, alone it
-is drawn in the light colours. A figure with nothing to draw is the empty string.
-
+A figure with nothing to draw is the empty string. The parts are those of :mod:`headstart.report.drawing`.
 Figures are 360 units wide, or 300 where three stand side by side, with letters of 11: they can be read on a phone.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
-from itertools import pairwise
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from headstart.report.drawing import (
+    LEGEND,
+    LIGHT,
+    SIGMA,
+    annotate,
+    as_svg,
+    axis_ticks,
+    label_lines,
+    new_figure,
+    round_ticks,
+    style,
+    titles,
+    widen,
+)
+from headstart.report.text import number
+
 __all__ = [
-    "DARK",
-    "LIGHT",
     "arm_colours",
     "error_budget",
     "horizon_curve",
     "measured_profile",
-    "number",
     "quality_against_nfe",
     "quality_against_seconds",
     "schedules",
 ]
-
-#: The colours by name, for light and for dark mode. No two light ones are equal: that is how an SVG's are found again.
-LIGHT = {
-    "ink": "#1c2028",
-    "muted": "#5f6775",
-    "line": "#dedbd3",
-    "card": "#fffffe",
-    "plan": "#c2410c",
-    "heun": "#3d4654",
-    "dpm": "#1d6fb8",
-    "noise": "#7b4bb3",
-    "gaussian": "#0d7a66",
-    "other": "#97690a",
-    "floor": "#6b7380",
-}
-DARK = {
-    "ink": "#e9ebee",
-    "muted": "#a0a9b6",
-    "line": "#343b45",
-    "card": "#1a1e24",
-    "plan": "#ff8a57",
-    "heun": "#cdd4de",
-    "dpm": "#66b3f5",
-    "noise": "#bd98ee",
-    "gaussian": "#4cc9ac",
-    "other": "#e0b04c",
-    "floor": "#8d96a3",
-}
-
-WIDTH, FONT = 360, 11
-SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 
 #: An arm's or a family's colour and marker, by the first of these words that its name holds.
 MARKS = {
@@ -80,54 +50,11 @@ MARKS = {
     "gaussian": ("gaussian", "v"),
 }
 
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": FONT,
-    "text.color": LIGHT["ink"],
-    "axes.edgecolor": LIGHT["line"],
-    "axes.labelcolor": LIGHT["muted"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": LIGHT["line"],
-    "grid.linewidth": 0.7,
-    "xtick.color": LIGHT["line"],
-    "ytick.color": LIGHT["line"],
-    "xtick.labelcolor": LIGHT["muted"],
-    "ytick.labelcolor": LIGHT["muted"],
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6,
-    "legend.frameon": False,
-}
-
 Row = Mapping[str, Any]
 
 
-def number(value: float | str | None, digits: int = 3, *, padded: bool = False) -> str:
-    """A number as a person reads it: ``digits`` significant ones, whole ones above; "-" for none.
-
-    Arguments:
-        value: the number; text stays as it is.
-        digits: significant digits.
-        padded: keep the zeros at the end, for columns.
-
-    >>> number(5.0712), number(1234.5), number(0.02), number(0.02, padded=True), number(None)
-    ('5.07', '1,234', '0.02', '0.0200', '-')
-    """
-    if value is None or isinstance(value, str):
-        return value or "-"
-    if abs(value) >= 10**digits - 0.5:
-        return f"{value:,.0f}"
-    return f"{value:#.{digits}g}".rstrip(".") if padded else f"{value:.{digits}g}"
-
-
 def arm_colours(names: Sequence[str]) -> dict[str, str]:
-    """The colour of every arm, or of every family, as a name in :data:`LIGHT`."""
+    """The colour of every arm, or of every family, as a name in :data:`headstart.report.drawing.LIGHT`."""
     return {name: _mark(name)[0] for name in names}
 
 
@@ -172,17 +99,17 @@ def _quality(
     points = [(row, x) for row, x in zip(rows, places, strict=True) if _positive(row.get("frechet")) and _positive(x)]
     if not points:
         return ""
-    with matplotlib.rc_context(STYLE):
-        figure, (ax,) = _figure(300, [1], left=38, bottom=40, top=24)
+    with style():
+        figure, (ax,) = new_figure(300, [1], left=38, bottom=40, top=24)
         xs = [float(x or 0) for _, x in points]
         ys = [float(row["frechet"]) for row, _ in points] + [floor["frechet"]] * _positive(floor.get("frechet"))
-        ax.set(xscale="log", yscale="log", xlim=_widen(xs, 1.18), ylim=(min(ys) / 1.4, max(ys) * 2))
-        _axis_ticks(ax, "x", ticks or _ticks(min(xs), max(xs)))
-        _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
-        _titles(ax, "Fréchet distance, log scale (lower is better)", label)
+        ax.set(xscale="log", yscale="log", xlim=widen(xs, 1.18), ylim=(min(ys) / 1.4, max(ys) * 2))
+        axis_ticks(ax, "x", ticks or round_ticks(min(xs), max(xs)))
+        axis_ticks(ax, "y", round_ticks(*ax.get_ylim()))
+        titles(ax, "Fréchet distance, log scale (lower is better)", label)
         if _positive(floor.get("frechet")):
             ax.axhline(floor["frechet"], color=LIGHT["floor"], linewidth=1.2, linestyle=(0, (4, 3)))
-            _note(ax, (0, floor["frechet"]), "real against real images", LIGHT["floor"], (5, 4), across=True)
+            annotate(ax, (0, floor["frechet"]), "real against real images", LIGHT["floor"], (5, 4), across=True)
 
         labels: list[tuple[float, float, str, str]] = []
         for arm in dict.fromkeys(str(row["arm"]) for row, _ in points):
@@ -196,46 +123,10 @@ def _quality(
             if len(own) == 1:
                 ax.axhline(y[0], color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
             for at in own if nfe_labels and len(own) > 1 else ():
-                _note(ax, at[:2], str(at[2]), colour, (0, 7), size=9.5, align="center")
+                annotate(ax, at[:2], str(at[2]), colour, (0, 7), size=9.5, align="center")
             labels.append((x[-1], y[-1], arm if len(own) > 1 else f"{arm} {nfes[0]}", colour))
-        _label_lines(ax, labels)
-        return _svg(figure, f"Fréchet distance against {label}", f"quality-{label}")
-
-
-def _label_lines(ax: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Names at the ends of lines, pushed apart where they would meet.
-
-    The names stand in one column, right of where the last of the lines ends, each with a thin line to its end. A line
-    that ends far right has its name above its end instead, or below where there is more room.
-    """
-    ends = np.array([ax.transData.transform((x, y)) for x, y, _, _ in labels])
-    box, gap = ax.get_window_extent(), 15.0
-    far = ends[:, 0] > box.x0 + 0.72 * box.width
-    column = 16 + (ends[~far, 0].max() if not far.all() else 0.0)
-    height = ends[~far, 1]
-    for _ in range(200):
-        for low, high in pairwise(np.argsort(height, kind="stable")):
-            push = max(0.0, gap - (height[high] - height[low])) / 2
-            height[low], height[high] = height[low] - push, height[high] + push
-        height = np.clip(height, box.y0 + gap / 2, box.y1)
-    places = iter(height.tolist())
-    reach = [(at, column + 6 * len(label[2])) for at, label in zip(height, np.array(labels, object)[~far], strict=True)]
-    for (x, y, name, colour), end, right in zip(labels, ends[:, 1], far, strict=True):
-        near = [at for at, edge in reach if edge > box.x1 - 6 * len(name)]
-        at = max((end + 13, end - 13), key=lambda h: min([abs(h - n) for n in near] + [gap])) if right else next(places)
-        arrow = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5}
-        ax.annotate(
-            name,
-            (x, y),
-            xytext=(box.x1 + 2 if right else column, at),
-            textcoords="figure pixels",
-            color=colour,
-            fontweight="bold" if name == "plan" else "normal",
-            ha="right" if right else "left",
-            va="center",
-            arrowprops=None if right else arrow,
-            annotation_clip=False,
-        )
+        label_lines(ax, labels)
+        return as_svg(figure, f"Fréchet distance against {label}", f"quality-{label}")
 
 
 def schedules(rows: Sequence[Row]) -> str:
@@ -250,14 +141,14 @@ def schedules(rows: Sequence[Row]) -> str:
     levels = [float(s) for row in rows for s in row["sigmas"] if s > 0]
     low, high = math.log10(min(levels)), math.log10(max(levels))
     zero = low - 0.09 * max(high - low, 1)
-    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, (ax,) = _figure(56 + 31 * len(rows), [1], left=14, bottom=40, top=6, right=14)
+    with style(grid="x"):
+        figure, (ax,) = new_figure(56 + 31 * len(rows), [1], left=14, bottom=40, top=6, right=14)
         ax.set(ylim=(len(rows) - 0.45, -0.8), xlim=(zero - 0.06, high + 0.1))
-        ticks = _ticks(10**low, 10**high, dense=False)
-        _axis_ticks(ax, "x", [zero, *(math.log10(t) for t in ticks)], ["0", *(f"{t:g}" for t in ticks)])
-        _axis_ticks(ax, "y", [])
+        ticks = round_ticks(10**low, 10**high, dense=False)
+        axis_ticks(ax, "x", [zero, *(math.log10(t) for t in ticks)], ["0", *(f"{t:g}" for t in ticks)])
+        axis_ticks(ax, "y", [])
         ax.spines["left"].set_visible(False)
-        _titles(ax, "", f"noise level {SIGMA}, log scale; sampling runs from right to left")
+        titles(ax, "", f"noise level {SIGMA}, log scale; sampling runs from right to left")
         for y, row in enumerate(rows):
             colour, marker = LIGHT[_mark(str(row["arm"]))[0]], _mark(str(row["arm"]))[1]
             xs = [math.log10(s) if s > 0 else zero for s in row["sigmas"]]
@@ -265,7 +156,7 @@ def schedules(rows: Sequence[Row]) -> str:
             ax.plot(xs, [y] * len(xs), color=colour, marker=marker, linestyle="none", markersize=5.5, clip_on=False)
             bold = "bold" if row["arm"] == "plan" else "normal"
             ax.text(zero, y - 0.3, f"{row['arm']} {row['nfe']}", color=colour, fontweight=bold, va="bottom")
-        return _svg(figure, "Noise levels visited by every arm", "schedules")
+        return as_svg(figure, "Noise levels visited by every arm", "schedules")
 
 
 def error_budget(plans: Sequence[Row]) -> str:
@@ -283,14 +174,14 @@ def error_budget(plans: Sequence[Row]) -> str:
     ]
     low = min(0.0, *(start for (start, _), _ in parts))
     high = max(max(start, 0.0) + sum(steps) for (start, _), steps in parts) or 1.0
-    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure, (ax,) = _figure(66 + 54 * len(plans), [1], left=14, bottom=40, top=22, right=14)
+    with style(grid="x"):
+        figure, (ax,) = new_figure(66 + 54 * len(plans), [1], left=14, bottom=40, top=22, right=14)
         span = high - low
         ax.set(ylim=(len(plans) - 0.5, -0.75), xlim=(low - 0.02 * span, high + 0.03 * span))
         ax.axvline(0, color=LIGHT["muted"], linewidth=0.8)
-        _axis_ticks(ax, "y", [])
+        axis_ticks(ax, "y", [])
         ax.spines["left"].set_visible(False)
-        _titles(ax, "", "nats")
+        titles(ax, "", "nats")
         unit = ax.get_window_extent().width / (1.05 * span)
         for y, (plan, ((start, error), steps)) in enumerate(zip(plans, parts, strict=True)):
             ax.barh(y + 0.08, start, height=0.34, color=LIGHT["plan"])
@@ -317,7 +208,7 @@ def error_budget(plans: Sequence[Row]) -> str:
         names = [("initialization", LIGHT["plan"]), ("discretization, step by step", LIGHT["dpm"])]
         handles = [ax.barh(0, 0, color=colour, label=name) for name, colour in names]
         figure.legend(handles=handles, loc="upper left", ncols=2, bbox_to_anchor=(0, 1), **LEGEND)
-        return _svg(figure, "Error budget of every plan in nats", "budget")
+        return as_svg(figure, "Error budget of every plan in nats", "budget")
 
 
 def horizon_curve(plan: Row) -> str:
@@ -338,8 +229,10 @@ def horizon_curve(plan: Row) -> str:
         panels.append(("pilot", "pilot: distance to held-out data"))
     families = list(dict.fromkeys(str(entry["initialization"]) for entry in curve))
     horizons = [float(entry["horizon"]) for entry in curve]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(62 + 125 * len(panels), [1] * len(panels), left=36, bottom=40, top=42, gap=30, width=300)
+    with style():
+        figure, axes = new_figure(
+            62 + 125 * len(panels), [1] * len(panels), left=36, bottom=40, top=42, gap=30, width=300
+        )
         for ax, (key, title) in zip(axes, panels, strict=True):
             if all(_positive(edge) for edge in plan.get("flat_region") or [None]):
                 ax.axvspan(*plan["flat_region"], color=LIGHT["plan"], alpha=0.1, linewidth=0)
@@ -364,22 +257,22 @@ def horizon_curve(plan: Row) -> str:
                             "color": LIGHT["ink"],
                         }
                         ax.plot(entry["horizon"], entry[key], marker="o", **ring)
-            ax.set(xscale="log", xlim=_widen(horizons, 1.12))
+            ax.set(xscale="log", xlim=widen(horizons, 1.12))
             values = [float(entry[key]) for entry in curve if entry.get(key) is not None]
             if key != "e_init" and values and min(values) > 0:
-                ax.set(yscale="log", ylim=_widen(values, 1.25))
-                _axis_ticks(ax, "y", _ticks(*ax.get_ylim()))
+                ax.set(yscale="log", ylim=widen(values, 1.25))
+                axis_ticks(ax, "y", round_ticks(*ax.get_ylim()))
             elif values:
                 ax.set_yscale("symlog", linthresh=1)
                 ax.set_ylim(min(-0.3, 1.3 * min(values)), max(1.3, 1.6 * max(values)))
                 steps = [0.0] + [sign * 10.0**power for sign in (-1, 1) for power in range(7)]
-                _axis_ticks(ax, "y", [t for t in steps if ax.get_ylim()[0] <= t <= ax.get_ylim()[1]])
-            _axis_ticks(ax, "x", _ticks(min(horizons), max(horizons)))
+                axis_ticks(ax, "y", [t for t in steps if ax.get_ylim()[0] <= t <= ax.get_ylim()[1]])
+            axis_ticks(ax, "x", round_ticks(min(horizons), max(horizons)))
             ax.tick_params(labelbottom=ax is axes[-1])
-            _titles(ax, title, f"horizon {SIGMA}, log scale" if ax is axes[-1] else "")
+            titles(ax, title, f"horizon {SIGMA}, log scale" if ax is axes[-1] else "")
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="upper left", ncols=min(len(names), 4), bbox_to_anchor=(0, 1), **LEGEND)
-        return _svg(figure, f"Cost against horizon at {plan['nfe']} evaluations", f"horizon-{plan['nfe']}")
+        return as_svg(figure, f"Cost against horizon at {plan['nfe']} evaluations", f"horizon-{plan['nfe']}")
 
 
 def measured_profile(profile: Row) -> str:
@@ -397,23 +290,23 @@ def measured_profile(profile: Row) -> str:
     if not panels:
         return ""
     colours = {"loss": LIGHT["ink"], "corrector": LIGHT["dpm"], "defect": LIGHT["plan"]}
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(62 + 130 * len(panels), [1] * len(panels), left=44, bottom=40, top=24, gap=30)
+    with style():
+        figure, axes = new_figure(62 + 130 * len(panels), [1] * len(panels), left=44, bottom=40, top=24, gap=30)
         for ax, keys in zip(axes, panels, strict=True):
-            ax.set(xscale="log", yscale="log", xlim=_widen(sigmas.tolist(), 1.1))
+            ax.set(xscale="log", yscale="log", xlim=widen(sigmas.tolist(), 1.1))
             for key in keys:
                 x, y = series[key]
                 ax.plot(x, y, color=colours[key], label=key)
             values = np.concatenate([series[key][1] for key in keys])
-            ax.set_ylim(_widen(values[np.isfinite(values)].tolist(), 1.5))
-            _axis_ticks(ax, "y", _ticks(*ax.get_ylim(), dense=False))
-            _axis_ticks(ax, "x", _ticks(float(sigmas.min()), float(sigmas.max()), dense=False))
+            ax.set_ylim(widen(values[np.isfinite(values)].tolist(), 1.5))
+            axis_ticks(ax, "y", round_ticks(*ax.get_ylim(), dense=False))
+            axis_ticks(ax, "x", round_ticks(float(sigmas.min()), float(sigmas.max()), dense=False))
             ax.tick_params(labelbottom=ax is axes[-1])
             title = "denoising loss" if keys == ["loss"] else "cost of a step"
             if keys != ["loss"]:
                 ax.legend(loc="lower right", ncols=2, bbox_to_anchor=(1, 1.01), **LEGEND)
-            _titles(ax, title + ", log scale", f"noise level {SIGMA}, log scale" if ax is axes[-1] else "")
-        return _svg(figure, "Measured profile against the noise level", "profile")
+            titles(ax, title + ", log scale", f"noise level {SIGMA}, log scale" if ax is axes[-1] else "")
+        return as_svg(figure, "Measured profile against the noise level", "profile")
 
 
 def _series(sigmas: NDArray[Any], values: Sequence[float | None]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -421,15 +314,6 @@ def _series(sigmas: NDArray[Any], values: Sequence[float | None]) -> tuple[NDArr
     y = np.asarray([v if _positive(v) else np.nan for v in values], dtype=np.float64)
     x = np.sqrt(sigmas[:-1] * sigmas[1:]) if len(y) == len(sigmas) - 1 else sigmas
     return (x, y) if len(x) == len(y) else (sigmas, np.full(len(sigmas), np.nan))
-
-
-LEGEND: dict[str, Any] = {
-    "borderpad": 0.1,
-    "borderaxespad": 0,
-    "handlelength": 1.3,
-    "columnspacing": 1.2,
-    "handletextpad": 0.5,
-}
 
 
 def _mark(name: str) -> tuple[str, str]:
@@ -448,99 +332,3 @@ def _pair(value: Sequence[float | None] | None) -> tuple[float, float]:
 
 def _clean(values: Sequence[float | None] | None) -> list[float]:
     return [float(value or 0) for value in values or ()]
-
-
-def _widen(values: Sequence[float], factor: float) -> tuple[float, float]:
-    """A log axis's limits, a little beyond the values."""
-    return min(values) / factor, max(values) * factor
-
-
-def _ticks(low: float, high: float, dense: bool = True) -> list[float]:
-    """Round numbers of a log axis between two, about as many as there is room for."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    inside = [
-        [d * 10.0**p for p in powers for d in ds if low <= d * 10.0**p * 1.0001 and d * 10.0**p <= high * 1.0001]
-        for ds in ((1, 2, 5), (1, 3), (1,))
-    ]
-    if len(inside[0]) < 2:
-        return [float(t) for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
-    few = [ticks for ticks in inside if len(ticks) <= (8 if dense else 5)]
-    return few[0] if few else inside[-1][:: 1 + len(inside[-1]) // 7]
-
-
-def _axis_ticks(ax: Axes, axis: str, ticks: Sequence[float], labels: Sequence[str] | None = None) -> None:
-    names = dict(zip(ticks, labels or [f"{t:g}" for t in ticks], strict=True))
-    chosen = ax.xaxis if axis == "x" else ax.yaxis
-    chosen.set_major_locator(FixedLocator(list(ticks)))
-    chosen.set_minor_locator(NullLocator())
-    chosen.set_major_formatter(FuncFormatter(lambda value, _: names.get(value, f"{value:g}")))
-
-
-def _bars(values: Sequence[float], errors: Sequence[float | None]) -> list[list[float]]:
-    """Two standard errors down and up, and on a log axis no further down than nine tenths of the way to 0."""
-    up = [2 * (error or 0.0) for error in errors]
-    return [[min(error, 0.9 * value) for error, value in zip(up, values, strict=True)], up]
-
-
-def _titles(ax: Axes, above: str, below: str) -> None:
-    """The vertical axis's name above the axes, to be read without turning the head, and the horizontal one's below."""
-    ax.annotate(above, (0, 1), (-24, 10), "axes fraction", "offset points", color=LIGHT["muted"], va="center")
-    ax.set_xlabel(below, labelpad=5)
-
-
-def _note(
-    ax: Axes,
-    at: tuple[float, float],
-    text: str,
-    colour: str,
-    offset: tuple[float, float],
-    size: float = FONT,
-    align: Any = "left",
-    across: bool = False,
-) -> None:
-    coordinates: Any = ax.get_yaxis_transform() if across else "data"
-    ax.annotate(text, at, offset, coordinates, "offset points", color=colour, size=size, ha=align, va="bottom")
-
-
-def _figure(
-    height: float,
-    panels: Sequence[float],
-    *,
-    left: float,
-    bottom: float,
-    top: float,
-    right: float = 10,
-    gap: float = 0,
-    width: float = WIDTH,
-) -> tuple[Figure, list[Axes]]:
-    """A figure of the standard width with panels above each other; all lengths in its units, 72 to the inch."""
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-    FigureCanvasSVG(figure)
-    free = height - top - bottom - gap * (len(panels) - 1)
-    axes, upper = [], height - top
-    for share in panels:
-        tall = free * share / sum(panels)
-        box = (left / width, (upper - tall) / height, (width - left - right) / width, tall / height)
-        axes.append(figure.add_axes(box))
-        upper -= tall + gap
-    return figure, axes
-
-
-def _svg(figure: Figure, title: str, name: str) -> str:
-    """The figure as one SVG element, its colours as CSS variables; ``name`` keeps the ids of two figures apart."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    body = buffer.getvalue()
-    body = body[body.index("<g id=") : body.rindex("</svg>")]
-    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
-    for key, colour in LIGHT.items():
-        body = body.replace(f": {colour}", f": var(--{key}, {colour})")
-    width, height = figure.get_size_inches() * 72
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" stroke-linejoin="round">\n'
-        f"<title>{escape(title)}</title>\n{body}</svg>"
-    )

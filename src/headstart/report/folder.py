@@ -17,7 +17,8 @@ from headstart.citation import citations
 from headstart.errors import ArtefactError
 from headstart.files import atomic_write, read_regular
 from headstart.report.images import data_uri
-from headstart.report.page import APPROACH, duration, entries, render
+from headstart.report.page import APPROACH, entries, render
+from headstart.report.text import duration
 
 __all__ = ["write_folder_page"]
 

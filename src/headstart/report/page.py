@@ -10,21 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.citation import IMAGES, PILOT, bibtex, citations
 from headstart.errors import InputError
+from headstart.extras import needed, require
 from headstart.files import atomic_write
 from headstart.report import figures
-from headstart.report.figures import number, seconds_per_thousand
+from headstart.report.drawing import DARK, LIGHT
+from headstart.report.figures import seconds_per_thousand
 from headstart.report.images import data_uri, image_grid, png
+from headstart.report.text import duration, number
 
-__all__ = ["verdict", "write_demo_report"]
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["check_libraries", "verdict", "write_demo_report"]
 
 Row = Mapping[str, Any]
 
@@ -56,6 +60,12 @@ COLUMNS = (
     ("n", "images", True),
     ("seed", "seed", True),
 )
+
+
+def check_libraries() -> None:
+    """A MissingExtraError before the work begins, unless pages can be written after it."""
+    for library in ("jinja2", "markupsafe", "matplotlib"):
+        require(library, "report", "a page")
 
 
 def write_demo_report(results: Row, grids: Mapping[str, NDArray[Any] | Tensor], path: str | Path) -> None:
@@ -167,7 +177,7 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
         plans=plans,
         schedules=drawn(figures.schedules(sorted(rows, key=lambda row: row["arm"] != "plan"))),
         budget=drawn(figures.error_budget(plans)),
-        horizons=[(plan, Markup(svg)) for plan in plans if (svg := figures.horizon_curve(plan))],
+        horizons=[(plan, svg) for plan in plans for svg in drawn(figures.horizon_curve(plan))],
         profile=drawn(figures.measured_profile(results.get("profile") or {})),
         headings=[column[1:] for column in COLUMNS],
         table=_table(rows, floor),
@@ -186,7 +196,12 @@ def render(template: str, *, about: str = "", references: Sequence[str] = (), **
         about: what to say of the references.
         references: the BibTeX entries of what the page stands on.
         values: what else the template asks for.
+
+    Raises:
+        MissingExtraError: if jinja2 is not installed.
     """
+    with needed("jinja2", "report", "a page"):
+        from jinja2 import Environment, PackageLoader, StrictUndefined
     templates = Environment(
         loader=PackageLoader("headstart.report"),
         autoescape=True,
@@ -195,7 +210,7 @@ def render(template: str, *, about: str = "", references: Sequence[str] = (), **
         lstrip_blocks=True,
     )
     templates.filters["number"] = number
-    values |= {"light": figures.LIGHT, "dark": figures.DARK, "about": about, "references": references}
+    values |= {"light": LIGHT, "dark": DARK, "about": about, "references": references}
     return templates.get_template(template).render(values)
 
 
@@ -324,17 +339,12 @@ def _words(count: int) -> str:
     return WORDS[count] if count < len(WORDS) else str(count)
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names as a person lists them."""
-    *most, last = names or ["none"]
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def duration(seconds: float) -> str:
-    """A time as a person says it."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-
-
 def drawn(*svgs: str) -> list[Markup]:
-    """The figures that have something to show, as they are: they are ours, and their text is escaped already."""
+    """The figures that have something to show, as they are: they are ours, and their text is escaped already.
+
+    Raises:
+        MissingExtraError: if markupsafe is not installed.
+    """
+    with needed("markupsafe", "report", "a page"):
+        from markupsafe import Markup
     return [Markup(svg) for svg in svgs if svg]

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from torch import Tensor
 
 from headstart.environment import environment
@@ -21,9 +20,9 @@ from headstart.plan import Candidate, Plan
 from headstart.plan.explain import decided_by, references, total
 from headstart.profile import Profile
 from headstart.report import figures
-from headstart.report.figures import number
 from headstart.report.images import data_uri, image_grid, is_images, neighbours_grid, png
-from headstart.report.page import entries, render
+from headstart.report.page import drawn, entries, render
+from headstart.report.text import number
 
 __all__ = ["plan_values", "profile_values", "write_plan_page"]
 
@@ -122,10 +121,10 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         e_init=None if plan.budget is None else plan.budget.initialization,
         compared=_compared(values),
         comparing=COMPARING,
-        schedules=_drawn(figures.schedules([{"arm": "plan", **values}])),
-        budget=_drawn(figures.error_budget([values])),
-        horizons=_drawn(figures.horizon_curve(values)),
-        profile=_drawn(figures.measured_profile(profile_values(plan.profile))),
+        schedules=drawn(figures.schedules([{"arm": "plan", **values}])),
+        budget=drawn(figures.error_budget([values])),
+        horizons=drawn(figures.horizon_curve(values)),
+        profile=drawn(figures.measured_profile(profile_values(plan.profile))),
         grid=_grid(samples),
         neighbours=_neighbours(samples, data),
         headings=[column[1:] for column in COLUMNS_OF],
@@ -190,8 +189,3 @@ def _neighbours(samples: Tensor | None, data: Tensor | None) -> dict[str, Any] |
 
 def _address(grid: Any) -> str:
     return data_uri(png(grid))
-
-
-def _drawn(svg: str) -> Markup | None:
-    """A figure that has something to show, as it is: it is ours, and its text is escaped already."""
-    return Markup(svg) if svg else None

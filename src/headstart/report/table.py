@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headstart.report.figures import number
+from headstart.report.text import number
 
 __all__ = ["results_table"]
 

@@ -31,8 +31,8 @@ from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.progress import Progress
-from headstart.report import write_experiment_page
-from headstart.report.figures import number
+from headstart.report import check_libraries, write_experiment_page
+from headstart.report.text import number
 from headstart.sampler import Sampler
 
 __all__ = ["METRICS", "Arm", "Experiment", "Subject", "Table", "in_units", "reproduce"]
@@ -166,9 +166,11 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         ArtefactError: if the folder cannot be written to.
         DenoiserError: as fitting and sampling, or if samples or their scores are not finite; what is done is kept.
         DataError: as fitting.
+        MissingExtraError: if a package that pages need is missing.
     """
     if subject.n < 2 or subject.seeds < 1:
         raise InputError(f"an arm needs two samples or more and a set of seeds: got {subject.n} and {subject.seeds}")
+    check_libraries()
     check_folder(out)
     settings = {
         "experiment": experiment.name,

@@ -13,7 +13,7 @@ import sys
 from functools import cache
 from types import ModuleType
 
-from headstart.errors import MissingExtraError
+from headstart.extras import needed
 
 __all__ = ["load"]
 
@@ -28,15 +28,8 @@ def load(package: str) -> ModuleType:
     Raises:
         MissingExtraError: if it is not installed, or cannot be imported here.
     """
-    name = DISTRIBUTIONS[package]
-    try:
+    with needed(DISTRIBUTIONS[package], "peers", "this comparison"):
         return _samplers_of_k_diffusion() if package == "k_diffusion" else importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        missing = "" if error.name == package else f", or what it needs ({error.name})"
-        raise MissingExtraError(f"{name} is not installed{missing}: pip install {name}, or headstart[peers]") from error
-    except Exception as error:  # a package that does not fit the other ones fails in its own way
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise MissingExtraError(f"{name} cannot be imported ({reason}): install headstart[peers] anew") from error
 
 
 def _samplers_of_k_diffusion() -> ModuleType:
