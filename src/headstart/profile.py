@@ -170,7 +170,10 @@ class Profile:
             raise DataError("all samples are equal: there is nothing to generate")
         if sigmas is None:
             sigmas = Range.of(denoiser, dtype=dtype).grid(HIGHEST * sigma_data, LOWEST * sigma_data, LEVELS)
-        sigmas = np.asarray(sigmas, dtype=np.float64)
+        try:
+            sigmas = np.asarray(sigmas, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"the levels of a profile are numbers: {error}") from error
         decreasing = sigmas.ndim == 1 and len(sigmas) >= 3 and (np.diff(sigmas) < 0).all()
         if not decreasing or not np.isfinite(sigmas).all() or sigmas[-1] <= 0:
             raise InputError("a profile needs at least three finite levels, strictly decreasing and above 0")

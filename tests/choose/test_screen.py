@@ -54,7 +54,7 @@ def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
 
 
 def test_screening_takes_no_evaluations(profile):
-    """Only the chosen plan is sampled, for the novelty test, and its start timed."""
+    """Only the chosen plan is sampled, for the novelty test, and its start's cost counted."""
     counted = Counted(TARGET)
     fit(counted, DATA, 4, profile=profile, criterion="nats", pilot_samples=32)
     assert counted.samples == (settled := SETTLED + 32 * 4)

@@ -9,6 +9,7 @@ import torch
 
 from headstart import fit
 from headstart.choose import fit_starts, hold_out
+from headstart.choose.cost import operations
 from headstart.errors import InputError
 from headstart.initialization import Gaussian, Isotropic
 from headstart.schedule import rho_grid
@@ -50,66 +51,71 @@ def test_a_horizon_that_no_start_knows_is_named(profile):
 # What they cost
 
 
-class Clock:
-    """What the costs of starts are timed by: it stands still but for what is said to take time."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def perf_counter(self):
-        return self.now
-
-    def network(self, x, sigma):
-        """A network whose evaluation takes 0.025 s."""
-        self.now += 0.025
-        return TARGET(x, sigma)
+MATRIX = torch.rand(500, 500)
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr("headstart.choose.starts.time", clock)
-    return clock
+def network(x, sigma):
+    """A network whose evaluation takes a product of two matrices: 0.25 10^9 operations."""
+    MATRIX @ MATRIX
+    return TARGET(x, sigma)
 
 
 class Slow(Gaussian):
-    """A start that takes 0.05 s, as long as two evaluations of the network, and is not in closed form."""
+    """A start that takes two such products, as long as two evaluations, and is not in closed form."""
 
     closed_form = False
 
-    def __init__(self, clock):
+    def __init__(self):
         super().__init__((2,), Gaussian.fit(DATA).subspace)
-        self.clock = clock
 
     def _sample(self, noise, sigma, label):
-        self.clock.now += 0.05
+        MATRIX @ MATRIX @ MATRIX
         return super()._sample(noise, sigma, label)
 
 
-def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile, clock):
-    """One evaluation of this network takes 0.025 s and a start 0.05 s: of 5 evaluations, 3 are left."""
-    start = Slow(clock)
-    plan = fit(clock.network, DATA, 5, profile=profile, initialization=start, criterion="nats", pilot_samples=16)
+def test_operations_are_counted_by_their_size():
+    """2 n^3 for a product, 40 for each number that is written, and 200,000 for a call."""
+    assert operations(lambda: MATRIX @ MATRIX) == 2 * 500**3 + 40 * 500**2 + 200_000
+    assert operations(lambda: MATRIX + 1) == 40 * 500**2 + 200_000
+    assert operations(lambda: None) == 0
+
+
+def test_the_cost_of_a_start_is_the_same_every_time_and_where_it_is_given_it_stands(profile):
+    arguments = {"profile": profile, "criterion": "nats", "pilot_samples": 16}
+    plans = [fit(network, DATA, 5, initialization=Slow(), **arguments) for _ in range(2)]
+    assert plans[0].record.start_cost == plans[1].record.start_cost
+    asked = fit(network, DATA, 5, initialization=Slow(), start_cost=1.2, **arguments)
+    assert (asked.nfe, asked.record.start_cost) == (4, 1.2)
+    closed = fit(network, DATA, 5, initialization="gaussian", start_cost=1.2, **arguments)
+    assert closed.nfe == 5
+    with pytest.raises(InputError, match="at least 0: got -1"):
+        fit(network, DATA, 5, initialization=Slow(), start_cost=-1, **arguments)
+
+
+def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile):
+    """A start is worth two evaluations of this network: of 5, 3 are left."""
+    start = Slow()
+    plan = fit(network, DATA, 5, profile=profile, initialization=start, criterion="nats", pilot_samples=16)
     assert plan.nfe == 3
     assert 1.5 < plan.record.start_cost < 2.5
     assert "drawing a start costs" in plan.explain()
 
 
 @pytest.mark.parametrize(("solver", "nfe"), [("dpm++2m", 3), ("heun", 4)])
-def test_nats_do_not_choose_a_start_that_leaves_a_single_step(solver, nfe, profile, clock):
+def test_nats_do_not_choose_a_start_that_leaves_a_single_step(solver, nfe, profile):
     """A start of two evaluations leaves one, or two of which Heun's method makes one step: a step to 0 has no nats."""
     arguments = {"profile": profile, "solver": solver, "criterion": "nats", "pilot_samples": 16}
-    with pytest.raises(InputError, match="which is all that one evaluation does: use a pilot"):
-        fit(clock.network, DATA, nfe, initialization=Slow(clock), **arguments)
-    plan = fit(clock.network, DATA, nfe, initialization=[Slow(clock), "isotropic"], **arguments)
+    with pytest.raises(InputError, match=r"a gaussian start costs 1\.[89] evaluations.*: use a pilot"):
+        fit(network, DATA, nfe, initialization=Slow(), **arguments)
+    plan = fit(network, DATA, nfe, initialization=[Slow(), "isotropic"], **arguments)
     assert plan.initialization.name == "isotropic"
     assert plan.schedule.steps > 1
 
 
-def test_a_start_too_costly_for_the_evaluations_is_left_out(profile, clock):
+def test_a_start_too_costly_for_the_evaluations_is_left_out(profile):
     """A start of two evaluations leaves one of three: the other one is taken, with all three."""
-    starts = [Slow(clock), "gaussian"]
-    plan = fit(clock.network, DATA, 3, profile=profile, initialization=starts, criterion="nats", pilot_samples=16)
+    starts = [Slow(), "gaussian"]
+    plan = fit(network, DATA, 3, profile=profile, initialization=starts, criterion="nats", pilot_samples=16)
     assert (type(plan.initialization), plan.nfe) == (Gaussian, 3)
 
 

@@ -335,3 +335,12 @@ def test_every_field_of_the_record_is_saved_and_must_be_there(name, tmp_path):
     damage(tmp_path / "plan", lambda values: values.pop(name))
     with pytest.raises(ArtefactError, match=f"damaged: {name}: Field required"):
         Plan.load(tmp_path / "plan")
+
+
+def test_the_digest_tells_plans_apart_but_not_by_the_time_that_fitting_took(tmp_path):
+    plan = make()
+    assert replace(plan, record=replace(plan.record, fit_seconds=99.0)).digest == plan.digest
+    plan.save(tmp_path / "plan")
+    assert Plan.load(tmp_path / "plan").digest == plan.digest
+    assert replace(plan, record=replace(plan.record, seed=8)).digest != plan.digest
+    assert make("mixture").digest != plan.digest

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from headstart.arrays import as_classes
 from headstart.choose.constraints import Constraints, asked_levels
+from headstart.choose.cost import cost_of
 from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, own_samples
 from headstart.choose.learn import learn
 from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, one_level, spread
@@ -45,7 +46,7 @@ from headstart.choose.screen import (
     reaches,
     screen,
 )
-from headstart.choose.starts import Starts, cost_of, fit_starts, start_names
+from headstart.choose.starts import Starts, fit_starts, start_names
 from headstart.compute import Compute
 from headstart.conditions import Part, Split, to_device
 from headstart.data import Dataset
@@ -64,7 +65,7 @@ from headstart.unimodality import unimodal_horizon
 
 __all__ = ["fit"]
 
-#: Samples that the cost of a start is measured on.
+#: Samples that the cost of a start is counted on.
 TIMED = 64
 
 #: Training samples that the novelty test looks at: copies of others go unseen, and its time grows with their square.
@@ -91,6 +92,7 @@ def fit(
     horizon: float | Literal["unimodal"] | None = None,
     initialization: Starts = None,
     training: Training | None = None,
+    start_cost: float | None = None,
     schedule: str | Rule | Schedule | None = None,
     solver: str | Solver | None = None,
     sigma_min: float | None = None,
@@ -127,6 +129,8 @@ def fit(
         initialization: the name of a family, a fitted start, or a list of these to choose from; "isotropic", "gaussian"
             and "mixture" by default, and "student-t" where a Gaussian misses the tails of the data.
         training: how "flow" and "autoregressive" are trained.
+        start_cost: of a start that is not in closed form, in evaluations of the network; counted in operations by
+            default (:mod:`headstart.choose.cost`).
         schedule: a schedule, or a rule of levels, as a value or by its name with its parameters, such as "rho 3":
             "defect", "corrector", "least_error" (of the solver, by :mod:`headstart.trajectory`), "rho", "log_linear",
             "cosine", "linear_vp" or "tangent", of which "defect", "corrector", "rho", "tangent" and "least_error" are
@@ -160,7 +164,7 @@ def fit(
     compute = Compute(device, dtype, batch_size, progress or Progress())
     method = None if solver is None else get_solver(solver)
     constraints = Constraints(nfe, horizon, asked_levels(schedule, exponent), method, sigma_min, sigma_max)
-    _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size)
+    _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size, start_cost)
 
     split, source = _split(denoiser, data, labels, conditions, shape, own, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
@@ -173,16 +177,18 @@ def fit(
         profile = profile.with_samples(held_out.samples, held_out.conditions)
 
     tails = Tails(held_out, seed, compute)
-    screened = partial(_screened, network, split, profile, constraints, training, seed, compute)
+    cost = partial(_start_cost, network, held_out, profile, compute, start_cost)
+    screened = partial(_screened, split, profile, constraints, training, seed, compute, cost)
     options = screened(initialization)
     if initialization is None:
         nearest = min((o for o in options if o.start.name == "gaussian"), key=lambda o: _distance(o, options))
         if not reaches(tails(nearest)):
             options += screened("student-t")
     if criterion == "nats":
-        options = [option for option in options if option.schedule.sigmas[1] > 0]
-        if not options:
-            raise InputError(UNSEEN)
+        seen = [option for option in options if option.schedule.sigmas[1] > 0]
+        if not seen:
+            raise InputError(_costly(options, cost, constraints) + UNSEEN)
+        options = seen
 
     fixed = {"initialization": len({id(option.start) for option in options}) == 1, **constraints.fixed}
     pilot = Pilot(network, held_out, profile, pilot_samples, seed, compute)
@@ -199,7 +205,6 @@ def fit(
         best, more, learned = learn(pilot, best, options, tails, split)
         looked_at += more
 
-    start_cost = _start_cost(best.start, network, held_out, profile, compute)
     tested = None
     if len(split.fitted) >= BLOCKS and len(held_out) >= 2 * BLOCKS:
         fitted_on = split.fitted.samples[:TESTED]
@@ -218,20 +223,28 @@ def fit(
             seed=seed,
             fit_seconds=time.perf_counter() - began,
             source=source,
-            start_cost=start_cost,
+            start_cost=cost(best.start),
             novelty=tested,
         ),
     )
 
 
 def _check_choice(
-    constraints: Constraints, initialization: Starts, criterion: str, pilot_samples: int, seed: int, batch_size: int
+    constraints: Constraints,
+    initialization: Starts,
+    criterion: str,
+    pilot_samples: int,
+    seed: int,
+    batch_size: int,
+    start_cost: float | None,
 ) -> None:
     """Check what the choice is made by, and that it can be made."""
     fewest = 2 if constraints.distilled else 1  # which learns from pairs
     if batch_size < fewest or not 0 <= seed < 2**28:
         raise InputError(f"batch_size is at least {fewest} and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
     generator_of(seed)  # which must be a whole number
+    if start_cost is not None and not 0 <= start_cost < math.inf:
+        raise InputError(f"the cost of a start is finite and at least 0: got {start_cost}")
     if criterion not in ("pilot", "nats"):
         raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
     if criterion == "nats" and constraints.evaluations == 1:
@@ -320,13 +333,13 @@ def _measured(
 
 
 def _screened(
-    network: Denoiser,
     split: Split,
     profile: Profile,
     constraints: Constraints,
     training: Training | None,
     seed: int,
     compute: Compute,
+    cost: Callable[[Initialization], float],
     families: Starts,
 ) -> list[Option]:
     """The starts of these families, fitted and screened."""
@@ -340,13 +353,28 @@ def _screened(
         sigmas=horizon_range(profile.sigma_data, constraints.sigma_T),
         device=compute.device,
     )
-    trained = [start for start in starts if not start.closed_form]
-    costs = {id(start): _start_cost(start, network, split.held_out, profile, compute) for start in trained}
-    return screen(profile, starts, costs, constraints)
+    return screen(profile, starts, {id(start): cost(start) for start in starts if not start.closed_form}, constraints)
 
 
-def _start_cost(start: Initialization, network: Denoiser, held_out: Part, profile: Profile, compute: Compute) -> float:
-    """The cost of drawing a start, in evaluations of the network."""
+def _costly(options: Sequence[Option], cost: Callable[[Initialization], float], constraints: Constraints) -> str:
+    """How the cost of drawing the starts left the solver a single evaluation, in words."""
+    dear = {option.start.name: f"{cost(option.start):.2g}" for option in options if not option.start.closed_form}
+    costs = ", ".join(f"a {name} start costs {evaluations}" for name, evaluations in dear.items())
+    asked = f"and {constraints.evaluations} are asked for (see start_cost), so that the solver has a single one"
+    return f"drawing {costs} evaluations, {asked}: " if costs else ""
+
+
+def _start_cost(
+    network: Denoiser,
+    held_out: Part,
+    profile: Profile,
+    compute: Compute,
+    given: float | None,
+    start: Initialization,
+) -> float:
+    """The cost of drawing a start, in evaluations of the network: as given, if it is not in closed form, or counted."""
+    if given is not None and not start.closed_form:
+        return given
     timed = held_out.take(slice(0, min(TIMED, compute.batch_size)))
     sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
     conditions = to_device(timed.conditions, compute.device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,14 +13,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise
 from headstart.errors import InputError
 from headstart.initialization import INITIALIZATIONS, Initialization, Subspace, Training
-from headstart.noise import Noise
 from headstart.profile import HIGHEST
 from headstart.progress import Progress
 
-__all__ = ["Starts", "cost_of", "fit_starts", "known_starts", "start_names", "usual_starts"]
+__all__ = ["Starts", "fit_starts", "known_starts", "start_names", "usual_starts"]
 
 Starts: TypeAlias = "str | Initialization | Sequence[str | Initialization] | None"
 
@@ -130,35 +127,3 @@ def start_names(starts: Starts) -> list[str | Initialization]:
             place = f"{family.__module__}.{family.__name__}"
             raise InputError(f"a {name} is of your making: hand a {place} in, not its name")
     return names
-
-
-@torch.no_grad()
-def cost_of(
-    start: Initialization,
-    denoiser: Denoiser,
-    sigma: float,
-    count: int,
-    conditions: Mapping[str, Any],
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> float:
-    """The cost of drawing ``count`` starts on this machine, in evaluations of the network on as many samples.
-
-    Beyond the noise that every sampler draws; the better of two trials of each, so that a first call does not count.
-    """
-    label = conditions.get("label")
-
-    def seconds(work: Callable[[Noise], Tensor]) -> float:
-        times = []
-        for _ in range(2):
-            noise = Noise(range(count), device, dtype)
-            began = time.perf_counter()
-            float(work(noise).sum())  # a device is done when a number of its result is here
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    drawing = seconds(lambda noise: noise.normal(start.shape))
-    starting = seconds(lambda noise: start.sample(noise, sigma, label))
-    x = sigma * Noise(range(count), device, dtype).normal(start.shape)
-    network = seconds(lambda noise: denoise(denoiser, x, sigma, **conditions))
-    return max(0.0, starting - drawing) / max(network, math.ulp(1.0))

@@ -90,6 +90,14 @@ def fit(
             help="Written after every epoch of training a start ({trained_starts}), and gone on from if it is there.",
         ),
     ] = None,
+    start_cost: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Evaluations of MODEL that drawing a start is worth, as you measured it, for starts that are trained. "
+            "By default counted in operations.",
+        ),
+    ] = None,
     shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="The shape of one sample, where DATA is 'self'.")
     ] = None,
@@ -144,6 +152,7 @@ def fit(
         horizon=_horizon(horizon),
         initialization=families,
         training=training,
+        start_cost=start_cost,
         schedule=schedule,
         solver=solver,
         sigma_min=sigma_min,

@@ -5,7 +5,6 @@ Every one is chosen by the same function with the same care, on the training sam
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -87,8 +86,7 @@ def saved(path: str | Path) -> Arm:
     """
     folder = Path(path)
     plan = Plan.load(folder)
-    digest = hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()  # which holds that of the tensors
     name = f"saved-{folder.resolve().name}"
     kind: Kind = "oracle" if plan.initialization.oracle else "saved"
     sampler = of_plan(plan)
-    return Arm(name, f"saved plan {folder.name}", kind, kind, lambda *_: sampler, only=plan.nfe, identity=digest)
+    return Arm(name, f"saved plan {folder.name}", kind, kind, lambda *_: sampler, only=plan.nfe, identity=plan.digest)

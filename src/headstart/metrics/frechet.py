@@ -43,7 +43,7 @@ from torch import Tensor
 
 from headstart.arrays import LARGEST, check_numbers
 from headstart.errors import DataError
-from headstart.files import atomic_write
+from headstart.files import atomic_write, check_regular
 from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import jackknife
 from headstart.metrics.metric import METRICS, Comparison, Metric, Value
@@ -102,6 +102,7 @@ class GaussianStatistics:
                 is no whole number of at least 2.
         """
         try:
+            check_regular(Path(path))
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in ("mu", "sigma", "n") if name in archive.files}
         except Exception as error:  # the reader raises errors of many kinds on damaged or forged files
@@ -113,7 +114,7 @@ class GaussianStatistics:
         n = _count(arrays["n"], path) if "n" in arrays else None
         mean, covariance = (torch.from_numpy(arrays[name].astype(np.float64)) for name in ("mu", "sigma"))
         for values in (mean, covariance):
-            check_numbers(values, str(path), LARGEST)
+            check_numbers(values.reshape(-1), str(path), LARGEST)
         found = cls(mean, covariance, n)
         check_numbers(mean, f"{path}, 'mu',")
         check_numbers(covariance.diagonal().clamp(min=0).sqrt(), f"the root of {path}, 'sigma',")

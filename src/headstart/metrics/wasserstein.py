@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -55,6 +56,9 @@ __all__ = [
     "tail_sliced_wasserstein",
 ]
 
+#: The most random directions.
+MOST = 2**20
+
 #: How many directions, and how many projections, are worked on at a time, which bounds the memory.
 CHUNK, NUMBERS = 64, 2**22
 
@@ -73,8 +77,8 @@ def directions_of(dimension: int, count: int = 512, seed: int = 0) -> Tensor:
     Raises:
         InputError: if the count is below 1, or the seed is negative or too large.
     """
-    if count < 1:
-        raise InputError(f"{count} directions: expected at least 1")
+    if not isinstance(count, Integral) or not 1 <= count <= MOST:
+        raise InputError(f"{count} directions: expected a whole number from 1 to {MOST}")
     draws = torch.randn(count, dimension, generator=generator_of(seed), dtype=torch.float64)
     return torch.nn.functional.normalize(draws, dim=1).T
 

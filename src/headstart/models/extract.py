@@ -27,11 +27,13 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from headstart.errors import DenoiserError, HeadstartError, InputError
+from headstart.files import check_regular
 from headstart.models import bundled
 from headstart.models.load import build, place, split_path
 
@@ -98,6 +100,7 @@ def as_bytes(x: Tensor) -> Tensor:
 
 def _torchscript(path: str, device: torch.device | str, images_as_bytes: bool | None) -> Features:
     try:
+        check_regular(Path(path))
         network = torch.jit.load(path, map_location=device).eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError, AssertionError) as error:
         reason = str(error).strip().partition("\n")[0]

@@ -69,8 +69,8 @@ class Record:
         seed: of everything random in fitting.
         fit_seconds: wall-clock time of fitting, measuring included.
         source: what the plan was fitted on: "data", or samples of the network itself and what they cost.
-        start_cost: of drawing a start, in evaluations of the network on the machine that the plan was fitted on; for
-            starts that are not in closed form it was taken off the evaluations that were asked for.
+        start_cost: of drawing a start, in evaluations of the network: counted in operations, or as given; for starts
+            that are not in closed form it was taken off the evaluations that were asked for.
         novelty: the test of the plan's samples for copies of the data that the start was fitted on, or None if the data
             were too few.
     """
@@ -145,6 +145,13 @@ class Plan(Sampler):
         from headstart.plan.file import values_of
 
         return values_of(self)
+
+    @property
+    def digest(self) -> str:
+        """Tells the plan from others: SHA-256 over all that it holds, but for how long fitting took."""
+        from headstart.plan.file import digest_of
+
+        return digest_of(self)
 
     def save(self, folder: str | Path) -> None:
         """Write the plan as a folder, whole or not at all. An older plan there is replaced; nothing else ever is.

@@ -151,9 +151,7 @@ def _finding_lines(plan: Plan) -> list[str]:
         lines.append(f"Tails      far quantiles of the start are {math.exp(tails[0]):.3g} times the noised data's")
     if plan.record.start_cost > 0:
         taken = "" if plan.initialization.closed_form else ", to the nearest whole number taken off what was asked for"
-        lines.append(
-            f"Cost       drawing a start costs {plan.record.start_cost:.2g} network evaluations on this machine{taken}"
-        )
+        lines.append(f"Cost       drawing a start costs {plan.record.start_cost:.2g} network evaluations{taken}")
     if plan.record.novelty is not None:
         lines.append(f"Novelty    {plan.record.novelty!r}")
         if plan.record.novelty.memorising:

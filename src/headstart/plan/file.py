@@ -30,7 +30,7 @@ from headstart.profile import Profile, ProfileValues
 from headstart.schedule import Schedule
 from headstart.solver import SOLVERS
 
-__all__ = ["VERSION", "check_place", "read", "values_of", "write"]
+__all__ = ["VERSION", "check_place", "digest_of", "read", "values_of", "write"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
 VERSION = 3
@@ -66,6 +66,20 @@ def values_of(plan: Plan) -> dict[str, Any]:
     }
 
 
+def digest_of(plan: Plan) -> str:
+    """SHA-256 over values and tensors, without the time that fitting took."""
+    values = json.dumps({**values_of(plan), "fit_seconds": None}, sort_keys=True)
+    return hashlib.sha256(values.encode() + _blob(plan)).hexdigest()
+
+
+def _blob(plan: Plan) -> bytes:
+    """The tensors of a plan, as a safetensors file."""
+    parts = {"initialization": plan.initialization.state()[1], "profile": plan.profile.state()[1]}
+    return safetensors.torch.save(
+        {f"{part}.{name}": tensor.contiguous() for part, own in parts.items() for name, tensor in own.items()}
+    )
+
+
 def write(plan: Plan, target: Path, swap: Exchange = exchange) -> None:
     """Write a plan as a folder, whole or not at all. An older plan there is replaced; nothing else ever is.
 
@@ -81,10 +95,7 @@ def write(plan: Plan, target: Path, swap: Exchange = exchange) -> None:
     for part, known in ((plan.initialization, INITIALIZATIONS), (plan.solver, SOLVERS)):
         if known.get(part.name) is not type(part):
             raise ArtefactError(f"{part!r} is not one of headstart's own, so no one else could read the plan")
-    parts = {"initialization": plan.initialization.state()[1], "profile": plan.profile.state()[1]}
-    blob = safetensors.torch.save(
-        {f"{part}.{name}": tensor.contiguous() for part, own in parts.items() for name, tensor in own.items()}
-    )
+    blob = _blob(plan)
     values = {**values_of(plan), "tensors_sha256": hashlib.sha256(blob).hexdigest()}
     try:
         with staged(target.parent, swap=swap) as place:
