@@ -5,6 +5,7 @@ from headstart.choose import fit
 from headstart.conditions import Conditions, own, shared
 from headstart.data import Dataset, load_data
 from headstart.denoiser import (
+    Check,
     Counted,
     Denoiser,
     DiscreteVariancePreserving,
@@ -12,6 +13,7 @@ from headstart.denoiser import (
     VarianceExploding,
     VariancePreserving,
     adapt,
+    check,
     guide,
 )
 from headstart.errors import HeadstartError
@@ -25,6 +27,7 @@ from headstart.schedule import Schedule
 
 __all__ = [
     "Budget",
+    "Check",
     "Conditions",
     "Counted",
     "Dataset",
@@ -42,6 +45,7 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "adapt",
+    "check",
     "fit",
     "guide",
     "load_data",

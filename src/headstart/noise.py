@@ -50,6 +50,9 @@ class Stream(IntEnum):
     #: Samples of a generator, drawn once (:meth:`headstart.initialization.Generator.drawn`).
     GENERATOR = 3 * 2**60
 
+    #: Samples and noise on which a network is checked before a fit (:func:`headstart.denoiser.check`).
+    CHECK = 5 * 2**60
+
     #: Samples of the network itself, where there are no data (:func:`headstart.choose.own_samples`).
     OWN_SAMPLES = 2**62
 

@@ -9,7 +9,8 @@ and is called as ``denoiser(x, sigma, **conditions)`` with ``x`` of shape (B, \*
 - x) / \sigma^2` (Tweedie).
 
 :mod:`~headstart.denoiser.contract` calls denoisers and checks what they return, :mod:`~headstart.denoiser.adapters`
-makes them of networks that see or predict something else, and :mod:`~headstart.denoiser.guidance` guides them.
+makes them of networks that see or predict something else, :mod:`~headstart.denoiser.guidance` guides them, and
+:mod:`~headstart.denoiser.check` asks whether something is one.
 
 References:
     Karras et al., *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022.
@@ -25,6 +26,7 @@ from headstart.denoiser.adapters import (
     VariancePreserving,
     adapt,
 )
+from headstart.denoiser.check import Check, Finding, check
 from headstart.denoiser.contract import Counted, Denoiser, answer, cast_input, denoise, expand, is_finite
 from headstart.denoiser.guidance import Guided, guide
 from headstart.denoiser.modules import in_evaluation_mode, parts_of
@@ -33,9 +35,11 @@ from headstart.deprecation import renamed
 
 __all__ = [
     "Adapted",
+    "Check",
     "Counted",
     "Denoiser",
     "DiscreteVariancePreserving",
+    "Finding",
     "Guided",
     "Prediction",
     "Process",
@@ -46,6 +50,7 @@ __all__ = [
     "adapt",
     "answer",
     "cast_input",
+    "check",
     "denoise",
     "expand",
     "guide",

@@ -253,7 +253,7 @@ class Adapted:
             )
         level = self._nearest(level)
         alpha = self.process.scale(level)
-        keep, add = self._coefficients(alpha, level)
+        keep, add = self.coefficients(level, alpha)
         z = expand(alpha, x) * x
         out = checked(self._network(z, self.process.time(level), conditions), z, "the adapted network")
         wide = x.to(dtype)
@@ -281,7 +281,7 @@ class Adapted:
                 "integer times, say so by DiscreteVariancePreserving(alphas_cumprod, rounded=True)"
             ) from error
 
-    def _coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, sigma: Tensor, alpha: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """D = keep x + add F: the table at the top of this module."""
         one = torch.ones_like(sigma)
         if self.prediction == "x0":
@@ -289,7 +289,7 @@ class Adapted:
         if self.prediction == "epsilon":
             return one, -sigma
         if self.prediction == "score":
-            return one, alpha * sigma**2
+            return one, (self.process.scale(sigma) if alpha is None else alpha) * sigma**2
         if self.prediction == "v":
             return 1 / (1 + sigma**2), -sigma * (1 + sigma**2).rsqrt()
         forward = -1 if getattr(self.process, "data_at", 0) else 1
