@@ -291,6 +291,7 @@ class _Sampler:
     def __call__(self, denoiser: Denoiser, x: Tensor, **conditions: Any) -> Tensor:
         """The samples that the starts x (B, \\*S) lead to, of their shape."""
         levels, weights = self.levels(), self.weights()
+        Range.of(denoiser).check(float(levels[-2].detach()))
         fine = torch.promote_types(x.dtype, torch.float32)  # a half type would round levels and weights
         levels, keep, weights = (v.to(x.device, fine) for v in (levels, levels[1:] / levels[:-1], weights))
         estimates: list[Tensor] = []
@@ -326,7 +327,7 @@ def _descend(
         adam.zero_grad()
         try:
             loss = loss_of(sampler, i)
-        except (InputError, DenoiserError):  # levels that are none any more, or that the network does not know
+        except InputError:  # levels that are none any more, or that the network does not know
             break
         for parameter, slope in zip(sampler.parameters, torch.autograd.grad(loss, sampler.parameters), strict=True):
             parameter.grad = slope

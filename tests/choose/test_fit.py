@@ -157,6 +157,7 @@ def test_with_everything_asked_for_nothing_is_piloted(profile):
         schedule="rho",
         solver="heun",
         sigma_min=0.1,
+        check=False,
     )
     assert counted.samples == SETTLED + 256 * 5
     assert all(c.pilot is None for c in plan.record.candidates)

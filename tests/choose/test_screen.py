@@ -56,10 +56,10 @@ def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
 def test_screening_takes_no_evaluations(profile):
     """Only the chosen plan is sampled, for the novelty test, and its start's cost counted."""
     counted = Counted(TARGET)
-    fit(counted, DATA, 4, profile=profile, criterion="nats", pilot_samples=32)
+    fit(counted, DATA, 4, profile=profile, criterion="nats", pilot_samples=32, check=False)
     assert counted.samples == (settled := SETTLED + 32 * 4)
     counted = Counted(TARGET)
-    plan = fit(counted, DATA, 4, criterion="nats", pilot_samples=32)
+    plan = fit(counted, DATA, 4, criterion="nats", pilot_samples=32, check=False)
     levels, (count, costed) = len(plan.profile.sigmas), (len(plan.profile.losses), len(plan.profile.defect))
     assert counted.samples == settled + levels * count + (2 * (levels - 1) + levels) * costed
 

@@ -30,7 +30,7 @@ def test_a_plan_samples_as_its_three_parts_do():
     assert set(parts.cited) < set(plan.cited)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Record)])
+@pytest.mark.parametrize("name", [field.name for field in fields(Record) if field.name != "doubts"])
 def test_fields_of_the_record_keep_their_old_names(name):
     plan = make()
     with pytest.warns(DeprecationWarning, match=f"Plan.{name} is now Plan.record.{name}"):

@@ -205,7 +205,7 @@ def put(*path_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("version", 4), "has version 4, and this headstart reads up to 3: upgrade it"),
+        (put("version", 5), "has version 5, and this headstart reads up to 4: upgrade it"),
         (put("version", 0), "damaged: version"),
         (put("version", "1"), "damaged: version"),
         (put("format", "other"), "is not a plan: plan.json does not say"),
@@ -329,9 +329,24 @@ def test_a_plan_of_version_3_is_written_again_as_it_was(tmp_path):
         assert (tmp_path / "plan" / name).read_bytes() == (STORED / "version-3" / name).read_bytes()
 
 
+def doubted(plan):
+    return replace(plan, record=replace(plan.record, doubts=("it is no denoiser", "or is it?")))
+
+
+def test_a_doubt_is_kept_and_a_plan_without_one_stays_of_version_3(tmp_path):
+    for plan, version in ((make(), 3), (doubted(make()), 4)):
+        plan.save(tmp_path / "plan")
+        assert json.loads((tmp_path / "plan" / "plan.json").read_text())["version"] == version
+        loaded = Plan.load(tmp_path / "plan")
+        assert loaded.record == plan.record
+        assert [line for line in loaded.explain().splitlines() if line.startswith("Doubt")] == [
+            f"Doubt      {doubt}" for doubt in plan.record.doubts
+        ]
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(Record)])
 def test_every_field_of_the_record_is_saved_and_must_be_there(name, tmp_path):
-    make().save(tmp_path / "plan")
+    doubted(make()).save(tmp_path / "plan")
     damage(tmp_path / "plan", lambda values: values.pop(name))
     with pytest.raises(ArtefactError, match=f"damaged: {name}: Field required"):
         Plan.load(tmp_path / "plan")

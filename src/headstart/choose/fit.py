@@ -51,7 +51,8 @@ from headstart.compute import Compute
 from headstart.conditions import Part, Split, to_device
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
-from headstart.errors import InputError
+from headstart.denoiser import check as examine
+from headstart.errors import DenoiserError, InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
 from headstart.metrics.novelty import BLOCKS
@@ -99,6 +100,7 @@ def fit(
     exponent: float | None = None,
     sigma_max: float | None = None,
     criterion: Literal["pilot", "nats"] = "pilot",
+    check: bool = True,
     pilot_samples: int = 256,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -145,6 +147,8 @@ def fit(
             of the network itself begin there, or at 80 if that is lower.
         criterion: "pilot" decides by the distance of pilot samples to held-out data
             (:class:`headstart.metrics.ViewReference`), "nats" by the budget.
+        check: whether to ask first if the network is a denoiser of these data, in a few hundred evaluations
+            (:func:`headstart.check`): an error stops the fit, and doubts are kept in the plan's record.
         pilot_samples: samples of each pilot, and of the novelty test.
         seed: of the held-out share, of fitting, of measuring and of the pilot (whose samples are never those of
             another seed).
@@ -168,6 +172,7 @@ def fit(
 
     split, source = _split(denoiser, data, labels, conditions, shape, own, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
+    doubts = _checked(network, split, sigma_max, seed, compute) if check else ()
     by_rule = horizon == "unimodal"
     if by_rule:
         constraints = constraints.at(_unimodal(split.fitted.samples, seed, compute.progress))
@@ -225,6 +230,7 @@ def fit(
             source=source,
             start_cost=cost(best.start),
             novelty=tested,
+            doubts=doubts,
         ),
     )
 
@@ -309,6 +315,33 @@ def _own(
     )
     seconds = time.perf_counter() - began
     return samples, f"{count} samples of the network itself, drawn with 35 evaluations each in {seconds:.0f} s"
+
+
+def _checked(network: Denoiser, split: Split, sigma_max: float | None, seed: int, compute: Compute) -> tuple[str, ...]:
+    """The doubts whether it is a denoiser of these data.
+
+    Raises:
+        DenoiserError: if it fails, or is no function of its input.
+        InputError: if it is not one, as it was declared.
+    """
+    found = examine(
+        network,
+        split.whole.samples,
+        split.whole.conditions,
+        seed=seed,
+        sigma_max=sigma_max,
+        device=compute.device,
+        dtype=compute.dtype,
+        batch_size=compute.batch_size,
+        progress=compute.progress,
+    )
+    if found.errors:
+        worst = found.errors[0]
+        if worst.cause is not None:
+            raise worst.cause
+        kind = InputError if worst.declared else DenoiserError
+        raise kind(f"{worst} (headstart.check says more; fit(check=False) goes on)")
+    return tuple(map(str, found.doubts))
 
 
 def _measured(

@@ -87,10 +87,12 @@ class Answer:
     Attributes:
         text: for people.
         values: for programs; what JSON can hold, no NaN or Inf.
+        exit_code: that the command ends with.
     """
 
     text: str
     values: Mapping[str, Any]
+    exit_code: int = 0
 
 
 class Command(Protocol):
@@ -111,7 +113,7 @@ COMMANDS: Registry[Command] = Registry(
     "command",
     "headstart.cli",
     "headstart.commands",
-    first=("demo", "fit", "sample", "evaluate", "inspect", "export", "convert", "compare", "reproduce"),
+    first=("demo", "fit", "sample", "evaluate", "inspect", "check", "export", "convert", "compare", "reproduce"),
 )
 """The commands by name."""
 
@@ -219,6 +221,8 @@ def answers(command: Callable[P, Answer]) -> Callable[P, None]:
             if as_json:
                 _print_error(error, str(error))
             raise
+        if answer.exit_code:
+            raise typer.Exit(answer.exit_code)
 
     return run
 

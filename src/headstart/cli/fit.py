@@ -79,6 +79,10 @@ def fit(
         str,
         typer.Option(metavar="NAME", help="Choose by a pilot of samples (pilot) or by the error budget alone (nats)."),
     ] = "pilot",
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Ask first whether MODEL is a denoiser of DATA; see headstart check."),
+    ] = True,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Passes over the data at most, for the starts that are trained.")
     ] = None,
@@ -159,6 +163,7 @@ def fit(
         exponent=exponent,
         sigma_max=sigma_max,
         criterion=cast(Any, criterion),
+        check=check,
         seed=seed,
         device=device,
         batch_size=batch_size,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,15 +27,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headstart.arrays import as_tensor
 from headstart.compute import Compute
 from headstart.conditions import Part, to_device
 from headstart.denoiser.adapters import Adapted
 from headstart.denoiser.contract import Denoiser, cast_input, denoise, is_finite
-from headstart.denoiser.corrections import likeliest
+from headstart.denoiser.corrections import likeliest, other_kind
 from headstart.denoiser.guidance import Guided
 from headstart.denoiser.linear import Linear
 from headstart.denoiser.modules import in_evaluation_mode, parts_of
-from headstart.denoiser.probe import Probe
+from headstart.denoiser.probe import FEW_NUMBERS, ROWS, Probe, in_errors
 from headstart.denoiser.range import Range
 from headstart.errors import DataError, HeadstartError
 from headstart.noise import Stream
@@ -53,8 +54,11 @@ DOUBTED, REFUSED = 1.12, 4.0
 #: The mean and the scale of fewer numbers than this tell nothing.
 NUMBERS = 64
 
-#: Standard errors that a difference has to have, and more of them where few samples tell of it.
-SURE, FEW = 3.5, 40.0
+#: Standard errors that a difference has to have, and what is added over the number of samples where they are few.
+SURE, FEW = 3.5, 20.0
+
+#: And fewer where the difference is as large as that of a network that is refused.
+SURE_OF_MUCH = 2.5
 
 #: Variances of the network's law over that of the data that are not doubted.
 SCALES = 0.45, 2.2
@@ -73,10 +77,17 @@ class Finding:
     Attributes:
         kind: what it is about, in a word.
         message: it, in a sentence.
+        cause: the error that the network failed with, if it did.
     """
 
     kind: str
     message: str
+    cause: HeadstartError | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def declared(self) -> bool:
+        """Whether it is about how the network was declared, and not about what it does."""
+        return self.kind in ("levels", "loss", "mean", "scale")
 
     def __str__(self) -> str:
         return self.message
@@ -111,6 +122,16 @@ class Check:
                 f"{levels} ({self.evaluations} evaluations)"
             )
         return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values for JSON."""
+        return {
+            "errors": [{"kind": f.kind, "message": f.message} for f in self.errors],
+            "doubts": [{"kind": f.kind, "message": f.message} for f in self.doubts],
+            "sigmas": self.sigmas.tolist(),
+            "ratios": self.ratios.tolist(),
+            "evaluations": self.evaluations,
+        }
 
     def __repr__(self) -> str:
         return f"Check({len(self.errors)} errors, {len(self.doubts)} doubts; {self.evaluations} evaluations)"
@@ -152,17 +173,17 @@ def check(
         DataError: if the data are fewer than four, not finite, or all equal.
         InputError: if an argument is out of its range.
     """
-    x0 = torch.as_tensor(getattr(data, "samples", data)).detach()
-    given = {**(conditions or {}), **({} if labels is None else {"label": torch.as_tensor(labels)})}
+    x0 = as_tensor(getattr(data, "samples", data), "data").detach()
+    given = conditions if labels is None else {**(conditions or {}), "label": labels}
     if x0.ndim < 2 or len(x0) < 4 or not x0.is_floating_point() or not is_finite(x0):
         raise DataError("a check needs at least four samples in an array (N, ...) of finite floating-point numbers")
     part, shared = Part.of(x0, given)
     own = Stream.CHECK.seeds(seed, 1)[0]
     compute = Compute(device, dtype, batch_size, progress or Progress())
-    order = torch.randperm(len(x0), generator=torch.Generator().manual_seed(own))
-    count = min(len(x0) // 2, 64)
+    order = torch.from_numpy(np.random.Generator(np.random.Philox(key=own)).permutation(len(x0)))
+    count = min(len(x0) // 2, ROWS[x0[0].numel() >= FEW_NUMBERS])
     linear = Linear.fit(part.samples[order[count : count + 1024]].flatten(1).double(), own)
-    probe = Probe(partial(denoiser, **to_device(shared, device)), part.take(order[:count]), linear, own, compute)
+    probe = Probe(partial(denoiser, **to_device(shared, device)), part.take(order[:count]), linear, seed, compute)
     if probe.deviation == 0:
         raise DataError("all samples are equal: there is nothing to generate")
     known = Range.of(denoiser, sigma_max, dtype)
@@ -195,12 +216,12 @@ class _Examination:
                 self._function(float(sigmas[len(sigmas) // 2]))
                 ratios = self._losses(sigmas)
             except HeadstartError as error:
-                self._error("failure", str(error))
+                self._error("failure", str(error), error)
                 sigmas = sigmas[: len(ratios)]
         return Check(tuple(self.errors), tuple(self.doubts), sigmas, ratios, self.probe.evaluations)
 
-    def _error(self, kind: str, message: str) -> None:
-        self.errors.append(Finding(kind, message))
+    def _error(self, kind: str, message: str, cause: HeadstartError | None = None) -> None:
+        self.errors.append(Finding(kind, message, cause))
 
     def _doubt(self, kind: str, message: str) -> None:
         self.doubts.append(Finding(kind, message))
@@ -270,9 +291,13 @@ class _Examination:
         probe = self.probe
         found = [probe.at(float(s)) for s in probe.compute.progress.track(list(sigmas), "checking the network")]
         ratios = np.array([each.ratio for each in found])
-        sure = SURE + FEW / max(len(probe.x0) - 1, 1)
-        numbers = probe.x0.numel()
-        off = [each for each in found if each.ratio > DOUBTED + 4 / numbers and each.excess > sure]
+        numbers, sure = probe.x0.numel(), SURE + FEW / max(len(probe.x0) - 1, 1)
+        beyond = DOUBTED + FEW / numbers
+        off = [each for each in found if each.ratio > beyond and each.excess > sure]
+        off += [each for each in found if each.ratio > REFUSED and each.excess > SURE_OF_MUCH]
+        together = torch.stack([each.gaps for each in found]).mean(0)
+        if float(together.mean()) > (beyond - 1) / 2 and in_errors(together) > sure:
+            off += found
         if off:
             worst = max(off, key=lambda each: each.ratio)
             said = f"the loss at sigma {worst.sigma:.3g} is {worst.ratio:.3g} times the best linear estimate's"
@@ -283,10 +308,11 @@ class _Examination:
         for each in found[-2:]:
             scale, error = each.scale
             if not SCALES[0] < scale < SCALES[1] and abs(math.log(max(scale, 1e-9))) > sure * error:
+                kind = other_kind(probe, sigmas) or "are they scaled as those that it was trained on?"
                 self._doubt(
                     "scale",
                     f"at sigma {each.sigma:.3g} it answers as for data of {math.sqrt(max(scale, 0)):.3g} times the "
-                    "standard deviation of these: are they scaled as those that it was trained on?",
+                    f"standard deviation of these: {kind}",
                 )
                 break
         last = found[-1]

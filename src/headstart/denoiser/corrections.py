@@ -30,10 +30,10 @@ from headstart.denoiser.contract import Denoiser, Wrapper
 from headstart.denoiser.probe import Answers, Probe
 from headstart.errors import HeadstartError
 
-__all__ = ["Correction", "likeliest"]
+__all__ = ["Correction", "likeliest", "other_kind"]
 
 #: A correction is named if it comes as near as this to the best linear estimate, and takes this share off the loss.
-NEAR, SHARE = 1.12, 0.8
+NEAR, SHARE = 1.12, 0.9
 
 #: Levels that corrections are tried on, and the share of the samples.
 TRIED, PART = 3, 3
@@ -115,7 +115,7 @@ def likeliest(denoiser: Denoiser, probe: Probe, sigmas: NDArray[np.float64], rat
     if tried:
         best = min(correction.ratio for correction in tried)
         return min((c for c in tried if c.ratio <= TIE * best), key=lambda c: (c.changes, c.ratio))
-    return _other_kind(probe, sigmas)
+    return other_kind(probe, sigmas)
 
 
 def _rows(probe: Probe) -> int:
@@ -206,7 +206,7 @@ def _silent(z: Tensor, time: Tensor, **conditions: Any) -> Tensor:
 
 
 def _read(declared: Adapted, probe: Probe, bases: dict[float, Answers], shared: dict[str, Any]) -> Any:
-    """What the network itself returns at each level in the process of ``declared``; None if it fails."""
+    """The network's own answers at each level in the process of ``declared``; None if it fails."""
     taken: dict[float, Tensor] = {}
     for sigma in bases:
         said: list[Tensor] = []
@@ -243,7 +243,7 @@ def _rescaled(probe: Probe, bases: dict[float, Answers], a: float, b: float) -> 
         return math.inf
 
 
-def _other_kind(probe: Probe, sigmas: NDArray[np.float64]) -> Correction | None:
+def other_kind(probe: Probe, sigmas: NDArray[np.float64]) -> Correction | None:
     r"""Networks that are no denoisers, by their slopes on x for data of standard deviation s.
 
     A denoiser has :math:`s^2 / (s^2 + \sigma^2)`; the straight paths of an optimally coupled flow lead to

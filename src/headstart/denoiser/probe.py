@@ -11,17 +11,23 @@ import torch
 from torch import Tensor
 
 from headstart.compute import Compute
-from headstart.conditions import Part, to_device
+from headstart.conditions import Part
 from headstart.denoiser.contract import Denoiser, cast_input, denoise
 from headstart.denoiser.linear import Linear
+from headstart.noise import Noise, Stream
 
-__all__ = ["Answers", "Probe"]
+__all__ = ["FEW_NUMBERS", "ROWS", "Answers", "Probe", "in_errors"]
 
 #: Noisy samples of few numbers, and of many, each of which tells more.
 FEW_NUMBERS, ROWS = 16, (128, 64)
 
 #: The interquartile range of a standard normal law.
 QUARTILES = 1.349
+
+
+def in_errors(values: Tensor) -> float:
+    """The mean of values, in its standard errors."""
+    return float(values.mean() / (values.std() / len(values) ** 0.5).clamp_min(1e-300))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +63,12 @@ class Answers:
     @property
     def excess(self) -> float:
         """The loss above the linear estimate's, in standard errors."""
-        gap = self._by_sample(self.loss - self.linear)
-        return float(gap.mean() / (gap.std() / len(gap) ** 0.5).clamp_min(1e-300))
+        return in_errors(self.gaps)
+
+    @property
+    def gaps(self) -> Tensor:
+        """The loss above the linear estimate's mean, in units of it, for each clean sample."""
+        return self._by_sample(self.loss - self.linear) / self.linear.mean()
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -106,8 +116,7 @@ class Probe:
         rows = ROWS[linear.mean.numel() >= FEW_NUMBERS]
         self.index = torch.arange(max(rows, len(part))) % len(part)
         self.x0 = part.samples
-        shape = (len(self.index), *self.x0.shape[1:])
-        self.noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed + 1))
+        self.seed, self._noise = seed, dict[float, Tensor]()
         self.deviation = math.sqrt(float(linear.variances.mean()))
         ordered = self.x0.flatten(1).double().sort(dim=0).values
         low, high = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
@@ -117,11 +126,15 @@ class Probe:
     def noisy(self, sigma: float) -> Tensor:
         """The noisy samples, shape (R, \\*S), on the device."""
         fine = torch.promote_types(self.compute.dtype, torch.float32)
-        return (self.x0[self.index].to(fine) + sigma * self.noise).to(self.compute.device)
+        if sigma not in self._noise:  # of its own at each level, so that levels tell more together
+            first = 1 + len(self._noise) * len(self.index)
+            seeds = Stream.CHECK.seeds(self.seed, len(self.index), first)
+            self._noise[sigma] = Noise(seeds).normal(tuple(self.x0.shape[1:]))
+        return (self.x0[self.index].to(fine) + sigma * self._noise[sigma]).to(self.compute.device)
 
     def given(self, rows: slice) -> dict[str, Any]:
         """The conditions of some of them."""
-        return to_device(self.part.take(self.index[rows]).conditions, self.compute.device)
+        return dict(self.part.take(self.index[rows]).conditions.to(self.compute.device))
 
     def at(self, sigma: float, denoiser: Denoiser | None = None, rows: int | None = None) -> Answers:
         """The answers at a level, of the denoiser or another one, to all samples or the first of them."""

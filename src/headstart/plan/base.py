@@ -73,6 +73,7 @@ class Record:
             that are not in closed form it was taken off the evaluations that were asked for.
         novelty: the test of the plan's samples for copies of the data that the start was fitted on, or None if the data
             were too few.
+        doubts: whether the network is a denoiser of these data, in lines (:func:`headstart.check`).
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -83,6 +84,7 @@ class Record:
     source: str = "data"
     start_cost: float = 0.0
     novelty: Novelty | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def _of_record(name: str) -> property:

@@ -156,6 +156,7 @@ def _finding_lines(plan: Plan) -> list[str]:
         lines.append(f"Novelty    {plan.record.novelty!r}")
         if plan.record.novelty.memorising:
             lines.append("           Its samples know the data that the start was fitted on: they may be copies.")
+    lines += [f"Doubt      {doubt}" for doubt in plan.record.doubts]
     if plan.initialization.oracle:
         lines.append("Oracle     This start hands back training data through noise: for comparison only.")
     if plan.record.source != "data":

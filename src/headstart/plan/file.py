@@ -33,7 +33,7 @@ from headstart.solver import SOLVERS
 __all__ = ["VERSION", "check_place", "digest_of", "read", "values_of", "write"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
-VERSION = 3
+VERSION = 4
 
 #: How often a plan that changes while it is read is read again.
 TRIES = 10
@@ -41,8 +41,9 @@ TRIES = 10
 #: The fields of the record, which stand in ``plan.json`` beside the parts.
 RECORDED = tuple(f.name for f in fields(Record))
 
-#: Those that plans of version 1 did not have.
-SINCE_2 = ("source", "start_cost", "novelty")
+#: Those that plans of version 1 did not have, and those that plans without a doubt do not have: they are of version 3,
+#: which earlier headstarts read.
+SINCE_2, SINCE_4 = ("source", "start_cost", "novelty"), ("doubts",)
 
 
 def values_of(plan: Plan) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def values_of(plan: Plan) -> dict[str, Any]:
     start = None if plan.budget is None else plan.budget.initialization
     return {
         "format": "headstart-plan",
-        "version": VERSION,
+        "version": VERSION if plan.record.doubts else 3,
         "nfe": plan.nfe,
         "initialization": {"name": plan.initialization.name, "values": plan.initialization.state()[0]},
         "schedule": {"name": plan.schedule.name, "sigmas": list(plan.schedule.sigmas)},
@@ -62,7 +63,11 @@ def values_of(plan: Plan) -> dict[str, Any]:
             "discretization": list(plan.budget.discretization),
         },
         "profile": plan.profile.state()[0],
-        **{name: list(v) if isinstance(v, tuple) else v for name, v in asdict(plan.record).items()},
+        **{
+            name: list(v) if isinstance(v, tuple) else v
+            for name, v in asdict(plan.record).items()
+            if plan.record.doubts or name not in SINCE_4
+        },
     }
 
 
@@ -203,7 +208,10 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
             for c in values.get("candidates", [])
         ]
         values = {**values, **{name: getattr(Record(), name) for name in SINCE_2}, "candidates": candidates}
-    return {**values, "version": VERSION} if version in (1, 2) else values
+    if version == VERSION:
+        return values
+    values = {**values, **{name: getattr(Record(), name) for name in SINCE_4}}
+    return {**values, "version": VERSION} if version in (1, 2, 3) else values
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
@@ -242,10 +250,10 @@ class _BudgetFile(_Strict):
 
 
 class _PlanFile(_Strict):
-    """The schema of ``plan.json``, version 3, with the record apart."""
+    """The schema of ``plan.json``, version 4, with the record apart."""
 
     format: Literal["headstart-plan"]
-    version: Literal[3]
+    version: Literal[4]
     nfe: int
     initialization: _Named
     schedule: _Named
