@@ -67,7 +67,7 @@ def test_every_direct_dependency_is_constrained() -> None:
     wanted = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {re.split(r"[=<>]", line)[0] for line in lines if line and not line.startswith("#")}
-    free = {re.split(r"[=<>]", requirement)[0] for requirement in wanted} - pinned
+    free = {re.split(r"[=<>\[]", requirement)[0] for requirement in wanted} - pinned - {"headstart"}
     assert not free, f"constraints.txt says nothing about {', '.join(sorted(free))}"
 
 

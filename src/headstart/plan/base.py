@@ -176,6 +176,93 @@ class Plan(Sampler):
 
         return read(Path(folder))
 
+    def save_pretrained(self, folder: str | Path, *, repo_id: str | None = None) -> None:
+        """Write the plan with a model card, ``README.md``: a folder that can be a repository of the Hugging Face Hub.
+
+        Arguments:
+            folder: gets the plan; an older one with its card is replaced.
+            repo_id: named in the card.
+
+        Raises:
+            ArtefactError: if something else is there, or it cannot be written.
+        """
+        from headstart.plan.hub import save_pretrained
+
+        save_pretrained(self, folder, repo_id)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str = "Push plan using headstart.",
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        create_pr: bool | None = None,
+        api: Any = None,
+    ) -> str:
+        """Upload the plan with a model card to the Hugging Face Hub. A plan holds no network, and no data but those of
+        an empirical start.
+
+        Arguments:
+            repo_id: the repository, ``user/name``; it is made if it is not there.
+            commit_message: of the commit.
+            private: whether a new repository is private.
+            token: of the user; that of ``hf auth login`` by default.
+            revision: the branch.
+            create_pr: open a pull request instead.
+            api: in place of ``huggingface_hub.HfApi()``.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            MissingExtraError: if huggingface_hub is not installed.
+        """
+        from headstart.plan.hub import push_to_hub
+
+        options = {"token": token, "revision": revision, "create_pr": create_pr}
+        return push_to_hub(self, repo_id, commit_message=commit_message, private=private, api=api, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        api: Any = None,
+    ) -> Plan:
+        """The plan of a folder, or of a repository of the Hugging Face Hub.
+
+        Arguments:
+            name_or_path: a folder, or ``user/name``.
+            revision: a branch, tag or commit.
+            token: of the user.
+            cache_dir: where downloads are kept.
+            local_files_only: use what was downloaded before alone.
+            force_download: download it anew.
+            api: in place of the module ``huggingface_hub``.
+
+        Raises:
+            ArtefactError: if it is missing, damaged, or newer than this version of headstart.
+            MissingExtraError: if it is no folder and huggingface_hub is not installed.
+        """
+        from headstart.plan.hub import from_pretrained
+
+        return from_pretrained(
+            name_or_path,
+            api=api,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+
     def _summary(self) -> str:
         start = None if self.budget is None else self.budget.initialization
         return super()._summary() + ("" if start is None else f"; E_init {start!r} nats")
