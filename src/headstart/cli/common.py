@@ -70,7 +70,8 @@ BatchSize = Annotated[
 ]
 Seed = Annotated[int, typer.Option(metavar="SEED", min=0, max=2**28 - 1, help="The same seed gives the same result.")]
 ModelSpec = Annotated[
-    str, typer.Argument(metavar="MODEL", help="builtin:fashion-mnist, or python:package.module:factory.")
+    str,
+    typer.Argument(metavar="MODEL", help="builtin:fashion-mnist, python:package.module:factory, or a file: {models}."),
 ]
 DataSpec = Annotated[
     str,
@@ -175,6 +176,12 @@ def _usual_metrics() -> Iterable[str]:
     return always()
 
 
+def _models() -> Iterable[str]:
+    from headstart.models.load import LOADERS
+
+    return (loader.form for loader in LOADERS.values())
+
+
 def _exports() -> Iterable[str]:
     from headstart.integrations.export import EXPORTERS
 
@@ -191,6 +198,7 @@ NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "metrics": _metrics,
     "usual_metrics": _usual_metrics,
     "exports": _exports,
+    "models": _models,
 }
 
 
