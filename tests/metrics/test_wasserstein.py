@@ -109,7 +109,7 @@ def test_bad_samples_are_refused(bad: Tensor, message: str) -> None:
 
 @pytest.mark.parametrize(("directions", "seed"), [(0, 0), (5, -1), (5, 2**64), (5, 0.5)])
 def test_bad_directions_are_refused(directions: int, seed: int) -> None:
-    with pytest.raises(InputError, match=r"expected at least 1|seed"):
+    with pytest.raises(InputError, match=r"whole number from|must be from"):
         sliced(torch.randn(4, 2), torch.randn(4, 2), directions, seed)
 
 

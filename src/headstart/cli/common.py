@@ -114,7 +114,7 @@ COMMANDS: Registry[Command] = Registry(
     "command",
     "headstart.cli",
     "headstart.commands",
-    first=("demo", "fit", "sample", "evaluate", "inspect", "check", "export", "convert", "compare", "reproduce"),
+    first=("demo", "check", "fit", "sample", "evaluate", "inspect", "export", "convert", "compare", "reproduce"),
 )
 """The commands by name."""
 
