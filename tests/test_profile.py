@@ -334,7 +334,7 @@ def test_samples_are_found_again_in_the_data():
     target, label = gmm25(), torch.arange(80)
     data = target.sample(Noise(range(80)))
     profile = Profile.measure(target, data, samples=30, conditions={"label": label}, seed=4)
-    bare = replace(profile, samples=None, label=None)
+    bare = replace(profile, samples=None, conditions=None)
     found = bare.with_samples(data, {"label": label})
     assert torch.equal(found.samples, profile.samples)
     assert torch.equal(found.label, profile.label)

@@ -139,6 +139,10 @@ class Conditions(Mapping[str, Any]):
         """The same with their tensors on a device."""
         return Conditions(to_device(self.tree, device), self.count)
 
+    def with_label(self, label: Tensor) -> Conditions:
+        """The same with these classes (N,) of the samples."""
+        return Conditions.of({**self.tree, "label": label}, self.count)
+
     def apart(self) -> tuple[Conditions, dict[str, Any]]:
         """Those of which some part goes with the samples, taken for granted; and those that are shared."""
         goes = {name: value for name, value in self.settled().tree.items() if self.goes_with_samples(name)}

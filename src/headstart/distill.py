@@ -401,14 +401,14 @@ class _Pool:
         return self.conditions.take(index).to(self.device)
 
     def starts(self, first: int, index: Tensor) -> Tensor:
-        """Starts with the labels of some samples, and with the seeds from ``first`` on."""
+        """Starts with the conditions of some samples, and with the seeds from ``first`` on."""
         seeds = Stream.DISTILL.seeds(self.seed, len(index), first)
         parts = [slice(i, i + self.batch_size) for i in range(0, len(index), self.batch_size)]
         return torch.cat([self._start(seeds[part], index[part]) for part in parts])
 
     def _start(self, seeds: Iterable[int], index: Tensor) -> Tensor:
         noise = Noise(seeds, self.device, self.dtype)
-        return self.start.sample(noise, self.horizon, self.conditions_of(index).get("label"))
+        return self.start.sample(noise, self.horizon, self.conditions_of(index))
 
     @torch.no_grad()
     def solved(self, x: Tensor, index: Tensor, schedule: Schedule, solver: Solver) -> Tensor:

@@ -95,7 +95,7 @@ class Profile:
         seed: of the choice of samples and of the noise.
         digest: identifies the samples.
         samples: the M clean samples, or None for a profile that was loaded: they are data, and not saved.
-        label: their classes, or None.
+        conditions: those that go with them, or None.
         trajectories: fine solutions of the ODE, or None where the levels are too far apart for any.
     """
 
@@ -108,7 +108,7 @@ class Profile:
     seed: int
     digest: str = ""
     samples: Tensor | None = None
-    label: Tensor | None = None
+    conditions: Conditions | None = None
     trajectories: Trajectories | None = None
 
     def __post_init__(self) -> None:
@@ -238,7 +238,7 @@ class Profile:
             seed=seed,
             digest=_digest(x0, given.get("label")),
             samples=x0,
-            label=given.get("label"),
+            conditions=given,
             trajectories=trajectories,
         )
 
@@ -254,7 +254,7 @@ class Profile:
                 "the profile was measured on other data than the share that is held out here: "
                 "measure it on that share (headstart.choose.hold_out tells which), or let fit measure"
             )
-        return replace(self, samples=x0, label=given.get("label"))
+        return replace(self, samples=x0, conditions=given)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Plain values for JSON and tensors that it can be saved as. The samples are data, and not among them."""
@@ -306,6 +306,11 @@ class Profile:
             return cls.from_state(checked(ProfileValues, values, source), tensors)
         except InputError as error:
             raise ArtefactError(f"{source} is damaged: {error}") from error
+
+    @property
+    def label(self) -> Tensor | None:
+        """The classes of the samples, shape (M,), or None."""
+        return None if self.conditions is None else self.conditions.get("label")
 
     @property
     def noise(self) -> Tensor:

@@ -88,8 +88,8 @@ class Sampler:
             dtype: of the states.
             progress: told of the batches.
             conditions: handed to the network by name; what they are made of goes with the samples if it is as long, or
-                marked so (:mod:`headstart.conditions`). ``label`` is a class for each sample, or one for all, and also
-                conditions a start that was fitted with labels.
+                marked so (:mod:`headstart.conditions`). ``label`` is a class for each sample, or one for all. They
+                also condition a start that was fitted with them.
             named: more conditions, whose names are none of the above.
 
         Returns:
@@ -113,14 +113,14 @@ class Sampler:
         for part in compute.batches(len(every), "sampling"):
             noise = compute.noise(every[part])
             given = every_given.take(part).to(device)
-            x = self.initialization.sample(noise, self.horizon, given.get("label"))
+            x = self.initialization.sample(noise, self.horizon, given)
             batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
         return torch.cat(batches)
 
     def _first_answer(self, denoiser: Denoiser, seeds: list[int], compute: Compute, given: Conditions) -> Tensor | None:
         """The network's answer for the first samples with these conditions, or None where it fails."""
         given = given.to(compute.device)
-        x = self.initialization.sample(compute.noise(seeds[: given.count]), self.horizon, given.get("label"))
+        x = self.initialization.sample(compute.noise(seeds[: given.count]), self.horizon, given)
         try:
             return denoise(denoiser, x, self.horizon, **given)
         except DenoiserError:

@@ -102,22 +102,27 @@ def test_a_worse_network_lowers_the_estimate_by_its_own_error(sigma):
 class Spy(Isotropic):
     """Remembers what it was asked."""
 
-    def log_prob(self, x, sigma, label=None):
-        self.asked = x, sigma, label
-        return super().log_prob(x, sigma, label)
+    def log_prob(self, x, sigma, conditions=None, *, label=None):
+        self.asked = x, sigma, conditions if label is None else {"label": label}
+        return super().log_prob(x, sigma, conditions, label=label)
 
 
-def test_the_start_sees_the_profiles_samples_noise_and_labels():
-    labels = torch.arange(30)
+def test_the_start_sees_the_profiles_samples_noise_and_conditions():
+    labels, places = torch.arange(30), torch.arange(60.0).view(30, 2)
     target = gmm25()
-    profile = measured(target, 30, conditions={"label": labels})
+
+    def denoiser(x, sigma, **conditions):
+        return target(x, sigma)
+
+    profile = measured(target, 30, denoiser=denoiser, conditions={"label": labels, "place": places})
     spy = Spy((2,))
     initialization_error(profile, spy, 1.5)
-    x, sigma, label = spy.asked
+    x, sigma, conditions = spy.asked
     assert torch.equal(x, profile.samples.double() + 1.5 * profile.noise.double())
     assert sigma == 1.5
-    assert torch.equal(label, profile.label)
-    assert sorted(label.tolist()) == list(range(30))
+    assert torch.equal(conditions["label"], profile.label)
+    assert sorted(conditions["label"].tolist()) == list(range(30))
+    assert torch.equal(conditions["place"], places[conditions["label"]])
 
 
 def test_samples_that_are_images():
@@ -374,7 +379,7 @@ def test_the_bracketed_start_sees_noised_samples_and_labels():
     x, sigma, seen = spy.asked
     assert torch.equal(x, data.double() + 1.5 * Noise(range(20)).normal((2,)).double())
     assert sigma == 1.5
-    assert torch.equal(seen, label)
+    assert torch.equal(seen["label"], label)
 
 
 @pytest.mark.parametrize(("count", "chunk"), [(9, 4), (10, 0)])

@@ -68,9 +68,9 @@ class Slow(Gaussian):
     def __init__(self):
         super().__init__((2,), Gaussian.fit(DATA).subspace)
 
-    def _sample(self, noise, sigma, label):
+    def _sample(self, noise, sigma, given):
         MATRIX @ MATRIX @ MATRIX
-        return super()._sample(noise, sigma, label)
+        return super()._sample(noise, sigma, given)
 
 
 def test_operations_are_counted_by_their_size():

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from headstart.choose import fit_starts
 from headstart.choose.starts import known_starts, usual_starts
+from headstart.conditions import Conditions
 from headstart.errors import ArtefactError, DataError, InputError
 from headstart.initialization import (
     INITIALIZATIONS,
@@ -287,6 +288,26 @@ def test_labels_of_a_batch_go_with_its_samples(start: Initialization) -> None:
         alone = [start.log_prob(x[i : i + 1], 0.5, labels[i : i + 1]) for i in range(5)]
         torch.testing.assert_close(start.log_prob(x, 0.5, labels), torch.cat(alone), rtol=1e-12, atol=1e-12)
         assert torch.equal(start.log_prob(x, 0.5, labels), start.log_prob(x, 0.5)) != classes(start)
+
+
+def test_classes_come_among_the_conditions_by_name_or_alone(start: Initialization) -> None:
+    """Conditions that a family does not know are ignored, and those of some samples are their rows."""
+    labels, seeds = torch.tensor([3, 8, 8, 3, 8]), range(5)
+    every = {"label": labels, "image": torch.zeros(5, 2, 2)}
+    alone = start.sample(Noise(seeds), 0.5, labels)
+    given = Conditions.of(every, 5)
+    for x in (
+        start.sample(Noise(seeds), 0.5, label=labels),
+        start.sample(Noise(seeds), 0.5, every),
+        start.sample(Noise(seeds), 0.5, {"image": every["image"]}, label=labels),
+        torch.cat([start.sample(Noise([seed]), 0.5, given.take(slice(seed, seed + 1))) for seed in seeds]),
+    ):
+        torch.testing.assert_close(x, alone, rtol=0.0, atol=1e-5)
+    if not start.oracle:
+        x = points(5)
+        assert torch.equal(start.log_prob(x, 0.5, every), start.log_prob(x, 0.5, label=labels))
+    with pytest.raises(InputError, match="given twice"):
+        start.sample(Noise(seeds), 0.5, every, label=labels)
 
 
 def test_an_unknown_class_is_named(classed: Initialization) -> None:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from headstart.conditions import Conditions
 from headstart.errors import DataError, InputError, MissingExtraError
 from headstart.initialization.base import Initialization
 from headstart.initialization.empirical import Empirical
@@ -67,11 +68,11 @@ class Heavy(Initialization):
     def __init__(self, d: int) -> None:
         self.shape = (d,)
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         x = (1 + sigma) * torch.tan(math.pi * (noise.uniform(self.shape).double() - 0.5 + 1e-9))
         return x.to(noise.dtype)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
         width = 1 + sigma
         return -(math.pi * width * (1 + (x.cpu().double() / width).square())).log().sum(1)
 
@@ -299,7 +300,7 @@ def test_levels_of_a_batch_may_differ() -> None:
     start, x = flow(), random(7, 2, seed=9)
     sigma = torch.tensor([0.5, 2.0, 0.5, 1.0, 2.0, 0.5, 6.0], dtype=Double)
     alone = torch.cat([start.log_prob(row[None], float(s)) for row, s in zip(x, sigma, strict=True)])
-    torch.testing.assert_close(start._densities(x, sigma, None), alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(start._densities(x, sigma, Conditions({}, len(x))), alone, rtol=1e-12, atol=1e-12)
 
 
 def test_extreme_values_do_not_move_the_splines_box() -> None:

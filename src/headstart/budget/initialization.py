@@ -104,7 +104,7 @@ def excess(profile: Profile, start: Initialization | Target, sigma: float) -> Te
     if profile.samples is None or start.shape != profile.shape:
         raise InputError(f"a start of shape {start.shape} cannot be held against samples of {profile.shape}")
     x = profile.samples.double() + sigma * noise.double()
-    given = () if isinstance(start, Target) else (profile.label,)
+    given = () if isinstance(start, Target) else (profile.conditions,)
     return -start.log_prob(x, sigma, *given).cpu() - channel(noise, sigma)
 
 
@@ -181,7 +181,7 @@ def initialization_bracket(
         )
     n, clean = len(data), data.cpu().double()
     eps = noise.normal(tuple(data.shape[1:])).cpu().double()
-    surprise = -initialization.log_prob(clean + sigma * eps, sigma, label) - channel(eps, sigma)
+    surprise = -initialization.log_prob(clean + sigma * eps, sigma, label=label) - channel(eps, sigma)
     # In units of the sample's own term: log K_ij - log K_ii, whose sum over j is 1 and what the others add.
     log_others = torch.cat([_others(clean, eps, sigma, slice(i, i + chunk)) for i in range(0, n, chunk)])
     log_all = torch.logaddexp(log_others, torch.zeros_like(log_others))

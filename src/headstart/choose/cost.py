@@ -65,14 +65,13 @@ def cost_of(
     Beyond the noise that every sampler draws. What is made once and kept, such as tensors in another type, is not
     counted.
     """
-    label = conditions.get("label")
 
     def noise() -> Noise:
         return Noise(range(count), device, dtype)
 
-    start.sample(noise(), sigma, label)
+    start.sample(noise(), sigma, conditions)
     drawing = operations(lambda: noise().normal(start.shape))
-    starting = operations(lambda: start.sample(noise(), sigma, label))
+    starting = operations(lambda: start.sample(noise(), sigma, conditions))
     x = sigma * noise().normal(start.shape)
     network = operations(lambda: denoise(denoiser, x, sigma, **conditions))
     return max(0, starting - drawing) / max(1, network)

@@ -282,14 +282,14 @@ class Tails:
     """Judges how far the tails of a start reach, against noised held-out data, where these are enough to tell.
 
     Arguments:
-        held_out: clean data with their classes, if there are any.
+        held_out: clean data with their conditions.
         seed: of the noise and the samples.
         compute: where and how many at a time the starts draw.
     """
 
     def __init__(self, held_out: Part, seed: int, compute: Compute) -> None:
         judged = held_out.take(slice(0, TAIL_SAMPLES))
-        self.clean, self.labels = judged.samples.float(), judged.label
+        self.clean, self.conditions = judged.samples.float(), judged.conditions
         self.noise = torch.randn(self.clean.shape, generator=generator_of(seed + 1))
         self.seeds = Stream.TAILS.seeds(seed, len(self.clean))
         self.compute = compute
@@ -307,6 +307,6 @@ class Tails:
     def _drawn(self, start: Initialization, sigma: float) -> Tensor:
         parts = []
         for rows in self.compute.batches(len(self.seeds)):
-            label = None if self.labels is None else self.labels[rows].to(self.compute.device)
-            parts.append(start.sample(Noise(self.seeds[rows], self.compute.device), sigma, label).cpu())
+            given = self.conditions.take(rows).to(self.compute.device)
+            parts.append(start.sample(Noise(self.seeds[rows], self.compute.device), sigma, given).cpu())
         return torch.cat(parts)

@@ -39,6 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headstart.conditions import Conditions
 from headstart.errors import DataError, InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.subspace import moments
@@ -380,15 +381,15 @@ class Autoregressive(Initialization):
         start.record = record
         return start
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         normal = noise.normal((math.prod(self.shape),))
-        flow, index = self._flow(normal), self._index(label)
+        flow, index = self._flow(normal), self._index(given.get("label"))
         z = normal.to(flow.mean.dtype)
         parts = [flow.invert(z[i], torch.full_like(z[i, 0], sigma), _rows(index, i)) for i in flow.parts(len(z))]
         return torch.cat(parts).to(normal)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
-        flow, index = self._flow(x), self._index(label)
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
+        flow, index = self._flow(x), self._index(given.get("label"))
         x = x.to(flow.mean.dtype)
         levels = torch.full((len(x),), sigma, device=x.device, dtype=x.dtype)
         return torch.cat([flow(x[i], levels[i], _rows(index, i)) for i in flow.parts(len(x))]).double().cpu()

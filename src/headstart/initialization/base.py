@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from headstart.artefact import read_tensors, write_tensors
+from headstart.conditions import Conditions
 from headstart.errors import ArtefactError, InputError
 from headstart.noise import Noise
 from headstart.registry import Registry
@@ -76,25 +77,43 @@ class Initialization(ABC):
         """
         raise InputError(f"a {cls.name} is not fitted: hand a {cls.__name__} in")
 
-    def sample(self, noise: Noise, sigma: float, label: Tensor | None = None) -> Tensor:
+    def sample(
+        self,
+        noise: Noise,
+        sigma: float,
+        conditions: Mapping[str, Any] | Tensor | None = None,
+        *,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """One start per stream of ``noise``, of shape (B, \\*S), in the noise's dtype and device.
 
         Arguments:
             noise: the samples' random streams.
             sigma: the horizon.
-            label: classes of the samples, shape (B,); families without classes ignore them.
+            conditions: of the samples, by name (:mod:`headstart.conditions`); a family ignores those that it does not
+                know. A tensor alone is their classes, shape (B,).
+            label: the classes, as one of the conditions.
 
         Raises:
-            InputError: if sigma is not a horizon that it knows, or the labels do not fit.
+            InputError: if sigma is not a horizon that it knows, or the conditions do not fit or lack one that it needs.
         """
-        return self._sample(noise, self._checked_level(sigma), _checked_label(label, len(noise)))
+        return self._sample(noise, self._checked_level(sigma), _given(conditions, label, len(noise)))
 
-    def log_prob(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+    def log_prob(
+        self,
+        x: Tensor,
+        sigma: float,
+        conditions: Mapping[str, Any] | Tensor | None = None,
+        *,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """Log density in nats of noised data at horizon sigma: (B, \\*S) to (B,), in float64.
+
+        Conditions are those of the samples, as in :meth:`sample`.
 
         Raises:
             InputError: if the family has no density, x is not finite or of another shape, sigma is not a horizon that
-                it knows, or the labels do not fit.
+                it knows, or the conditions do not fit or lack one that it needs.
         """
         if not self.tractable:
             raise InputError(f"{self!r} has no log density that can be computed")
@@ -102,7 +121,7 @@ class Initialization(ABC):
             raise InputError(f"x has shape {tuple(x.shape)}: {self!r} expects (B, {', '.join(map(str, self.shape))})")
         if not torch.isfinite(x).all():
             raise InputError("x holds NaN or infinite values")
-        return self._log_prob(x, self._checked_level(sigma), _checked_label(label, len(x)))
+        return self._log_prob(x, self._checked_level(sigma), _given(conditions, label, len(x)))
 
     def _checked_level(self, sigma: float) -> float:
         if not 0 < float(sigma) < math.inf:
@@ -113,9 +132,9 @@ class Initialization(ABC):
         return float(sigma)
 
     @abstractmethod
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor: ...
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor: ...
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
         # Where there is no density, log_prob has refused by now.
         raise NotImplementedError(f"{type(self).__name__} calls itself tractable, and does not write _log_prob")
 
@@ -179,7 +198,11 @@ INITIALIZATIONS: Registry[type[Initialization]] = Registry(
 """The families of starts, by the name under which a plan stores them."""
 
 
-def _checked_label(label: Tensor | None, count: int) -> Tensor | None:
-    if label is not None and label.shape != (count,):
-        raise InputError(f"labels have shape {tuple(label.shape)}: expected ({count},), one for each sample")
-    return label
+def _given(conditions: Mapping[str, Any] | Tensor | None, label: Tensor | None, count: int) -> Conditions:
+    """The conditions of ``count`` samples, the classes among them."""
+    if isinstance(conditions, Tensor):
+        conditions = {"label": conditions}
+    found = Conditions.of(conditions, count)
+    if label is not None and "label" in found:
+        raise InputError("the label is given twice: among the conditions and by name")
+    return found if label is None else found.with_label(label)

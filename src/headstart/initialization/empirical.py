@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from headstart.conditions import Conditions
 from headstart.errors import InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.memory import owned
@@ -48,8 +49,8 @@ class Empirical(Initialization):
             raise InputError(f"there are labels of shape {tuple(labels.shape)} for {len(data)} samples")
         return cls(data, labels)
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
-        eps = noise.normal(self.shape)
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
+        eps, label = noise.normal(self.shape), given.get("label")
         share = noise.uniform().cpu().double()
         if label is None or self.labels is None:
             index = (share * len(self.data)).long().clamp_max(len(self.data) - 1)

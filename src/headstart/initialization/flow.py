@@ -39,6 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headstart.conditions import Conditions
 from headstart.errors import InputError
 from headstart.extras import needed
 from headstart.initialization.base import INITIALIZATIONS, Initialization
@@ -232,41 +233,44 @@ class Flow(Initialization):
         couplings.requires_grad_(False)
         return flow
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
+        label = given.get("label")
         if self.classes is not None and self.shares is not None and label is None:
             share = noise.uniform().cpu().double() * self.shares.sum()
             pick = torch.searchsorted(self.shares.cumsum(0), share, right=True).clamp_max(len(self.classes) - 1)
             label = self.classes[pick]
-        x = self.base.sample(noise, sigma, label)
+            given = given.with_label(label)
+        x = self.base.sample(noise, sigma, given)
         levels = torch.full((len(x),), sigma, dtype=torch.float64)
         with torch.no_grad():
             return self._moved(x.cpu().double(), levels, label, inverse=True)[0].to(x)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
         x, levels = x.cpu().double(), torch.full((len(x),), sigma, dtype=torch.float64)
-        if self.classes is None or self.shares is None or label is not None:
-            return self._densities(x, levels, label)
-        each = [self._densities(x, levels, torch.full((len(x),), c)) for c in self.classes.tolist()]
+        if self.classes is None or self.shares is None or given.get("label") is not None:
+            return self._densities(x, levels, given)
+        classes = [torch.full((len(x),), c) for c in self.classes.tolist()]
+        each = [self._densities(x, levels, given.with_label(label)) for label in classes]
         return torch.logsumexp(torch.stack(each, dim=-1) + self.shares.log(), dim=-1)
 
-    def _densities(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+    def _densities(self, x: Tensor, sigma: Tensor, given: Conditions) -> Tensor:
         """Log densities (B,) of x (B, \\*S) at levels sigma (B,), all in float64 on the CPU."""
         parts = []
         for i in range(0, len(x), TOGETHER):
             rows = slice(i, i + TOGETHER)
-            own = None if label is None else label[rows].cpu()
-            origin, log_det = self._moved(x[rows], sigma[rows], own, inverse=False)
+            own = given.take(rows)
+            origin, log_det = self._moved(x[rows], sigma[rows], own.get("label"), inverse=False)
             parts.append(self._base_densities(origin, sigma[rows], own) + log_det)
         return torch.cat(parts) if parts else x.new_zeros(0)
 
-    def _base_densities(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+    def _base_densities(self, x: Tensor, sigma: Tensor, given: Conditions) -> Tensor:
         """Those of the base, level by level."""
         levels, group = torch.unique(sigma, return_inverse=True)
         parts, order = [], []
         for number, level in enumerate(levels.tolist()):
             rows = (group == number).nonzero()[:, 0]
             # Not by way of log_prob: while a training diverges, NaN is an answer and no mistake of the caller's.
-            parts.append(self.base._log_prob(x[rows], level, None if label is None else label[rows]))
+            parts.append(self.base._log_prob(x[rows], level, given.take(rows)))
             order.append(rows)
         return torch.cat(parts)[torch.cat(order).argsort()] if parts else x.new_zeros(0)
 
@@ -372,8 +376,8 @@ class _Likelihood(nn.Module):
         self.couplings, self.flow = flow.couplings, flow
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        own = None if label is None else label.cpu()
-        return self.flow._densities(x.cpu().double(), sigma.cpu().double(), own)
+        given = Conditions.of(None if label is None else {"label": label.cpu()}, len(x))
+        return self.flow._densities(x.cpu().double(), sigma.cpu().double(), given)
 
 
 def _layer(mask: Tensor, context: int, kind: str, hidden: tuple[int, ...]) -> nn.Module:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.conditions import Conditions
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.memory import owned
 from headstart.initialization.subspace import Subspace, moments
@@ -51,12 +52,12 @@ class Diagonal(Initialization):
         """
         return cls(data.shape[1:], *moments(data))
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         normal = noise.normal((len(self.mean),))
         scales = (self.variances + sigma**2).sqrt().to(normal)
         return (self.mean.to(normal) + scales * normal).reshape(-1, *self.shape)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
         return log_normal(x.cpu().flatten(1).double() - self.mean, self.variances + sigma**2)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -157,13 +158,13 @@ class Gaussian(Initialization):
         """
         return cls(data.shape[1:], Subspace.fit(data, components) if subspace is None else subspace)
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
         scales = (self.subspace.variances + sigma**2).sqrt().to(normal)
         leading = self.subspace.leading(normal)
         return self.subspace.compose(normal, leading, scales * leading, sigma).reshape(-1, *self.shape)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
         z, rest = self.subspace.split(x)
         return log_normal(z, self.subspace.variances + sigma**2) + self.subspace.log_prob_rest(rest, sigma)
 

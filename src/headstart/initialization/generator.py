@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.conditions import Conditions
 from headstart.errors import ArtefactError, InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.empirical import Empirical
@@ -89,8 +90,8 @@ class Generator(Initialization):
             parts.append(self.clean(noise, own).cpu())
         return Generated(torch.cat(parts), labels)
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
-        return self.clean(noise, label) + sigma * noise.normal(self.shape)
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
+        return self.clean(noise, given.get("label")) + sigma * noise.normal(self.shape)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtefactError("a generator is code, which no plan holds: fit the plan with samples of it, see drawn()")

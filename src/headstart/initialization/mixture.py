@@ -34,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.conditions import Conditions
 from headstart.errors import InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import log_normal
@@ -140,9 +141,9 @@ class Mixture(Initialization):
             components, dimensions = points.best_size(components, dimensions)
         return points.fitted(data.shape[1:], components, dimensions)
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
-        chances = self._log_weights(label).exp().cumsum(-1).expand(len(noise), -1)
+        chances = self._log_weights(given.get("label")).exp().cumsum(-1).expand(len(noise), -1)
         share = noise.uniform((1,)).cpu().double() * chances[:, -1:]
         pick = (chances <= share).sum(-1).clamp_max(len(self.weights) - 1)
         z = self.subspace.leading(normal)
@@ -153,9 +154,9 @@ class Mixture(Initialization):
         coordinates[:, :m] = self.means[pick].to(normal) + turned.squeeze(-1)
         return self.subspace.compose(normal, z, coordinates, sigma).reshape(-1, *self.shape)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
         z, rest = self.subspace.split(x)
-        return self.log_prob_leading(z, sigma, label) + self.subspace.log_prob_rest(rest, sigma)
+        return self.log_prob_leading(z, sigma, given.get("label")) + self.subspace.log_prob_rest(rest, sigma)
 
     def log_prob_leading(self, z: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
         """Log density of the leading coordinates (B, k) of noised data alone, in nats."""

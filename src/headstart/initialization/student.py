@@ -39,6 +39,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from headstart.conditions import Conditions
 from headstart.errors import InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import log_normal
@@ -136,10 +137,10 @@ class StudentT(Initialization):
         """Degrees of freedom: of every coordinate, shape (d,), or of all, shape ()."""
         return self.law.nu
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         return self.law.sample(noise, sigma).to(noise.dtype).reshape(-1, *self.shape)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
         return self.law.log_prob(x.cpu().flatten(1).double(), sigma)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

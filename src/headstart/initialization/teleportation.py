@@ -37,6 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.conditions import Conditions
 from headstart.errors import InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.gaussian import Gaussian
@@ -100,12 +101,12 @@ class Teleportation(Initialization):
             self.shape, Subspace(space.mean - pulled, space.basis, far * leading.square(), far * rest.square())
         )
 
-    def _sample(self, noise: Noise, sigma: float, label: Tensor | None) -> Tensor:
+    def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         # G x_max as the symmetric root of its covariance times z: the same numbers, and half types hold them.
-        return self._law(sigma)._sample(noise, 0.0, label)
+        return self._law(sigma)._sample(noise, 0.0, given)
 
-    def _log_prob(self, x: Tensor, sigma: float, label: Tensor | None) -> Tensor:
-        return self._law(sigma)._log_prob(x, 0.0, label)
+    def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
+        return self._law(sigma)._log_prob(x, 0.0, given)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"shape": list(self.shape), "sigma_max": self.sigma_max}, self.subspace.tensors()
