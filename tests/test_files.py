@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -151,6 +152,33 @@ def test_a_move_that_fails_brings_the_old_back(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), staged(tmp_path, swap=taken_away) as place:
         folder(place / "whole", "new")
     assert (tmp_path / "whole" / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["whole"]
+
+
+class Asked(BaseException):
+    """The process was asked to end."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_until_a_move_is_done_and_cleared(number: int, tmp_path: Path) -> None:
+    def handler(number: int, _: object) -> None:
+        raise Asked(number)
+
+    def asked(one: Path, other: Path) -> bool:
+        signal.raise_signal(number)
+        return exchange(one, other)
+
+    folder(tmp_path / "whole", "old")
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(Asked), staged(tmp_path, swap=asked) as place:
+            folder(place / "whole", "new")
+        with pytest.raises(Asked), staged(tmp_path / "a" / "b") as place:
+            signal.raise_signal(number)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert (tmp_path / "whole" / "file").read_text() == "new"
     assert os.listdir(tmp_path) == ["whole"]
 
 

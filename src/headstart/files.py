@@ -18,11 +18,14 @@ import errno
 import os
 import re
 import shutil
+import signal
 import stat
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from headstart.deprecation import renamed
 from headstart.errors import ArtefactError, HeadstartWarning
@@ -113,30 +116,34 @@ def staged(folder: Path, derived: Sequence[str] = (), swap: Exchange = exchange)
     folder = _followed(folder)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     left: list[str] = []
-    own = None
+    own = lock = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            left += _clear(folder)
-            own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-            lock = _opened(own)
-            _lock(lock, wait=False)
-        try:
+        with _undisturbed():
+            folder.mkdir(parents=True, exist_ok=True)
+            with _alone(folder):
+                left += _clear(folder)
+                own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
+                lock = _opened(own)
+                _lock(lock, wait=False)
             (own / NEW).mkdir()
-            yield own / NEW
-            _flush(own / NEW)
+        yield own / NEW
+        _flush(own / NEW)
+        with _undisturbed():
             with _alone(folder):
                 _move(own, folder, derived, swap)
             _sync(folder)
-        finally:
             _remove(own, folder)
-            if lock is not None:
-                os.close(lock)
     except BaseException:
-        for place in missing:
-            with contextlib.suppress(OSError):
-                place.rmdir()
+        with _undisturbed():
+            if own is not None:
+                _remove(own, folder)
+            for place in missing:
+                with contextlib.suppress(OSError):
+                    place.rmdir()
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
     if left:
         warnings.warn(f"{folder}: {'; '.join(left)}", HeadstartWarning, stacklevel=2)
 
@@ -171,7 +178,7 @@ def check_folder(path: str | Path) -> None:
     target = _followed(path)
     try:
         nearest = next(place for place in (target, *target.parents) if _exists(place))
-        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=nearest):
+        with _undisturbed(), tempfile.TemporaryDirectory(prefix=PREFIX, dir=nearest):
             pass
     except OSError as error:
         raise ArtefactError(f"cannot write to {path}: {error.strerror or error}") from error
@@ -335,7 +342,26 @@ def _ours(own: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and set(os.listdir(own)) <= {NEW, OLD, READY}
 
 
-# Locks and disks.
+# Signals, locks and disks.
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a signal that asks the process to end, and is handled, wait until a short block has ended."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # which alone may handle them
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers if callable(signal.getsignal(number))}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

@@ -217,7 +217,7 @@ def answers(command: Callable[P, Answer]) -> Callable[P, None]:
             except BrokenPipeError as error:
                 raise typer.Exit(141) from error
         except Terminated as error:
-            raise _exit(error, "terminated", error.code, as_json) from error
+            raise _exit(error, error.said, error.code, as_json) from error
         except KeyboardInterrupt as error:
             raise _exit(error, "interrupted", 130, as_json) from error
         except HeadstartError as error:
@@ -236,33 +236,35 @@ def answers(command: Callable[P, Answer]) -> Callable[P, None]:
 
 
 class Terminated(BaseException):
-    """The system asks the process to end, by a signal.
+    """The user or the system asks the process to end, by a signal.
 
     It is no KeyboardInterrupt, which the parser of the command line would end as a fault of its own.
 
     Attributes:
         code: the exit code, 128 and the number of the signal.
+        said: in a word.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.code = 128 + number
+        self.said = "interrupted" if number == signal.SIGINT else "terminated"
 
 
 def prepare_process() -> None:
     """Make the process end cleanly when it is asked to, and its streams say what they can.
 
-    SIGTERM and SIGHUP raise :class:`Terminated`, so that what is half-written is removed as after Ctrl-C; one that is
-    ignored, as by nohup, stays so. Characters that a stream cannot say are replaced. A stream that is closed becomes
-    one that swallows all, so that nothing else that is opened takes its place.
+    SIGINT, SIGTERM and SIGHUP raise :class:`Terminated`, so that what is half-written is removed; one that is ignored,
+    as by nohup, stays so. Characters that a stream cannot say are replaced. A stream that is closed becomes one that
+    swallows all, so that nothing else that is opened takes its place.
     """
 
     def terminate(number: int, _: object) -> None:
         raise Terminated(number)
 
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, terminate)
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
