@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -113,7 +115,7 @@ def test_a_folder_is_exchanged_and_nothing_stays(swap, tmp_path: Path) -> None: 
         assert os.listdir(tmp_path) == ["whole"]
 
 
-def fail(error: type[BaseException]) -> None:
+def fail(error: type[BaseException] | BaseException) -> None:
     raise error
 
 
@@ -180,6 +182,46 @@ def test_a_signal_waits_until_a_move_is_done_and_cleared(number: int, tmp_path: 
         signal.signal(number, before)
     assert (tmp_path / "whole" / "file").read_text() == "new"
     assert os.listdir(tmp_path) == ["whole"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="the system has no files without names")
+def test_a_place_is_tried_without_a_name_that_a_kill_could_leave(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("a folder was made"))
+    check_file(tmp_path / "new" / "file")
+    check_folder(tmp_path)
+    monkeypatch.setattr(os, "open", lambda *_, **__: fail(OSError(errno.EOPNOTSUPP, "none here")))
+    with pytest.raises(pytest.fail.Exception, match="a folder was made"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["file", "folder"])
+def test_all_is_on_the_disk_before_it_takes_its_place_and_then_the_place(
+    name: str, tmp_path: Path, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    """As a power cut would find it: whatever is renamed was flushed first, and its folder after."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "inner").write_text("old")
+    done: list[tuple[str, str]] = []
+
+    def sync(descriptor: int) -> None:
+        done.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+
+    def swapped(one: Path, other: Path) -> bool:
+        done.append(("move", other.name))
+        return exchange(one, other)
+
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda own, to: (done.append(("move", to.name)), replace(own, to))[1])
+    monkeypatch.setattr(os, "fsync", sync)
+    with staged(tmp_path, swap=swapped) as place:
+        inner = place / name
+        if name == "folder":
+            inner.mkdir()
+            inner = inner / "inner"
+        inner.write_text("new")
+    moved = done.index(("move", name))
+    assert {own for what, own in done[:moved] if what == "sync"} == {name, inner.name, "new"}
+    assert ("sync", tmp_path.name) in done[moved:]
 
 
 # Killed writers, by what they leave: the states between any two steps.

@@ -177,9 +177,7 @@ def check_folder(path: str | Path) -> None:
     """
     target = _followed(path)
     try:
-        nearest = next(place for place in (target, *target.parents) if _exists(place))
-        with _undisturbed(), tempfile.TemporaryDirectory(prefix=PREFIX, dir=nearest):
-            pass
+        _try(next(place for place in (target, *target.parents) if _exists(place)))
     except OSError as error:
         raise ArtefactError(f"cannot write to {path}: {error.strerror or error}") from error
 
@@ -229,6 +227,25 @@ def locked_part(descriptor: int, part: int) -> Iterator[None]:
 
 
 # Places.
+
+
+def _try(folder: Path) -> None:
+    """Make something in a folder that is gone when the process ends, however it ends, if the system can do that.
+
+    Raises:
+        OSError: if nothing can be made there.
+    """
+    if nameless := getattr(os, "O_TMPFILE", 0):
+        try:
+            os.close(os.open(folder, nameless | os.O_WRONLY))
+            return
+        except IsADirectoryError:  # an old system, which takes the folder for a file
+            pass
+        except OSError as error:
+            if error.errno not in UNABLE:
+                raise
+    with _undisturbed(), tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder):
+        pass
 
 
 def _followed(path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -133,6 +134,20 @@ def test_what_is_left_is_said_in_one_line(run: Callable[..., Any], place: Path, 
     assert err.count(b"\n") == 1
     assert b"removed" in err
     assert os.listdir(tmp_path) == ["samples.npz"]
+
+
+def test_a_full_disk_is_said_in_one_line_with_the_file(place: Path, tmp_path: Path) -> None:
+    """Also by what Python closes when it ends."""
+    resource = pytest.importorskip("resource")
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+
+    process = start("sample", place / "plan", MODEL, "-n", 1000, "-o", tmp_path / "out", cwd=place, preexec_fn=full)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (5, b"")
+    assert err.decode() == f"error: cannot write {tmp_path / 'out' / 'samples.npz'}: {os.strerror(errno.EFBIG)}\n"
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
