@@ -324,7 +324,7 @@ def verdict(results: Mapping[str, Any]) -> str:
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """The table of the README, in Markdown: the arms at full size, by the number of evaluations."""
+    """The table of the page on starts, in Markdown: the arms at full size, by the number of evaluations."""
     heun = next(row for row in results["summary"] if row["arm"] == "edm-heun")
     by_nfe: dict[int, dict[str, Mapping[str, Any]]] = {}
     for row in results["summary"]:
