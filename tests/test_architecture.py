@@ -292,6 +292,93 @@ def test_what_may_be_imported_has_no_circle() -> None:
         order += ready
 
 
+#: The longest signature, without self.
+LONGEST = 12
+
+#: Parts and functions that have more: a command's options are its signature, and ``fit`` is all of them at once.
+LONGER = {("cli", None), ("choose", "fit")}
+
+#: How the work is done: a function takes all of it as one ``Compute``, or is a front door that makes one.
+HOW = {"device", "dtype", "batch_size", "progress"}
+
+#: The front doors, by part and function.
+DOORS = {
+    ("choose", "fit"),
+    ("choose", "fit_starts"),
+    ("denoiser", "check"),
+    ("demo", "run"),
+    ("profile", "measure"),
+    ("sampler", "sample"),
+}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of a function, without self and cls, and where it stands."""
+
+    file: Path
+    line: int
+    name: str
+    parameters: tuple[str, ...]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return part_of(self.file), self.name
+
+    def __str__(self) -> str:
+        return f"{self.file.as_posix()}:{self.line} {self.name} has {len(self.parameters)} parameters"
+
+
+def signatures(source: Path) -> Iterator[Signature]:
+    for file in files_of(source):
+        for node in ast.walk(ast.parse((source / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                given = node.args
+                found = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+                names = [each.arg for each in found if each is not None and each.arg not in ("self", "cls")]
+                yield Signature(file, node.lineno, node.name, tuple(names))
+
+
+def long_signatures(source: Path) -> list[str]:
+    """Signatures of more than 12 parameters: what goes together is one value."""
+    return [
+        f"{signature}: hand in what goes together as one frozen dataclass"
+        for signature in signatures(source)
+        if len(signature.parameters) > LONGEST and not LONGER & {signature.place, (part_of(signature.file), None)}
+    ]
+
+
+def scattered_compute(source: Path) -> list[str]:
+    """Functions that take how the work is done in pieces. Device and type alone are PyTorch's own pair."""
+    return [
+        f"{signature}, {', '.join(sorted(pieces))} among them: take one Compute"
+        for signature in signatures(source)
+        if len(pieces := HOW & set(signature.parameters)) > 1
+        and pieces != {"device", "dtype"}
+        and part_of(signature.file) != "cli"
+        and signature.place not in DOORS
+    ]
+
+
+def test_signatures_are_short() -> None:
+    assert not long_signatures(SOURCE)
+
+
+def test_how_the_work_is_done_is_handed_on_as_one_value() -> None:
+    assert not scattered_compute(SOURCE)
+
+
+def test_a_long_signature_is_found(tmp_path: Path) -> None:
+    names = ", ".join(f"x{i}" for i in range(12))
+    text = f"class A:\n    def right(self, {names}): pass\n    def wrong(self, {names}, *, y): pass\n"
+    text += "def run(device, dtype): pass\ndef walk(device, batch_size): pass\n"
+    source = tree(tmp_path, {"schedule/base.py": text, "cli/fit.py": f"def fit({names}, y): pass\n"})
+    assert [said.split(":")[1] for said in long_signatures(source)] == ["3 wrong has 13 parameters"]
+    assert [said.split(":")[1] for said in scattered_compute(source)] == [
+        "5 walk has 2 parameters, batch_size, device among them"
+    ]
+
+
 # The rules themselves, on made-up trees.
 
 REQUIRED, OPTIONAL = {"torch"}, {"diffusers", "matplotlib", "torch", "typer"}

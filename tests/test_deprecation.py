@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,13 +11,13 @@ from headstart.compute import Compute
 from headstart.deprecation import gathered, renamed
 
 
-@gathered("compute", Compute)
+@gathered(compute=Compute)
 def work(n: int, *, compute: Compute | None = None) -> Any:
     """Work."""
     return n, compute
 
 
-@gathered("compute", Compute, ("device",))
+@gathered(compute=Compute)
 def part(n: int, compute: Compute | None = None, *, batch_size: int = 1) -> Any:
     return n, compute, batch_size
 
@@ -34,6 +35,27 @@ def test_new_keywords_pass_as_they_are(recwarn: pytest.WarningsRecorder) -> None
     assert part(3, batch_size=7) == (3, None, 7)
     assert not recwarn
     assert work.__doc__ == "Work."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Two numbers, of which a Compute has one too."""
+
+    batch_size: int = 16
+    rate: float = 0.5
+
+
+@gathered(compute=Compute, recipe=Recipe)
+def learn(n: int, *, recipe: Recipe | None = None, compute: Compute | None = None) -> Any:
+    return n, recipe, compute
+
+
+def test_a_keyword_of_two_values_goes_into_both(recwarn: pytest.WarningsRecorder) -> None:
+    assert learn(1, batch_size=8, rate=2.0) == (1, Recipe(8, 2.0), Compute(batch_size=8))
+    assert learn(1, rate=2.0, compute=Compute()) == (1, Recipe(rate=2.0), Compute())
+    assert {warning.filename for warning in recwarn} == {__file__}
+    with pytest.raises(TypeError, match="one Recipe"):
+        learn(1, recipe=Recipe(), batch_size=8)
 
 
 def test_both_at_once_are_refused() -> None:

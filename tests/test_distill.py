@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from headstart import distill as module
+from headstart.compute import Compute
 from headstart.denoiser import expand
-from headstart.distill import distill, energy
+from headstart.distill import Recipe, distill, energy
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.initialization import Diagonal, Mixture
 from headstart.noise import Noise
@@ -20,7 +23,7 @@ VARIANCE = torch.tensor([4.0, 1.0, 0.25, 0.04], dtype=torch.float64)
 TARGET = Gaussian([0.5, -1.0, 0.0, 0.2], VARIANCE)
 START = Diagonal((4,), TARGET.sample(Noise([0])).new_tensor([0.5, -1.0, 0.0, 0.2]), VARIANCE)
 DATA = TARGET.sample(Noise(range(4000))).float()
-FAST = {"iterations": 40, "batch_size": 64, "pairs": 96, "judged": 400, "learning_rate": 0.15}
+FAST = Recipe(iterations=40, batch_size=64, pairs=96, judged=400, learning_rate=0.15)
 BAD = Schedule([6.0, 5.0, 4.0, 0.05, 0.0])
 
 
@@ -129,7 +132,9 @@ def test_the_energy_distance_is_without_bias():
 @pytest.mark.parametrize("learn", ["levels", "both"])
 def test_the_trajectory_error_falls_several_times(learn):
     """On an anisotropic Gaussian, from levels that are badly placed; on fresh starts, against the exact flow."""
-    found = distill(TARGET, START, BAD, DPMSolverPP2M(), DATA, objectives=("trajectory",), learn=learn, **FAST)
+    found = distill(
+        TARGET, START, BAD, DPMSolverPP2M(), DATA, recipe=replace(FAST, objectives=("trajectory",), learn=learn)
+    )
     before, after = (trajectory_error(c.schedule, c.solver) for c in found.candidates)
     assert after < before / 4
     assert found.schedule.horizon == BAD.horizon
@@ -139,7 +144,9 @@ def test_the_trajectory_error_falls_several_times(learn):
 
 def test_coefficients_alone_keep_the_levels():
     grid = log_linear(3, 6.0, 0.1)
-    found = distill(TARGET, START, grid, Euler(), DATA, objectives=("trajectory",), learn="coefficients", **FAST)
+    found = distill(
+        TARGET, START, grid, Euler(), DATA, recipe=replace(FAST, objectives=("trajectory",), learn="coefficients")
+    )
     before, after = (trajectory_error(c.schedule, c.solver) for c in found.candidates)
     assert found.won == 1
     np.testing.assert_allclose(found.schedule.sigmas, grid.sigmas, rtol=1e-12)
@@ -148,7 +155,7 @@ def test_coefficients_alone_keep_the_levels():
 
 def test_levels_alone_keep_the_solvers_formula():
     """LD3: the sampler that was learned is the solver itself on other levels."""
-    found = distill(TARGET, START, BAD, UniPC(), DATA, objectives=("trajectory",), learn="levels", **FAST)
+    found = distill(TARGET, START, BAD, UniPC(), DATA, recipe=replace(FAST, objectives=("trajectory",), learn="levels"))
     learned = found.candidates[1]
     assert learned.solver == UniPC()
     assert trajectory_error(learned.schedule, UniPC()) < trajectory_error(BAD, UniPC()) / 4
@@ -159,7 +166,7 @@ def test_matching_the_data_recovers_their_variance():
     target = Gaussian([0.0, 0.0], 1.0)
     start = Diagonal((2,), torch.zeros(2).double(), torch.ones(2).double())
     grid, data = Schedule([3.0, 2.9, 0.0]), target.sample(Noise(range(4000))).float()
-    found = distill(target, start, grid, Euler(), data, objectives=("data",), **{**FAST, "iterations": 80})
+    found = distill(target, start, grid, Euler(), data, recipe=replace(FAST, objectives=("data",), iterations=80))
     x = start.sample(Noise(range(20_000, 24_000)), 3.0)
     before, after = (c.solver.solve(target, x, c.schedule).var() for c in found.candidates)
     assert found.winner.objective == "data"
@@ -168,20 +175,20 @@ def test_matching_the_data_recovers_their_variance():
 
 
 def test_two_objectives_are_compared_by_held_out_data():
-    found = distill(TARGET, START, BAD, Euler(), DATA, **FAST)
+    found = distill(TARGET, START, BAD, Euler(), DATA, recipe=FAST)
     assert [c.objective for c in found.candidates] == ["none", "trajectory", "data"]
     assert found.winner is min(found.candidates, key=lambda c: c.gain)
     assert found.candidates[0].gain == found.candidates[0].gain_error == 0
-    assert all(len(c.losses) == FAST["iterations"] for c in found.candidates[1:])
+    assert all(len(c.losses) == FAST.iterations for c in found.candidates[1:])
     assert repr(found).startswith(f"Distillation(won: {found.winner.objective}; ")
 
 
 @pytest.mark.parametrize("objective", ["trajectory", "data"])
 @pytest.mark.parametrize("rate", [3.0, 1e6])
 def test_a_ruined_descent_is_not_returned(objective, rate):
-    settings = {**FAST, "learning_rate": rate, "iterations": 8}
+    recipe = replace(FAST, learning_rate=rate, iterations=8)
     good = log_linear(6, 6.0, 0.02)
-    found = distill(TARGET, START, good, DPMSolverPP2M(), DATA, objectives=(objective,), **settings)
+    found = distill(TARGET, START, good, DPMSolverPP2M(), DATA, recipe=replace(recipe, objectives=(objective,)))
     assert found.won == 0
     assert (found.schedule, found.solver) == (good, DPMSolverPP2M())
 
@@ -191,13 +198,13 @@ def test_a_perfect_sampler_is_left_alone():
     target, start = Gaussian([0.0, 0.0], 1.0), Diagonal((2,), torch.zeros(2).double(), torch.ones(2).double())
     grid = rho_grid(24, 2.0, 0.01)
     data = target.sample(Noise(range(1000))).float()
-    found = distill(target, start, grid, DPMSolverPP2M(), data, **{**FAST, "iterations": 3, "learning_rate": 1e-6})
+    found = distill(target, start, grid, DPMSolverPP2M(), data, recipe=replace(FAST, iterations=3, learning_rate=1e-6))
     assert found.won == 0
 
 
 def test_it_is_a_function_of_its_seed():
-    settings = {**FAST, "iterations": 3}
-    a, b, c = (distill(TARGET, START, BAD, Euler(), DATA, seed=seed, **settings) for seed in (1, 1, 2))
+    recipe = replace(FAST, iterations=3)
+    a, b, c = (distill(TARGET, START, BAD, Euler(), DATA, seed=seed, recipe=recipe) for seed in (1, 1, 2))
     assert a.schedule == b.schedule
     assert [x.losses for x in a.candidates] == [x.losses for x in b.candidates]
     assert [x.losses for x in a.candidates] != [x.losses for x in c.candidates]
@@ -216,9 +223,9 @@ def test_conditions_go_with_their_samples():
         s2 = expand(sigma, x) ** 2
         return (0.01 * x + s2 * centre) / (0.01 + s2)
 
-    settings = {**FAST, "iterations": 4, "judged": 80}
+    recipe = replace(FAST, iterations=4, judged=80)
     conditions = {"label": labels, "scale": 7}
-    found = distill(denoiser, start, Schedule([0.5, 0.1, 0.0]), Euler(), data, conditions=conditions, **settings)
+    found = distill(denoiser, start, Schedule([0.5, 0.1, 0.0]), Euler(), data, conditions=conditions, recipe=recipe)
     assert {scale for _, scale in seen} == {7}
     assert all(c.distances["whole"] < 0.2 for c in found.candidates)
 
@@ -229,7 +236,7 @@ def test_one_label_stands_for_all(label):
         assert label.tolist() == [1] * len(x)
         return TARGET(x, sigma)
 
-    distill(denoiser, START, BAD, Euler(), DATA, conditions={"label": label}, **{**FAST, "iterations": 2})
+    distill(denoiser, START, BAD, Euler(), DATA, conditions={"label": label}, recipe=replace(FAST, iterations=2))
 
 
 def test_data_that_are_constant_in_places_can_be_judged_by():
@@ -244,8 +251,8 @@ def test_data_that_are_constant_in_places_can_be_judged_by():
         s2 = expand(sigma, x) ** 2
         return mean + variance / (variance + s2) * (x - mean)
 
-    settings = {"iterations": 2, "batch_size": 16, "pairs": 16, "judged": 32}
-    found = distill(denoiser, start, Schedule([2.0, 0.5, 0.0]), Euler(), data, **settings)
+    recipe = Recipe(iterations=2, batch_size=16, pairs=16, judged=32)
+    found = distill(denoiser, start, Schedule([2.0, 0.5, 0.0]), Euler(), data, recipe=recipe)
     assert all(np.isfinite(c.gain) and np.isfinite(c.gain_error) for c in found.candidates)
     assert set(found.candidates[0].distances) == {"whole", "band 1", "band 2", "band 3"}
 
@@ -274,8 +281,8 @@ def test_half_types_round_states_and_neither_levels_nor_weights(dtype):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_both_objectives_learn_from_states_of_a_half_type(dtype):
     """Sums over all pairs are beyond float16, and the places of a sorted sample beyond the integers of bfloat16."""
-    settings = {**FAST, "iterations": 3, "batch_size": 128}
-    found = distill(TARGET, START, BAD, Euler(), DATA, dtype=dtype, **settings)
+    recipe = replace(FAST, iterations=3, batch_size=128)
+    found = distill(TARGET, START, BAD, Euler(), DATA, recipe=recipe, compute=Compute(dtype=dtype))
     assert [len(candidate.losses) for candidate in found.candidates] == [0, 3, 3]
 
 
@@ -287,15 +294,15 @@ def test_a_network_that_fails_in_training_is_named(error):
         return TARGET(x, sigma)
 
     with pytest.raises(DenoiserError, match=r"the denoiser failed on an input of shape \(64, 4\) .*out of luck"):
-        distill(denoiser, START, BAD, Euler(), DATA, objectives=("data",), **FAST)
+        distill(denoiser, START, BAD, Euler(), DATA, recipe=replace(FAST, objectives=("data",)))
 
 
 def test_held_out_samples_are_not_learned_from():
     held = torch.arange(0, 4000, 2)
     data = DATA.clone()
     data[held] += 100.0
-    found = distill(TARGET, START, BAD, Euler(), data, held_out=held, **{**FAST, "iterations": 3})
-    again = distill(TARGET, START, BAD, Euler(), DATA, held_out=held, **{**FAST, "iterations": 3})
+    found = distill(TARGET, START, BAD, Euler(), data, held_out=held, recipe=replace(FAST, iterations=3))
+    again = distill(TARGET, START, BAD, Euler(), DATA, held_out=held, recipe=replace(FAST, iterations=3))
     assert [c.losses for c in found.candidates] == [c.losses for c in again.candidates]
     assert found.candidates[0].distances["whole"] > 10 * again.candidates[0].distances["whole"]
 
@@ -308,7 +315,7 @@ def test_no_gradient_is_left_behind():
 
     data = Noise(range(100)).normal((2,))
     start = Diagonal.fit(data)
-    distill(denoiser, start, Schedule([2.0, 0.5, 0.0]), Euler(), data, **{**FAST, "iterations": 2, "judged": 64})
+    distill(denoiser, start, Schedule([2.0, 0.5, 0.0]), Euler(), data, recipe=replace(FAST, iterations=2, judged=64))
     assert all(p.grad is None for p in module_.parameters())
 
 
@@ -336,7 +343,7 @@ def value_box(x, sigma):
 @pytest.mark.parametrize("denoiser", [black_box, blind, numpy_box, value_box])
 def test_a_denoiser_without_gradients_is_refused(denoiser):
     with pytest.raises(InputError, match="gradients"):
-        distill(denoiser, START, BAD, Euler(), DATA, **FAST)
+        distill(denoiser, START, BAD, Euler(), DATA, recipe=FAST)
 
 
 @pytest.mark.parametrize(
@@ -364,9 +371,10 @@ def test_a_denoiser_without_gradients_is_refused(denoiser):
     ],
 )
 def test_bad_input_is_named(change, said):
-    given = {"schedule": BAD, "solver": Euler(), **FAST, **change}
+    given = {"schedule": BAD, "solver": Euler(), **change}
+    of_recipe = {name: given.pop(name) for name in change if hasattr(FAST, name)}
     with pytest.raises(InputError, match=said):
-        distill(TARGET, START, data=DATA, **given)
+        distill(TARGET, START, data=DATA, recipe=replace(FAST, **of_recipe), **given)
 
 
 @pytest.mark.parametrize(
@@ -374,4 +382,4 @@ def test_bad_input_is_named(change, said):
 )
 def test_bad_data_are_named(data):
     with pytest.raises(DataError):
-        distill(TARGET, START, BAD, Euler(), data, **FAST)
+        distill(TARGET, START, BAD, Euler(), data, recipe=FAST)

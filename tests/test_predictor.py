@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from headstart.budget import euler_log_ratios
+from headstart.compute import Compute
 from headstart.denoiser import expand
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.initialization import Isotropic
 from headstart.noise import Noise
 from headstart.predictor import (
     ORDERS,
+    Inversion,
     PredictorCosts,
     _Solver,
     _Step,
@@ -85,7 +87,7 @@ def closed_form(a: np.ndarray, b: np.ndarray, variance: float, velocity: np.ndar
 
 
 @pytest.mark.parametrize("row", GAUSSIAN)
-@pytest.mark.parametrize("options", [{}, {"probes": 2}, {"probes": 2, "symmetric": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"probes": 2}, {"probes": 2, "inversion": Inversion(symmetric=True)}], ids=str)
 def test_the_table_of_a_gaussian(row: Row, options: dict[str, object]) -> None:
     a, b, expected = row
     found = predictor_costs(Gaussian([0.0] * 3, LAMBDA), ends(LAMBDA, a), a, b, **options)
@@ -155,7 +157,7 @@ def probed() -> tuple[Tensor, Tensor]:
     x = target.sample(noise) + 0.8 * noise.normal((8,))
     exact = predictor_costs(target, x, 0.8, 0.6)
     step = _Step(target, x.repeat_interleave(60, 0), 0.8, 0.6, "euler", {})
-    return exact, probe_residuals(step, _Solver(step, True, 100, None), 2, 0).reshape(2, 20, 60, 8)
+    return exact, probe_residuals(step, _Solver(step, Inversion(True, 100)), 2, 0).reshape(2, 20, 60, 8)
 
 
 def test_the_u_statistic_is_unbiased_where_one_probe_is_not(probed: tuple[Tensor, Tensor]) -> None:
@@ -190,7 +192,9 @@ def test_all_ways_of_solving_agree() -> None:
     target, noise = gmm25(4), Noise(range(6), dtype=torch.float64)
     x = target.sample(noise) + 0.8 * noise.normal((4,))
     normal = predictor_costs(target, x, 0.8, 0.6, probes=3, seed=5)
-    torch.testing.assert_close(predictor_costs(target, x, 0.8, 0.6, probes=3, seed=5, symmetric=True), normal)
+    torch.testing.assert_close(
+        predictor_costs(target, x, 0.8, 0.6, probes=3, seed=5, inversion=Inversion(symmetric=True)), normal
+    )
     assert not torch.allclose(predictor_costs(target, x, 0.8, 0.6, probes=3, seed=6), normal)
     exact = predictor_costs(target, x, 0.8, 0.6)
     torch.testing.assert_close(torch.cat([predictor_costs(target, z[None], 0.8, 0.6) for z in x]), exact)
@@ -229,7 +233,7 @@ def test_a_thousand_dimensions_in_closed_form() -> None:
     weights = closed_form(np.array(a), np.array(b), variances.numpy(), np.array(b)) / (variances.numpy() + a**2)
     expected = x.square() @ torch.from_numpy(weights)
     for symmetric in (False, True):
-        found = predictor_costs(Gaussian(torch.zeros(1000), variances), x, a, b, symmetric=symmetric)
+        found = predictor_costs(Gaussian(torch.zeros(1000), variances), x, a, b, inversion=Inversion(symmetric))
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
@@ -285,7 +289,7 @@ def test_five_steps_of_eulers_method_on_25_modes() -> None:
     """Method.md 8.3: 0.41 to 0.43 nats on the grid of the fourth root, 0.36 on that of the defect, 0.99 of the root."""
     sigmas = np.geomspace(80.0, 0.02, 90)
     data = LAW.sample(Noise(range(700)))
-    measured = measure_predictor(LAW, data, sigmas, dtype=torch.float64, batch_size=700)
+    measured = measure_predictor(LAW, data, sigmas, compute=Compute(dtype=torch.float64, batch_size=700))
     assert divergence(equidistribute(measured.length(), 5, 80.0, 0.02, final_zero=False)) == pytest.approx(
         0.42, abs=0.03
     )
@@ -304,7 +308,7 @@ def test_the_noised_samples_are_those_of_a_profile() -> None:
     sigmas = np.array([2.0, 1.5, 1.0])
     profile = Profile.measure(bimodal(), data, sigmas=sigmas, samples=30, seed=3)
     assert profile.samples is not None
-    costs = measure_predictor(bimodal(), profile.samples, sigmas, seed=3, dtype=torch.float64)
+    costs = measure_predictor(bimodal(), profile.samples, sigmas, seed=3, compute=Compute(dtype=torch.float64))
     x = profile.samples.double() + 1.5 * profile.noise.double()
     np.testing.assert_allclose(costs.values[:, 1], predictor_costs(bimodal(), x, 1.5, 1.0).numpy(), rtol=1e-9)
     assert costs.values.shape == (30, 2)
@@ -330,7 +334,7 @@ def test_conditions_go_with_their_samples(batch_size: int) -> None:
         return (x + s2 * expand(label, x)) / (1 + s2)
 
     conditions = {"label": label, "power": 2}
-    options = {"conditions": conditions, "batch_size": batch_size, "dtype": torch.float64}
+    options = {"conditions": conditions, "compute": Compute(dtype=torch.float64, batch_size=batch_size)}
     costs = measure_predictor(denoiser, label[:, None], [3.0, 2.0], **options)
     eps = torch.randn(10, 1, generator=torch.Generator().manual_seed(0)).double().numpy()
     expected = closed_form(np.array(3.0), np.array(2.0), 1.0, np.array(2.0)) / 10 * 9 * eps**2
@@ -358,7 +362,7 @@ X = torch.zeros(2, 1, dtype=torch.float64)
         ({"velocity": "fast"}, "unknown velocity 'fast'"),
         ({"velocity": "marginal"}, "needs a sigma_data"),
         ({"velocity": "marginal", "sigma_data": 0.0}, "needs a sigma_data"),
-        ({"predictor": "heun", "symmetric": True}, "Heun's step is not symmetric"),
+        ({"predictor": "heun", "inversion": Inversion(symmetric=True)}, "Heun's step is not symmetric"),
         ({"a": 0.5}, "from a finite level down"),
         ({"b": 0.0}, "from a finite level down"),
         ({"a": math.inf}, "from a finite level down"),
@@ -418,7 +422,7 @@ def test_a_singular_step_is_refused(probes: int) -> None:
 def test_a_wrong_claim_of_symmetry_fails() -> None:
     x = torch.randn(2, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     with pytest.raises(DenoiserError, match="try symmetric=False"):
-        predictor_costs(Twisted((6,)), x, 1.0, 0.6, probes=2, symmetric=True, iterations=6)
+        predictor_costs(Twisted((6,)), x, 1.0, 0.6, probes=2, inversion=Inversion(symmetric=True, iterations=6))
 
 
 @pytest.mark.parametrize("data", [X[:1], X[:, 0], X + math.inf], ids=["one", "flat", "infinite"])
@@ -432,4 +436,4 @@ def test_levels_are_checked(sigmas: list[float]) -> None:
     with pytest.raises(InputError, match="level"):
         measure_predictor(bimodal(), X, sigmas)
     with pytest.raises(InputError, match="batch_size=0"):
-        measure_predictor(bimodal(), X, [2.0, 1.0], batch_size=0)
+        measure_predictor(bimodal(), X, [2.0, 1.0], compute=Compute(batch_size=0))

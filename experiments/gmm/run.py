@@ -50,6 +50,7 @@ from headstart.budget import (
     path_bound,
 )
 from headstart.choose import fit, fit_starts, hold_out
+from headstart.compute import Compute
 from headstart.denoiser import Denoiser
 from headstart.initialization import Flow, Gaussian, Initialization, Isotropic, Mixture, Training
 from headstart.metrics import sliced
@@ -363,7 +364,7 @@ class _Setup:
             sigmas=(0.3 * unit, 200.0 * unit),
             training=Training(epochs=self.sizes.flow_epochs, patience=self.sizes.flow_epochs, levels=8),
             seed=self.seed,
-            progress=self.run.progress,
+            compute=Compute(progress=self.run.progress),
         )
 
     def _plan(self, nfe: int, names: Sequence[str]) -> tuple[Initialization, Schedule, Solver]:

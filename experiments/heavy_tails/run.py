@@ -41,6 +41,7 @@ from experiments.common import Run, drawn, estimate, groups, max_sliced, trimmed
 from headstart.budget import initialization_error
 from headstart.choose import fit, hold_out
 from headstart.choose.starts import Starts
+from headstart.compute import Compute
 from headstart.denoiser import Denoiser
 from headstart.errors import InputError
 from headstart.initialization import Flow, Gaussian, Initialization, Isotropic, Mixture, StudentT, Training
@@ -345,7 +346,7 @@ class _Product(_Setup):
             sigmas=(1.0, 100.0),
             training=Training(epochs=sizes.flow_epochs, batch_size=200, levels=2),
             seed=seed,
-            progress=run.progress,
+            compute=Compute(progress=run.progress),
         )
         starts: dict[str, Initialization] = {
             "isotropic": Isotropic.fit(own),
@@ -455,7 +456,7 @@ class _Mixed(_Setup):
             sigmas=(0.4, 200.0),
             training=Training(epochs=sizes.mixture_epochs, patience=sizes.mixture_epochs, levels=2),
             seed=seed,
-            progress=run.progress,
+            compute=Compute(progress=run.progress),
         )
         starts: dict[str, Initialization] = {
             "isotropic": Isotropic.fit(own),

@@ -32,15 +32,16 @@ from experiments.schedules.cells import Cells, best, lines
 from experiments.schedules.grids import SOLVERS as EVERY
 from experiments.schedules.grids import Grids, aligned_length, class_of, fits, teacher_of, trajectories
 from headstart.choose import fit_starts, hold_out
+from headstart.compute import Compute
 from headstart.data import fashion_mnist
 from headstart.denoiser import Denoiser
-from headstart.distill import Objective, distill
+from headstart.distill import Objective, Recipe, distill
 from headstart.initialization import Initialization, Isotropic
 from headstart.metrics import Reference, ViewReference, evaluate, floor
 from headstart.models import features, load_denoiser
 from headstart.profile import Profile
 from headstart.sampler import Sampler
-from headstart.schedule import Schedule, align_your_steps, rho_grid
+from headstart.schedule import Descent, Schedule, align_your_steps, rho_grid
 from headstart.solver import SOLVERS, Heun, Solver, is_linear
 
 __all__ = ["Cell", "bars", "evaluations", "images", "swept"]
@@ -227,12 +228,8 @@ class _Setup:
         states = trajectories(denoiser, profile.shape, teacher, sizes.trajectories, run.device, torch.float32)
         aligned = partial(
             align_your_steps,
-            coarse=sizes.coarse,
-            subdivisions=sizes.halvings,
-            samples=sizes.aligned,
-            sweeps=sizes.sweeps,
-            device=run.device,
-            progress=run.progress,
+            descent=Descent(sizes.aligned, coarse=sizes.coarse, subdivisions=sizes.halvings, sweeps=sizes.sweeps),
+            compute=Compute(run.device, progress=run.progress),
         )
         levels = cells(
             {"part": "images", "grid": "align_your_steps"},
@@ -302,6 +299,14 @@ class _Setup:
 
     def _learned(self, first: Mapping[str, Any], kind: str) -> dict[str, Any]:
         objectives: tuple[Objective, ...] = ("trajectory",) if kind == "ld3" else ("trajectory", "data")
+        recipe = Recipe(
+            objectives=objectives,
+            learn="levels" if kind == "ld3" else "both",
+            iterations=self.sizes.iterations,
+            batch_size=self.sizes.batch,
+            pairs=self.sizes.pairs,
+            judged=self.sizes.judged,
+        )
         began = time.perf_counter()
         result = distill(
             self.denoiser,
@@ -309,15 +314,9 @@ class _Setup:
             Schedule(first["sigmas"]),
             EVERY[first["solver"]],
             self.real,
-            objectives=objectives,
-            learn="levels" if kind == "ld3" else "both",
+            recipe=recipe,
             held_out=self.held_out,
-            iterations=self.sizes.iterations,
-            batch_size=self.sizes.batch,
-            pairs=self.sizes.pairs,
-            judged=self.sizes.judged,
-            device=self.run.device,
-            progress=self.run.progress,
+            compute=Compute(self.run.device, batch_size=recipe.batch_size, progress=self.run.progress),
         )
         # LD3 has no one who decides: what it learns is taken, better or not, if the network stands its samples.
         ld3 = result.candidates[1]

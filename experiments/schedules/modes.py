@@ -38,14 +38,15 @@ from experiments.schedules.grids import (
 )
 from headstart.budget import invert_euler
 from headstart.choose import fit_starts
-from headstart.distill import distill
+from headstart.compute import Compute
+from headstart.distill import Recipe, distill
 from headstart.initialization import Initialization, Isotropic
 from headstart.metrics import Reference, evaluate
 from headstart.noise import Noise
 from headstart.predictor import measure_predictor
 from headstart.profile import Profile
 from headstart.sampler import Sampler
-from headstart.schedule import Schedule, align_your_steps
+from headstart.schedule import Descent, Schedule, align_your_steps
 from headstart.solver import DPMSolverPP2M
 from headstart.targets import gmm25
 
@@ -174,7 +175,7 @@ class _Setup:
         teacher = teacher_of(horizons, SIGMA_MIN)
         states = trajectories(LAW, (2,), teacher, min(512, sizes.measured), "cpu", torch.float64)
         levels = cells({"part": "modes", "grid": "align_your_steps"}, lambda: _aligned(data, sizes))["sigmas"]
-        predictor = measure_predictor(LAW, data[: sizes.measured // 2], sigmas, **double)
+        predictor = measure_predictor(LAW, data[: sizes.measured // 2], sigmas, compute=Compute(**double))
         lengths = {
             "corrector marginal": profile.length("corrector", velocity="marginal"),
             "predictor": predictor.length(),
@@ -239,6 +240,13 @@ class _Setup:
     def _ld3(self, name: str, nfe: int) -> Schedule:
         """The levels that LD3 learns from those of equal defect, whether or not held-out data find them better."""
         horizon = HORIZONS[name][nfe]
+        recipe = Recipe(
+            objectives=("trajectory",),
+            learn="levels",
+            iterations=self.sizes.iterations,
+            pairs=self.sizes.pairs,
+            judged=2 * self.sizes.pairs,
+        )
 
         def learned() -> dict[str, Any]:
             found = distill(
@@ -247,12 +255,8 @@ class _Setup:
                 self.grids("defect", nfe, horizon, SIGMA_MIN, DPMSolverPP2M()),
                 DPMSolverPP2M(),
                 self.data,
-                objectives=("trajectory",),
-                learn="levels",
-                iterations=self.sizes.iterations,
-                pairs=self.sizes.pairs,
-                judged=2 * self.sizes.pairs,
-                dtype=torch.float64,
+                recipe=recipe,
+                compute=Compute(dtype=torch.float64, batch_size=recipe.batch_size),
             )
             return {"sigmas": found.candidates[1].schedule.sigmas}
 
@@ -275,12 +279,8 @@ def _aligned(data: Tensor, sizes: Sizes) -> dict[str, Any]:
         80.0,
         SIGMA_MIN,
         final_zero=False,
-        coarse=5,
-        subdivisions=3,
-        samples=sizes.aligned,
-        sweeps=sizes.sweeps,
-        batch_size=sizes.aligned,
-        dtype=torch.float64,
+        descent=Descent(sizes.aligned, coarse=5, subdivisions=3, sweeps=sizes.sweeps),
+        compute=Compute(dtype=torch.float64, batch_size=sizes.aligned),
     )
     return {"sigmas": grid.sigmas}
 

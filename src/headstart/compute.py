@@ -1,7 +1,7 @@
 """How the work is done, and never what is computed: device, type of numbers, batches, and who is told.
 
-A front door takes four keywords, ``device``, ``dtype``, ``batch_size`` and ``progress``, and everything below it one
-:class:`Compute`:
+The front doors (``fit``, ``fit_starts``, ``sample``, ``Profile.measure``, ``check``) take what they need of ``device``,
+``dtype``, ``batch_size`` and ``progress``. Everything else takes one :class:`Compute`:
 
 >>> list(Compute(batch_size=4).batches(10))
 [slice(0, 4, None), slice(4, 8, None), slice(8, 10, None)]

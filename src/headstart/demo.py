@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from headstart.choose import fit, fit_starts, hold_out
+from headstart.compute import Compute
 from headstart.data import fashion_mnist
 from headstart.denoiser import Counted, Denoiser
 from headstart.environment import environment
@@ -106,7 +107,7 @@ def run(
     rows: list[dict[str, Any]] = []
     images: dict[str, Tensor] = {"real": real[: sizes.shown]}
     plans: list[Plan] = []
-    for arm, sampler in _arms(denoiser, real, sizes, seed, device, batch_size, bar):
+    for arm, sampler in _arms(denoiser, real, sizes, seed, Compute(device, batch_size=batch_size, progress=bar)):
         counted = Counted(denoiser)
         started = time.perf_counter()
         samples = sampler.sample(counted, seeds=seeds, batch_size=batch_size, device=device, progress=bar)
@@ -138,9 +139,7 @@ def _arms(
     real: Tensor,
     sizes: Sizes,
     seed: int,
-    device: torch.device | str,
-    batch_size: int,
-    bar: Progress,
+    compute: Compute,
 ) -> Iterator[tuple[str, Sampler]]:
     """The arms one by one, each as a sampler; what all of them share is measured and fitted first, and timed."""
     began = time.perf_counter()
@@ -151,11 +150,11 @@ def _arms(
         samples=sizes.profile_samples,
         cost_samples=sizes.cost_samples,
         seed=seed,
-        device=device,
-        batch_size=batch_size,
-        progress=bar,
+        device=compute.device,
+        batch_size=compute.batch_size,
+        progress=compute.progress,
     )
-    starts = fit_starts(real[fitted_on], seed=seed, progress=bar)
+    starts = fit_starts(real[fitted_on], seed=seed, progress=compute.progress)
     shared = time.perf_counter() - began
 
     def chosen(nfe: int, families: list[Any], horizon: float | None = None) -> Plan:
@@ -168,9 +167,9 @@ def _arms(
             horizon=horizon,
             pilot_samples=sizes.pilot_samples,
             seed=seed,
-            device=device,
-            batch_size=batch_size,
-            progress=bar,
+            device=compute.device,
+            batch_size=compute.batch_size,
+            progress=compute.progress,
         )
         return replace(plan, record=replace(plan.record, fit_seconds=plan.record.fit_seconds + shared))
 

@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, ParamSpec, TypeVar
 
@@ -35,39 +35,43 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     return find
 
 
-def gathered(
-    name: str, kind: type[Any], keywords: Iterable[str] | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function that takes one value also take the keywords that the value was made of.
+def gathered(**values: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function that takes some values also take the keywords that these values were made of.
+
+    A keyword that two of the values have goes into both; one that the function has itself stays its own.
 
     Arguments:
-        name: the keyword of the value.
-        kind: its dataclass.
-        keywords: which of its fields were keywords of the function; all by default.
+        values: by the keyword of a value, its dataclass.
 
     Raises:
-        TypeError: by the function, if it is called with the value and with one of the old keywords.
+        TypeError: by the function, if it is called with a value and with one of its old keywords.
     """
-    old = tuple(field.name for field in fields(kind)) if keywords is None else tuple(keywords)
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        place = list(inspect.signature(function).parameters).index(name)
+        order = list(inspect.signature(function).parameters)
+        old = {name: {field.name for field in fields(kind)} - set(order) for name, kind in values.items()}
 
         @functools.wraps(function)
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = {key: kwargs.pop(key) for key in old if key in kwargs}
-            if not given:
-                return function(*args, **kwargs)
-            said = ", ".join(f"{key}=" for key in given)
-            if kwargs.get(name) is not None or len(args) > place:
-                raise TypeError(
-                    f"{function.__qualname__}() got {name}= and {said}: hand them in as one {kind.__name__}"
-                )
-            new = f"{name}={kind.__name__}({', '.join(f'{key}=...' for key in given)})"
-            warnings.warn(f"{said} of {function.__qualname__}() is now {new}", DeprecationWarning, stacklevel=2)
-            kwargs[name] = kind(**{key: value for key, value in given.items() if value is not None})
+            found = {name: {key: kwargs[key] for key in kwargs if key in old[name]} for name in values}
+            for name, given in found.items():
+                if given:
+                    taken = kwargs.get(name) is not None or len(args) > order.index(name)
+                    kwargs[name] = _made(values[name], name, given, function.__qualname__, taken)
+            for key in {key for given in found.values() for key in given}:
+                del kwargs[key]
             return function(*args, **kwargs)
 
         return called
 
     return decorated
+
+
+def _made(kind: type[Any], name: str, given: Mapping[str, Any], function: str, taken: bool) -> Any:
+    """The value of the old keywords that a function was called with, and a warning that they are old."""
+    said = ", ".join(f"{key}=" for key in given)
+    if taken:
+        raise TypeError(f"{function}() got {name}= and {said}: hand them in as one {kind.__name__}")
+    new = f"{name}={kind.__name__}({', '.join(f'{key}=...' for key in given)})"
+    warnings.warn(f"{said} of {function}() is now {new}", DeprecationWarning, stacklevel=3)
+    return kind(**{key: value for key, value in given.items() if value is not None})

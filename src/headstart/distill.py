@@ -55,18 +55,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from headstart.compute import Compute
 from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser, Range, answer, in_evaluation_mode
+from headstart.deprecation import gathered
 from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
 from headstart.metrics import ViewReference, Views
-from headstart.noise import Noise, Stream, generator_of
+from headstart.noise import Stream, generator_of
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import Distilled, DPMSolverPP2M, Solver
 from headstart.solver.linear import is_linear, linear_weights
 
-__all__ = ["Distillation", "Learned", "Objective", "Parts", "distill", "energy"]
+__all__ = ["Distillation", "Learned", "Objective", "Parts", "Recipe", "distill", "energy"]
 
 Objective = Literal["trajectory", "data"]
 Parts = Literal["levels", "coefficients", "both"]
@@ -88,6 +90,60 @@ MARGIN = 0.01
 
 #: Groups of the jackknife.
 GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a sampler is learned, and how many samples decide.
+
+    Attributes:
+        objectives: what to learn from: "trajectory", "data", or one after the other.
+        learn: "levels" (with "trajectory", this is LD3), "coefficients" or "both".
+        teacher: the levels of the fine trajectories, which DPM-Solver++(2M) follows; by default 24 steps of the rho
+            grid down to the last level of the schedule above 0, or a fiftieth of the horizon, and on to 0.
+        iterations: steps of Adam for each objective.
+        batch_size: samples of an iteration.
+        pairs: fine trajectories that "trajectory" learns from.
+        judged: samples of each candidate that are held against the held-out data.
+        learning_rate: of Adam, in the logarithms of the gaps of the log levels and in the weights. It falls to 0 by
+            half a cosine.
+
+    Raises:
+        InputError: if an objective or a part is unknown, or a number is out of its range.
+    """
+
+    objectives: Sequence[Objective] = ("trajectory", "data")
+    learn: Parts = "both"
+    teacher: Schedule | None = None
+    iterations: int = 100
+    batch_size: int = 128
+    pairs: int = 512
+    judged: int = 1024
+    learning_rate: float = 0.03
+
+    def __post_init__(self) -> None:
+        if self.learn not in get_args(Parts):
+            raise InputError(f"unknown parts {self.learn!r}: expected one of {', '.join(get_args(Parts))}")
+        known = get_args(Objective)
+        if not self.objectives or isinstance(self.objectives, str) or not set(self.objectives) <= set(known):
+            raise InputError(f"objectives must be some of {', '.join(known)}: got {self.objectives!r}")
+        if self.iterations < 1 or self.batch_size < 2 or self.pairs < 2 or self.judged < 2 * GROUPS:
+            raise InputError(
+                f"distilling needs at least 1 iteration on batches of 2, 2 pairs, and {2 * GROUPS} samples to judge: "
+                f"got iterations={self.iterations}, batch_size={self.batch_size}, pairs={self.pairs} and "
+                f"judged={self.judged}"
+            )
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"the learning rate must be finite and above 0: got {self.learning_rate}")
+
+    def teacher_for(self, schedule: Schedule, denoiser: Denoiser) -> Schedule:
+        """The levels of the fine trajectories, of the schedule's horizon."""
+        if self.teacher is None:
+            finest = max(FINEST * schedule.horizon, Range.of(denoiser).low)
+            return rho_grid(FINE, schedule.horizon, min(schedule.sigma_min, finest))
+        if self.teacher.horizon != schedule.horizon:
+            raise InputError(f"a teacher starts at the same horizon: got {self.teacher.horizon} for {schedule.horizon}")
+        return self.teacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +212,7 @@ class Distillation:
         return f"Distillation(won: {self.winner.objective}; log ratio of distances {others}; {self.seconds:.0f} s)"
 
 
+@gathered(recipe=Recipe, compute=Compute)
 @in_evaluation_mode
 def distill(
     denoiser: Denoiser,
@@ -164,47 +221,28 @@ def distill(
     solver: Solver,
     data: Tensor,
     *,
-    objectives: Sequence[Objective] = ("trajectory", "data"),
-    learn: Parts = "both",
-    teacher: Schedule | None = None,
+    recipe: Recipe | None = None,
     held_out: Tensor | None = None,
     conditions: Mapping[str, Any] | None = None,
-    iterations: int = 100,
-    batch_size: int = 128,
-    pairs: int = 512,
-    judged: int = 1024,
-    learning_rate: float = 0.03,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
+    compute: Compute | None = None,
 ) -> Distillation:
     """Improve a schedule and its solver by gradients, and take what held-out data find better, or nothing.
 
     Arguments:
-        denoiser: the network, on ``device``; it must be differentiable by PyTorch in x and sigma.
+        denoiser: the network, on the device; it must be differentiable by PyTorch in x and sigma.
         start: where the reverse process starts.
         schedule: the levels to improve, the last of them 0. The first, the horizon, stays.
         solver: the solver to improve, of the ODE and with one evaluation a step.
         data: clean samples, shape (N, \\*S).
-        objectives: what to learn from: "trajectory", "data", or one after the other.
-        learn: "levels" (with "trajectory", this is LD3), "coefficients" or "both".
-        teacher: the levels of the fine trajectories, which DPM-Solver++(2M) follows; by default 24 steps of the rho
-            grid down to the last level of the schedule above 0, or a fiftieth of the horizon, and on to 0.
+        recipe: how to learn; by default :class:`Recipe` as it is.
         held_out: indices of the data that only the choice sees, best those that the start was not fitted on; by default
             a fifth at random, at most 3,000.
         conditions: of the data, handed to the denoiser; tensors of length N go with the samples. ``label``, a class for
             each or one for all, also conditions the start.
-        iterations: steps of Adam for each objective.
-        batch_size: samples of an iteration, and per call of the network otherwise.
-        pairs: fine trajectories that "trajectory" learns from.
-        judged: samples of each candidate that are held against the held-out data.
-        learning_rate: of Adam, in the logarithms of the gaps of the log levels and in the weights. It falls to 0 by
-            half a cosine.
         seed: of everything random; the starts' own seeds are those of no other samples.
-        device: where the network works.
-        dtype: of the states.
-        progress: told of the iterations.
+        compute: the device, the type of the states, the samples per call and who is told of the iterations; by default
+            the CPU, float32, and the batches of the recipe.
 
     Returns:
         The candidates and which one won. A descent whose loss or gradient is not finite ends with the last parameters
@@ -217,22 +255,18 @@ def distill(
         DenoiserError: if the denoiser fails or returns the wrong shape, or NaN or Inf when the sampler that is to be
             improved, or the teacher, samples.
     """
-    began = time.perf_counter()
-    _check(schedule, solver, objectives, learn, (iterations, batch_size, pairs), judged, learning_rate, seed)
-    progress = progress or Progress()
-    if teacher is None:
-        finest = max(FINEST * schedule.horizon, Range.of(denoiser).low)
-        teacher = rho_grid(FINE, schedule.horizon, min(schedule.sigma_min, finest))
-    elif teacher.horizon != schedule.horizon:
-        raise InputError(f"a teacher starts at the same horizon: got {teacher.horizon} for {schedule.horizon}")
-    pool = _Pool(denoiser, start, schedule.horizon, data, held_out, conditions or {}, seed, batch_size, device, dtype)
-    pool.check_differentiable(schedule, learn)
-    judge = _Judge(pool, judged)
+    began, recipe = time.perf_counter(), recipe or Recipe()
+    compute = compute or Compute(batch_size=recipe.batch_size)
+    _check(schedule, solver, recipe.learn, seed)
+    teacher = recipe.teacher_for(schedule, denoiser)
+    pool = _Pool(denoiser, start, schedule.horizon, data, held_out, conditions or {}, seed, compute)
+    pool.check_differentiable(schedule, recipe.learn)
+    judge = _Judge(pool, recipe.judged)
     candidates = [judge("none", schedule, solver, ())]
-    for objective in objectives:
-        sampler = _Sampler(schedule, solver, learn)
-        loss = _trajectory_loss(pool, teacher, pairs) if objective == "trajectory" else _data_loss(pool)
-        losses = _descend(sampler, loss, iterations, learning_rate, progress, f"distilling: {objective}")
+    for objective in recipe.objectives:
+        sampler = _Sampler(schedule, solver, recipe.learn)
+        loss = _trajectory_loss(pool, teacher, recipe) if objective == "trajectory" else _data_loss(pool, recipe)
+        losses = _descend(sampler, loss, recipe, compute.progress, f"distilling: {objective}")
         levels, learned = sampler.result(objective)
         try:
             candidates.append(judge(objective, levels, learned, losses))
@@ -312,18 +346,17 @@ class _Sampler:
 def _descend(
     sampler: _Sampler,
     loss_of: Callable[[_Sampler, int], Tensor],
-    iterations: int,
-    learning_rate: float,
+    recipe: Recipe,
     progress: Progress,
     said: str,
 ) -> tuple[float, ...]:
     """Moves the sampler's parameters, and gives the losses. It stops, at the last good parameters, when one fails."""
     losses: list[float] = []
-    adam = torch.optim.Adam(sampler.parameters, lr=learning_rate)
+    adam = torch.optim.Adam(sampler.parameters, lr=recipe.learning_rate)
     good = [p.detach().clone() for p in sampler.parameters]
-    for i in progress.track(range(iterations), said, iterations):
+    for i in progress.track(range(recipe.iterations), said, recipe.iterations):
         for group in adam.param_groups:
-            group["lr"] = 0.5 * learning_rate * (1 + math.cos(math.pi * i / iterations))
+            group["lr"] = 0.5 * recipe.learning_rate * (1 + math.cos(math.pi * i / recipe.iterations))
         adam.zero_grad()
         try:
             loss = loss_of(sampler, i)
@@ -370,9 +403,7 @@ class _Pool:
         held_out: Tensor | None,
         conditions: Mapping[str, Any],
         seed: int,
-        batch_size: int,
-        device: torch.device | str,
-        dtype: torch.dtype,
+        compute: Compute,
     ) -> None:
         if data.ndim < 2 or len(data) < 10 or not (data.is_floating_point() and torch.isfinite(data).all()):
             raise DataError("distilling needs at least ten samples in an array (N, ...) of floats, without NaN or Inf")
@@ -380,7 +411,7 @@ class _Pool:
             raise DataError(f"samples have shape {tuple(data.shape[1:])}, and those of the start {start.shape}")
         self.denoiser, self.start, self.horizon = denoiser, start, horizon
         self.data, self.conditions = data.cpu(), Conditions.of(conditions, len(data)).to("cpu")
-        self.seed, self.batch_size, self.device, self.dtype = seed, batch_size, device, dtype
+        self.seed, self.compute = seed, compute
         self.generator = generator_of(seed)
         order = torch.randperm(len(data), generator=self.generator)
         held = order[: min(3000, len(data) // 5)] if held_out is None else torch.as_tensor(held_out).cpu()
@@ -398,22 +429,21 @@ class _Pool:
 
     def conditions_of(self, index: Tensor) -> Conditions:
         """The conditions of some samples, on the device."""
-        return self.conditions.take(index).to(self.device)
+        return self.conditions.take(index).to(self.compute.device)
 
     def starts(self, first: int, index: Tensor) -> Tensor:
         """Starts with the conditions of some samples, and with the seeds from ``first`` on."""
         seeds = Stream.DISTILL.seeds(self.seed, len(index), first)
-        parts = [slice(i, i + self.batch_size) for i in range(0, len(index), self.batch_size)]
+        parts = self.compute.batches(len(index))
         return torch.cat([self._start(seeds[part], index[part]) for part in parts])
 
     def _start(self, seeds: Iterable[int], index: Tensor) -> Tensor:
-        noise = Noise(seeds, self.device, self.dtype)
-        return self.start.sample(noise, self.horizon, self.conditions_of(index))
+        return self.start.sample(self.compute.noise(seeds), self.horizon, self.conditions_of(index))
 
     @torch.no_grad()
     def solved(self, x: Tensor, index: Tensor, schedule: Schedule, solver: Solver) -> Tensor:
         """Where a solver leads from the starts x, with the conditions of some samples."""
-        parts = [slice(i, i + self.batch_size) for i in range(0, len(x), self.batch_size)]
+        parts = list(self.compute.batches(len(x)))
         given = [self.conditions_of(index[part]) for part in parts]
         return torch.cat([solver.solve(self.denoiser, x[p], schedule, **g) for p, g in zip(parts, given, strict=True)])
 
@@ -448,14 +478,15 @@ class _Pool:
 Loss = Callable[[_Sampler, int], Tensor]
 
 
-def _trajectory_loss(pool: _Pool, teacher: Schedule, pairs: int) -> Loss:
+def _trajectory_loss(pool: _Pool, teacher: Schedule, recipe: Recipe) -> Loss:
     """The mean squared distance from the ends of fine trajectories: objective (a)."""
+    pairs = recipe.pairs
     index = pool.some(pairs)
     x = pool.starts(2**31, index)
     ends = pool.solved(x, index, teacher, DPMSolverPP2M())
 
     def loss(sampler: _Sampler, iteration: int) -> Tensor:
-        rows = torch.randint(pairs, (min(pairs, pool.batch_size),), generator=pool.generator)
+        rows = torch.randint(pairs, (min(pairs, recipe.batch_size),), generator=pool.generator)
         samples = _whole(sampler(pool.denoiser, x[rows], **pool.conditions_of(index[rows])))
         return (samples - ends[rows]).square().mean()
 
@@ -467,15 +498,17 @@ def _whole(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _data_loss(pool: _Pool) -> Loss:
+def _data_loss(pool: _Pool, recipe: Recipe) -> Loss:
     """The energy distance between the laws of samples and of data: objective (b)."""
 
+    count = recipe.batch_size
+
     def loss(sampler: _Sampler, iteration: int) -> Tensor:
-        index = pool.some(pool.batch_size)
-        x = pool.starts(iteration * pool.batch_size, index)
+        index = pool.some(count)
+        x = pool.starts(iteration * count, index)
         samples = _whole(sampler(pool.denoiser, x, **pool.conditions_of(index)))
         places = pool.views.places(pool.generator)
-        real = pool.data[pool.some(RICHER * pool.batch_size)].to(samples)
+        real = pool.data[pool.some(RICHER * count)].to(samples)
         compared = list(zip(pool.views(samples, places), pool.views(real, places), strict=True))
         distances = torch.stack([energy(a, b, _directions(a, pool.generator)) for (_, a), (_, b) in compared])
         return distances @ distances.new_tensor(_shares([name for (name, _), _ in compared]))
@@ -544,36 +577,14 @@ def _log_ratio(ours: Mapping[str, float], theirs: Mapping[str, float]) -> float:
     return sum(math.log(ours[name] / theirs[name]) for name in ours) / len(ours)
 
 
-def _check(
-    schedule: Schedule,
-    solver: Solver,
-    objectives: Sequence[Objective],
-    learn: Parts,
-    counts: Sequence[int],
-    judged: int,
-    learning_rate: float,
-    seed: int,
-) -> None:
+def _check(schedule: Schedule, solver: Solver, learn: Parts, seed: int) -> None:
     if not is_linear(solver):
         raise InputError(f"{solver!r} is no solver of the ODE with one evaluation a step: only those are distilled")
     if schedule.sigmas[-1] != 0:
         raise InputError(f"a schedule that is distilled ends with a step to 0: got {schedule!r}")
-    if learn not in get_args(Parts):
-        raise InputError(f"unknown parts {learn!r}: expected one of {', '.join(get_args(Parts))}")
-    if not objectives or isinstance(objectives, str) or not set(objectives) <= set(get_args(Objective)):
-        raise InputError(f"objectives must be some of {', '.join(get_args(Objective))}: got {objectives!r}")
     if schedule.steps == 1:
         raise InputError("one step has nothing to learn: its horizon stays, and it returns the denoised estimate")
     if learn == "levels" and isinstance(solver, Distilled):
         raise InputError("the weights of a distilled solver do not follow the levels: learn coefficients or both")
-    iterations, batch_size, pairs = counts
-    if iterations < 1 or batch_size < 2 or pairs < 2 or judged < 2 * GROUPS:
-        raise InputError(
-            f"distilling needs at least 1 iteration on batches of 2, 2 pairs, and {2 * GROUPS} samples to judge: "
-            f"got iterations={iterations}, batch_size={batch_size}, pairs={pairs} and judged={judged}"
-        )
-    if not (0 < learning_rate < math.inf and 0 <= seed < 2**27):
-        raise InputError(
-            f"the learning rate must be finite and above 0, and the seed from 0 to 2^27 - 1: "
-            f"got {learning_rate} and {seed}"
-        )
+    if not 0 <= seed < 2**27:
+        raise InputError(f"the seed must be from 0 to 2^27 - 1: got {seed}")

@@ -60,17 +60,19 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from headstart.compute import Compute
 from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser, denoise
+from headstart.deprecation import gathered
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import generator_of
 from headstart.profile import Velocity
-from headstart.progress import Progress
 from headstart.schedule import Length
 
 __all__ = [
     "DENSE",
     "ORDERS",
+    "Inversion",
     "Predictor",
     "PredictorCosts",
     "measure_predictor",
@@ -129,6 +131,23 @@ class PredictorCosts:
         )
 
 
+@dataclass(frozen=True)
+class Inversion:
+    """How the Jacobian of a step is inverted where it is not formed: by conjugate gradients.
+
+    Attributes:
+        symmetric: whether it is symmetric and positive definite, as that of Euler's step is for an exact denoiser. This
+            takes a third of the products; the residual is checked, so that a Jacobian that is not raises an error.
+        iterations: how many at most.
+        tolerance: the residual that they end at, relative to the right-hand side; by default 1e-10 in float64, and
+            1e-5 otherwise.
+    """
+
+    symmetric: bool = False
+    iterations: int = 200
+    tolerance: float | None = None
+
+
 def predictor_lengths(denoiser: Denoiser, data: Tensor, sigmas: ArrayLike, **options: Any) -> Length:
     """The length of every stretch of noise levels by the predictor cost, of exponent 4 (Euler) or 6 (Heun).
 
@@ -137,6 +156,7 @@ def predictor_lengths(denoiser: Denoiser, data: Tensor, sigmas: ArrayLike, **opt
     return measure_predictor(denoiser, data, sigmas, **options).length()
 
 
+@gathered(inversion=Inversion, compute=Compute)
 def measure_predictor(
     denoiser: Denoiser,
     data: Tensor,
@@ -146,13 +166,10 @@ def measure_predictor(
     velocity: Velocity = "sigma",
     sigma_data: float | None = None,
     probes: int | None = None,
-    symmetric: bool = False,
+    inversion: Inversion | None = None,
     conditions: Mapping[str, Any] | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 256,
-    progress: Progress | None = None,
+    compute: Compute | None = None,
 ) -> PredictorCosts:
     """The predictor cost between neighbouring levels, on samples and noise that all levels share.
 
@@ -170,14 +187,11 @@ def measure_predictor(
             small noise.
         sigma_data: standard deviation of the data per coordinate; that of ``data`` by default.
         probes: as in :func:`predictor_costs`.
-        symmetric: as in :func:`predictor_costs`.
+        inversion: as in :func:`predictor_costs`.
         conditions: handed to the denoiser; tensors of length M go with the data.
         seed: of the noise and of the probes.
-        device: where the denoiser works.
-        dtype: of the states that it is called with. In float32 the cost of a step of Euler's method is lost in rounding
-            where it is below :math:`10^{-13}` d.
-        batch_size: samples per call.
-        progress: told of the steps.
+        compute: where the denoiser works, on what type, how many samples at a time, and who is told of the steps. In
+            float32 the cost of a step of Euler's method is lost in rounding where it is below :math:`10^{-13}` d.
 
     Raises:
         DataError: if the data are fewer than two, or not finite.
@@ -191,33 +205,31 @@ def measure_predictor(
         raise InputError("the predictor cost needs at least two finite levels, strictly decreasing")
     if levels[-1] <= 0:
         raise InputError(f"the levels must be above 0: the last is {levels[-1]}")
-    if batch_size < 1:
-        raise InputError(f"a batch has 1 sample or more: got batch_size={batch_size}")
     if sigma_data is None:
         sigma_data = float(data.double().flatten(1).var(dim=0).mean().sqrt())
 
-    generator = generator_of(seed)
-    eps = torch.randn(data.shape, generator=generator)
+    compute, generator = compute or Compute(), generator_of(seed)
+    eps, place = torch.randn(data.shape, generator=generator), (compute.device, compute.dtype)
     values = np.empty((len(data), len(levels) - 1))
-    for level in (progress or Progress()).track(range(len(levels) - 1), "measuring the predictor"):
-        for i in range(0, len(data), batch_size):
-            part = slice(i, i + batch_size)
+    for level in compute.progress.track(range(len(levels) - 1), "measuring the predictor"):
+        for part in compute.batches(len(data)):
             values[part, level] = predictor_costs(
                 denoiser,
-                data[part].to(device, dtype) + float(levels[level]) * eps[part].to(device, dtype),
+                data[part].to(*place) + float(levels[level]) * eps[part].to(*place),
                 float(levels[level]),
                 float(levels[level + 1]),
                 predictor=predictor,
                 velocity=velocity,
                 sigma_data=sigma_data,
                 probes=probes,
-                symmetric=symmetric,
-                seed=seed + 1 + i,  # the same probes at every level, others for every batch
-                **Conditions.of(conditions, len(data)).take(part).to(device),
+                inversion=inversion,
+                seed=seed + 1 + part.start,  # the same probes at every level, others for every batch
+                **Conditions.of(conditions, len(data)).take(part).to(compute.device),
             ).numpy()
     return PredictorCosts(levels, values, ORDERS[predictor])
 
 
+@gathered(inversion=Inversion)
 def predictor_costs(
     denoiser: Denoiser,
     x: Tensor,
@@ -228,9 +240,7 @@ def predictor_costs(
     velocity: Velocity = "sigma",
     sigma_data: float | None = None,
     probes: int | None = None,
-    symmetric: bool = False,
-    iterations: int = 200,
-    tolerance: float | None = None,
+    inversion: Inversion | None = None,
     seed: int = 0,
     **conditions: Any,
 ) -> Tensor:
@@ -246,11 +256,7 @@ def predictor_costs(
         sigma_data: standard deviation of the data per coordinate, which the velocity "marginal" needs.
         probes: how many random probes, 2 or more, estimate the gradient of the log determinant; 0 forms the Jacobian.
             By default 0 up to 64 dimensions, and 4 above.
-        symmetric: whether the step's Jacobian is symmetric and positive definite, as that of Euler's step is for an
-            exact denoiser. Solves by a third of the products; the residual is checked, so that it can only fail.
-        iterations: of the conjugate gradients at most.
-        tolerance: the residual that they end at, relative to the right-hand side; by default 1e-10 in float64, and
-            1e-5 otherwise.
+        inversion: how the Jacobian is inverted where it is not formed; :class:`Inversion` by default.
         seed: of the probes.
         **conditions: handed to the denoiser.
 
@@ -258,7 +264,8 @@ def predictor_costs(
         InputError: if an argument is out of its range, or the denoiser cannot be differentiated.
         DenoiserError: if the Jacobian cannot be inverted to the tolerance, or a cost is not finite.
     """
-    _check(x, a, b, predictor, velocity, sigma_data, probes, symmetric)
+    inversion = inversion or Inversion()
+    _check(x, a, b, predictor, velocity, sigma_data, probes, inversion.symmetric)
     scale = b**2 + (sigma_data or 0.0) ** 2 if velocity == "marginal" else b**2
     if probes is None:
         probes = 0 if x[0].numel() <= DENSE else PROBES
@@ -267,7 +274,7 @@ def predictor_costs(
         if probes == 0:
             squares = _norm2(step.residual())
         else:
-            solver = _Solver(step, symmetric, iterations, tolerance)
+            solver = _Solver(step, inversion)
             squares = u_statistic(probe_residuals(step, solver, probes, seed))
     except RuntimeError as error:
         if "not implemented" not in str(error):
@@ -334,10 +341,10 @@ class _Step:
 class _Solver:
     """Solves :math:`J^\\top w = y` for each sample by conjugate gradients."""
 
-    def __init__(self, step: _Step, symmetric: bool, iterations: int, tolerance: float | None) -> None:
-        self.step, self.symmetric, self.iterations = step, symmetric, iterations
-        self.tolerance = tolerance or (1e-10 if step.x.dtype == torch.float64 else 1e-5)
-        if not symmetric:
+    def __init__(self, step: _Step, inversion: Inversion) -> None:
+        self.step, self.symmetric, self.iterations = step, inversion.symmetric, inversion.iterations
+        self.tolerance = inversion.tolerance or (1e-10 if step.x.dtype == torch.float64 else 1e-5)
+        if not self.symmetric:
             with torch.enable_grad():
                 # J^T u is linear in u, and the derivative of v^T J^T u in u is J v: where u is does not matter.
                 self._u = torch.zeros_like(step.image).requires_grad_()

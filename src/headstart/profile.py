@@ -160,7 +160,7 @@ class Profile:
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape, or removes no noise.
             InputError: if the levels are not decreasing, or a number is out of its range.
         """
-        Compute(device, dtype, batch_size)
+        compute = Compute(device, dtype, batch_size, progress or Progress())
         data = as_tensor(data, "data")
         if data.ndim < 2 or len(data) < 2 or not data.is_floating_point():
             raise DataError("a profile needs at least two samples of floating-point numbers in an array (N, ...)")
@@ -189,9 +189,8 @@ class Profile:
         if samples < 2 or cost_samples < 2:
             raise InputError(f"a profile needs at least 2 samples: got samples={samples}, cost_samples={cost_samples}")
 
-        bar = progress or Progress()
         x0, given, shared = _drawn(data, conditions, samples, seed)
-        denoiser = partial(denoiser, **to_device(shared, device))
+        denoiser = partial(denoiser, **to_device(shared, compute.device))
         found = [np.empty((0, len(sigmas))), *(np.empty((0, len(sigmas) - 1)) for _ in range(2))]
         for count in [len(x0)] if relative_error is None else _doubling(len(x0)):
             done, eps = len(found[0]), _noise_like(x0[:count], seed)
@@ -203,10 +202,7 @@ class Profile:
                 sigma_data,
                 cost_samples - done,
                 given.take(slice(done, count)),
-                device,
-                dtype,
-                batch_size,
-                bar,
+                compute,
             )
             found = [np.concatenate(parts) for parts in zip(found, measured, strict=True)]
             losses, corrector, defect = found
@@ -223,10 +219,7 @@ class Profile:
                 x0[:followed] + float(sigmas[0]) * eps[:followed],
                 sigmas,
                 given.take(slice(0, followed)),
-                device=device,
-                dtype=dtype,
-                batch_size=batch_size,
-                progress=bar,
+                compute=compute,
             )
         return cls(
             sigmas=sigmas,
@@ -426,22 +419,18 @@ def _measure_rows(
     sigma_data: float,
     costed: int,
     conditions: Conditions,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    batch_size: int,
-    progress: Progress,
+    compute: Compute,
 ) -> tuple[Curve, Curve, Curve]:
     """Losses of some samples at all levels, and both costs of the first ``costed`` of them."""
-    starts = range(0, len(x0), batch_size)
-    rows: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in starts]
-    for level, a in progress.track(list(enumerate(sigmas)), "measuring the network"):
+    batches = list(compute.batches(len(x0)))
+    rows: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in batches]
+    for level, a in compute.progress.track(list(enumerate(sigmas)), "measuring the network"):
         b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
-        for row, i in zip(rows, starts, strict=True):
-            part = slice(i, i + batch_size)
-            given = conditions.take(part).to(device)
-            x, noise = x0[part].to(device), eps[part].to(device)
-            own = min(costed - i, batch_size)
-            loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given, dtype)
+        for row, part in zip(rows, batches, strict=True):
+            given = conditions.take(part).to(compute.device)
+            x, noise = x0[part].to(compute.device), eps[part].to(compute.device)
+            own = min(costed - part.start, compute.batch_size)
+            loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given, compute.dtype)
             row[0].append(loss)
             if costs is not None:
                 row[1].append(costs[0])

@@ -25,7 +25,7 @@ by 0.71 nats with it, and by 0.33 as it stands (0.36 for equal defects).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +34,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from headstart.compute import Compute
 from headstart.conditions import Conditions, to_device
 from headstart.denoiser import Denoiser, answer, cast_input, in_evaluation_mode
+from headstart.deprecation import gathered
 from headstart.errors import InputError
-from headstart.progress import Progress
 from headstart.schedule import Schedule, log_linear
 from headstart.solver import DPMSolverPP2M, Solver
 from headstart.solver.linear import is_linear, linear_weights
@@ -79,6 +80,7 @@ class Trajectories:
             object.__setattr__(self, name, np.array(getattr(self, name), dtype=np.float64, order="C"))
 
     @classmethod
+    @gathered(compute=Compute)
     @in_evaluation_mode
     @torch.no_grad()
     def measure(
@@ -88,42 +90,37 @@ class Trajectories:
         sigmas: ArrayLike,
         conditions: Mapping[str, Any] | None = None,
         *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        batch_size: int = 256,
-        progress: Progress | None = None,
+        compute: Compute | None = None,
     ) -> Trajectories:
         """One evaluation a level and trajectory, by DPM-Solver++(2M) on the levels themselves.
 
         Arguments:
-            denoiser: the network, on ``device``.
+            denoiser: the network, on the device.
             x: the states at the highest level, which are to be of their law, shape (T, \\*S).
             sigmas: the levels, decreasing and above 0, each within a tenth or two of the next.
             conditions: handed to the denoiser; tensors of length T go with the trajectories.
-            device: where the denoiser works.
-            dtype: of the states that it is called with. The solution itself is followed in float32 at least.
-            batch_size: trajectories at a time, or fewer if their estimates would not fit in 256 MB.
-            progress: told of the batches.
+            compute: where the denoiser works, on states of what type, and who is told of the batches. The solution
+                itself is followed in float32 at least, in smaller batches if its estimates would not fit in 256 MB.
 
         Raises:
             InputError: if there are fewer than two trajectories, or the levels are not decreasing.
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         """
-        levels = np.asarray(sigmas, dtype=np.float64)
+        compute, levels = compute or Compute(), np.asarray(sigmas, dtype=np.float64)
         given, shared = Conditions.of(conditions, len(x)).apart()
-        denoiser = partial(denoiser, **to_device(shared, device))
+        denoiser = partial(denoiser, **to_device(shared, compute.device))
         fine = Schedule(np.append(levels, 0.0))
         if len(x) < 2:
             raise InputError(f"at least two trajectories are needed: got {len(x)}")
         count = min(GROUPS, len(x))
         products = torch.zeros(count, len(levels), len(levels), dtype=torch.float64)
-        size = max(1, min(batch_size, MEMORY // (len(levels) * x[0].numel())))
-        starts, left = range(0, len(x), size), np.zeros(len(levels))
-        for first in (progress or Progress()).track(starts, "following the network", len(starts)):
-            rows = slice(first, first + size)
-            estimates, noise = _followed(denoiser, x[rows].to(device), fine, given.take(rows).to(device), dtype)
+        size = max(1, min(compute.batch_size, MEMORY // (len(levels) * x[0].numel())))
+        left = np.zeros(len(levels))
+        for rows in replace(compute, batch_size=size).batches(len(x), "following the network"):
+            states, own = x[rows].to(compute.device), given.take(rows).to(compute.device)
+            estimates, noise = _followed(denoiser, states, fine, own, compute.dtype)
             left += noise
-            group = torch.arange(first, first + len(estimates)) % count
+            group = torch.arange(rows.start, rows.stop) % count
             products.index_add_(0, group, estimates @ estimates.mT)
         members = torch.arange(len(x)).remainder(count).bincount()
         spread = levels**4 * x.numel() / np.maximum(left, 1e-300)

@@ -15,6 +15,7 @@ import headstart.compare
 from headstart.compare import ARMS, QUICK, Setting, Sizes, saved
 from headstart.compare.arms import draw, scored
 from headstart.compare.peers import azula, diffusers, k_diffusion, load, packages
+from headstart.compute import Compute
 from headstart.denoiser import expand
 from headstart.distill import distill
 from headstart.errors import ArtefactError, DenoiserError, MissingExtraError
@@ -107,7 +108,7 @@ def test_an_arm_from_noise_begins_with_the_shared_noise_and_spends_what_it_can(
 
     spent = arm.affordable(arm.only or nfe)
     sampler = arm.prepare(shared, spent)
-    drawn = draw(sampler, watched, SEEDS, len(SEEDS), "cpu")
+    drawn = draw(sampler, watched, SEEDS, Compute(batch_size=len(SEEDS)))
     torch.testing.assert_close(first[0], 80 * Noise(SEEDS).normal((2,)), rtol=1e-5, atol=1e-4)
     assert levels[0] == pytest.approx(80, rel=1e-6)
     assert min(levels) >= 0.002 * (1 - 1e-5)
@@ -120,7 +121,7 @@ def test_an_arm_from_noise_begins_with_the_shared_noise_and_spends_what_it_can(
 def test_a_sample_does_not_depend_on_its_batch(name: str, setting: Setting) -> None:
     needed(ARMS[name].package)
     sampler = ARMS[name].prepare(setting, 3)
-    whole, parts = (draw(sampler, LAW, SEEDS, size, "cpu").samples for size in (6, 4))
+    whole, parts = (draw(sampler, LAW, SEEDS, Compute(batch_size=size)).samples for size in (6, 4))
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
 
 
@@ -134,13 +135,13 @@ def test_what_is_counted_is_what_the_network_was_asked(setting: Setting) -> None
         calls += len(x)
         return LAW(x, sigma)
 
-    assert draw(sampler, twice, SEEDS, 4, "cpu").evaluations == calls / len(SEEDS) == 5
+    assert draw(sampler, twice, SEEDS, Compute(batch_size=4)).evaluations == calls / len(SEEDS) == 5
 
 
 def test_samples_that_are_not_finite_are_an_error(setting: Setting) -> None:
     sampler = ARMS["heun"].prepare(setting, 3)
     with pytest.raises(DenoiserError, match="NaN or Inf"):
-        draw(sampler, lambda x, sigma: x * float("nan"), SEEDS, 6, "cpu")
+        draw(sampler, lambda x, sigma: x * float("nan"), SEEDS, Compute(batch_size=6))
 
 
 def test_a_plan_is_fitted_once_for_a_number_of_evaluations_and_a_seed(
@@ -154,13 +155,13 @@ def test_a_plan_is_fitted_once_for_a_number_of_evaluations_and_a_seed(
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("made again"))
     again = Setting(LAW, DATA, 0, setting.folder, sizes=QUICK)
     second = ARMS["gaussian"].prepare(again, 3)
-    a, b = (draw(sampler, LAW, SEEDS, 6, "cpu").samples for sampler in (first, second))
+    a, b = (draw(sampler, LAW, SEEDS, Compute(batch_size=6)).samples for sampler in (first, second))
     assert torch.equal(a, b)
     assert (second.how, second.prepare_seconds) == (first.how, first.prepare_seconds)
 
     plan = saved(folder)
     assert (plan.only, plan.kind) == (3, "saved")
-    assert torch.equal(draw(plan.prepare(again, 3), LAW, SEEDS, 6, "cpu").samples, a)
+    assert torch.equal(draw(plan.prepare(again, 3), LAW, SEEDS, Compute(batch_size=6)).samples, a)
 
 
 @pytest.mark.parametrize("name", ["gits", "ld3", "plan", "align-your-steps"])
@@ -172,7 +173,7 @@ def test_no_arm_asks_the_network_for_more_at_once_than_it_may(name: str, tmp_pat
         most = max(most, len(x))
         return LAW(x, sigma)
 
-    ARMS[name].prepare(Setting(watched, DATA, 0, tmp_path, sizes=QUICK, batch_size=3), 3)
+    ARMS[name].prepare(Setting(watched, DATA, 0, tmp_path, sizes=QUICK, compute=Compute(batch_size=3)), 3)
     assert most == 3
 
 
@@ -208,7 +209,7 @@ def test_what_arms_rest_on_is_made_once_and_kept(setting: Setting, monkeypatch: 
     assert torch.equal(kept.sample(Noise(SEEDS), 1.0), start.sample(Noise(SEEDS), 1.0))
     second = ARMS["gits"].prepare(again, 3)
     assert (second.how, second.prepare_seconds, second.cited) == (first.how, first.prepare_seconds, first.cited)
-    assert torch.equal(*(draw(arm, LAW, SEEDS, 6, "cpu").samples for arm in (first, second)))
+    assert torch.equal(*(draw(arm, LAW, SEEDS, Compute(batch_size=6)).samples for arm in (first, second)))
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"name": "x", "sigmas": [1, 0], "seconds": NaN}'])
@@ -227,7 +228,7 @@ def test_the_oracle_writes_no_training_data_down(setting: Setting) -> None:
     first = ARMS["oracle"].prepare(setting, 3)
     assert Plan.load(next(setting.folder.glob("oracle-3-*"))).initialization.name == "isotropic"
     again = ARMS["oracle"].prepare(Setting(LAW, DATA, 0, setting.folder, sizes=QUICK), 3)
-    a, b = (draw(sampler, LAW, SEEDS, 6, "cpu").samples for sampler in (first, again))
+    a, b = (draw(sampler, LAW, SEEDS, Compute(batch_size=6)).samples for sampler in (first, again))
     assert torch.equal(a, b)
     assert first.how.startswith("empirical start")
 

@@ -18,7 +18,7 @@ from torch import nn
 from headstart import load_denoiser
 from headstart.denoiser import denoise
 from headstart.errors import DenoiserError, InputError
-from headstart.integrations.edm import Preconditioned, UNet
+from headstart.integrations.edm import Architecture, Preconditioned, UNet
 from headstart.integrations.edm2 import Denoiser2, UNet2
 from headstart.integrations.pickles import read_pickle
 from headstart.integrations.weights import convert, fill, one_hot
@@ -51,11 +51,14 @@ NCSNPP = {
 # The published implementations give these numbers, with the same weights.
 PUBLISHED = {
     "ddpm++": (
-        lambda: UNet(True, 8, 3, 3, label_dim=5, augment_dim=9, **SMALL),
+        lambda: UNet(True, 8, 3, 3, label_dim=5, built=Architecture(augment_dim=9, **SMALL)),
         [0.288633, 0.282941, 0.302485, 0.295558],
     ),
-    "ncsn++": (lambda: UNet(True, 8, 3, 3, **NCSNPP), [0.631210, 0.557749, 0.627748, 0.646998]),
-    "adm": (lambda: UNet(False, 8, 3, 3, label_dim=5, **WIDE), [-0.029298, -0.076605, -0.027074, -0.080494]),
+    "ncsn++": (lambda: UNet(True, 8, 3, 3, built=Architecture(**NCSNPP)), [0.631210, 0.557749, 0.627748, 0.646998]),
+    "adm": (
+        lambda: UNet(False, 8, 3, 3, label_dim=5, built=Architecture(**WIDE)),
+        [-0.029298, -0.076605, -0.027074, -0.080494],
+    ),
     "edm2": (lambda: UNet2(8, 3, 5, **WIDE), [-0.00294160, -0.00251395, -0.01019168, -0.00928633]),
 }
 

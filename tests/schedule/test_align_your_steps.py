@@ -247,7 +247,7 @@ def test_published_grids_are_those_of_diffusers():
     ("options", "message"),
     [
         ({"steps": 0}, "1 step or more"),
-        ({"coarse": 1}, "2 coarse ones"),
+        ({"coarse": 1}, "2 coarse steps"),
         ({"subdivisions": -1}, "subdivisions"),
         ({"sweeps": 0}, "1 sweep"),
         ({"horizon": 0.05}, "sigma_min above 0"),
@@ -255,7 +255,7 @@ def test_published_grids_are_those_of_diffusers():
         ({"sigma_min": 0.0}, "sigma_min above 0"),
         ({"sigma_min": math.nan}, "sigma_min above 0"),
         ({"samples": 1}, "at least 2 samples"),
-        ({"batch_size": 0}, "batches of 1"),
+        ({"batch_size": 0}, "a batch has 1 sample"),
         ({"sigma_data": 0.0}, "sigma_data is 0"),
         ({"sigma_data": math.nan}, "sigma_data is nan"),
     ],

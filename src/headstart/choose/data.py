@@ -33,7 +33,7 @@ OWN_SAMPLES = 2000
 OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
 
 
-@gathered("compute", Compute)
+@gathered(compute=Compute)
 @in_evaluation_mode
 def own_samples(
     denoiser: Denoiser,

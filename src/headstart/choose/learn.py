@@ -7,12 +7,13 @@ where the start has less to know.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from headstart.choose.pilot import Pilot, winner
 from headstart.choose.screen import ADMISSIBLE, Option, Tails, contenders, resampled, varied
 from headstart.conditions import Split
 from headstart.denoiser import Range
-from headstart.distill import distill
+from headstart.distill import Parts, Recipe, distill
 from headstart.schedule import Distilled
 
 __all__ = ["learn"]
@@ -43,6 +44,9 @@ def learn(
     from_here = [best]
     if near and near[0].schedule.horizon != best.schedule.horizon:
         from_here.append(varied(pilot.profile, near[0], kind=best.kind, solver=best.solver))
+    size = min(128, pilot.compute.batch_size)
+    parts: Parts = "both" if Range.of(pilot.denoiser).levels is None else "coefficients"
+    recipe = Recipe(learn=parts, iterations=ITERATIONS, batch_size=size, learning_rate=RATE)
     found, won = [best], {id(best): "as asked, but nothing that was learned is better"}
     for option in from_here:
         learned = distill(
@@ -53,14 +57,9 @@ def learn(
             split.whole.samples,
             held_out=split.held_out_rows,
             conditions=split.whole.conditions,
-            learn="both" if Range.of(pilot.denoiser).levels is None else "coefficients",
-            iterations=ITERATIONS,
-            learning_rate=RATE,
+            recipe=recipe,
             seed=pilot.seed % 2**27,
-            device=pilot.compute.device,
-            dtype=pilot.compute.dtype,
-            batch_size=min(128, pilot.compute.batch_size),
-            progress=pilot.compute.progress,
+            compute=replace(pilot.compute, batch_size=size),
         )
         if learned.won and learned.schedule.sigma_min >= pilot.profile.sigmas[-1]:  # else nothing is known of its error
             better = resampled(pilot.profile, option, Distilled(), learned.schedule, learned.solver)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from headstart.compute import Compute
 from headstart.errors import InputError
 from headstart.initialization import INITIALIZATIONS, Initialization, Subspace, Training
 from headstart.profile import HIGHEST
@@ -71,6 +72,7 @@ def fit_starts(
         "training": lambda family: _training(training or Training(), family),
         "sigmas": lambda _: sigmas,
         "seed": lambda _: seed,
+        "compute": lambda _: Compute(device, progress=bar),
         "device": lambda _: device,
         "progress": lambda _: bar,
     }

@@ -83,11 +83,12 @@ def compare(
     check_folder(out)
     device = usable(device)
     from headstart import compare as comparison
+    from headstart.compute import Compute
     from headstart.metrics import Reference
     from headstart.models import load_denoiser
     from headstart.report.comparison import comparison_table
 
-    progress = RichProgress()
+    compute = Compute(device, batch_size=batch_size, progress=RichProgress())
     denoiser = load_denoiser(model, device)
     real, training = (part.samples for part in split(data, reference_count, seed=0))
     network = feature_network(features, data, device, batch_size)
@@ -96,18 +97,13 @@ def compare(
     results = comparison.compare(
         denoiser,
         training,
-        Reference.of(real.to(device), network, progress=progress),
+        Reference.of(real.to(device), network, progress=compute.progress),
         out,
-        nfe=counts or comparison.NFE,
+        draws=comparison.Draws(counts or comparison.NFE, samples, seeds, seed),
         arms=names,
         plans=[comparison.saved(path) for path in plan or ()],
-        samples=samples,
-        seeds=seeds,
-        seed=seed,
         sigma_min=sigma_min,
         sizes=comparison.QUICK if quick else None,
-        device=device,
-        batch_size=batch_size,
         description={
             "model": model,
             "data": data,
@@ -115,7 +111,7 @@ def compare(
             "training": len(training),
             "reference": len(real),
         },
-        progress=progress,
+        compute=compute,
     )
     return Answer(f"{comparison_table(results)}\n\nThe page is {out / 'index.html'}", results)
 

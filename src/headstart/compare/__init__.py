@@ -3,11 +3,11 @@
 from headstart.compare.arms import Arm, Prepared
 from headstart.compare.cells import Cells
 from headstart.compare.ours import saved
-from headstart.compare.run import ARMS, NFE, compare
-from headstart.compare.setting import QUICK, Setting, Sizes
+from headstart.compare.run import ARMS, compare
+from headstart.compare.setting import NFE, QUICK, Draws, Setting, Sizes
 from headstart.deprecation import renamed
 
-__all__ = ["ARMS", "NFE", "QUICK", "Arm", "Cells", "Prepared", "Setting", "Sizes", "compare", "saved"]
+__all__ = ["ARMS", "NFE", "QUICK", "Arm", "Cells", "Draws", "Prepared", "Setting", "Sizes", "compare", "saved"]
 
 #: Names of an earlier version.
 __getattr__ = renamed(__name__, {"Sampler": "headstart.compare:Prepared"})

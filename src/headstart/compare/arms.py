@@ -18,6 +18,7 @@ from torch import Tensor
 
 from headstart.citation import citations
 from headstart.compare.setting import Setting
+from headstart.compute import Compute
 from headstart.denoiser import Counted, Denoiser, denoise
 from headstart.errors import DataError, DenoiserError
 from headstart.initialization import Initialization
@@ -122,9 +123,7 @@ def draw(
     sampler: Prepared,
     denoiser: Denoiser,
     seeds: Sequence[int],
-    batch_size: int,
-    device: torch.device | str,
-    progress: Progress | None = None,
+    compute: Compute,
 ) -> Drawn:
     """A sample for every seed, the same for any batch size.
 
@@ -132,10 +131,10 @@ def draw(
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape, or the samples are not finite.
     """
     counted = Counted(denoiser)
-    starts, parts = range(0, len(seeds), batch_size), []
+    parts = []
     began = time.perf_counter()
-    for i in (progress or Progress()).track(starts, "sampling", len(starts)):
-        parts.append(sampler.draw(counted, Noise(seeds[i : i + batch_size], device)).cpu())
+    for part in compute.batches(len(seeds), "sampling"):
+        parts.append(sampler.draw(counted, compute.noise(seeds[part])).cpu())
     seconds = time.perf_counter() - began
     samples = torch.cat(parts).float()
     _check_finite(samples)

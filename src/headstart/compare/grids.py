@@ -25,14 +25,15 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 from headstart.citation import citations
 from headstart.compare.arms import Arm, Prepared, odd, of_sampler, solving
 from headstart.compare.setting import Setting
-from headstart.distill import distill
+from headstart.distill import Recipe, distill
 from headstart.initialization import Isotropic
 from headstart.sampler import Sampler
-from headstart.schedule import Schedule, align_your_steps, interpolate, rho_grid
+from headstart.schedule import Descent, Schedule, align_your_steps, interpolate, rho_grid
 from headstart.solver import DPMSolverPP2M, Heun
 
 __all__ = ["GRIDS", "HEUN", "HEUN_35"]
@@ -59,6 +60,8 @@ def _gits(setting: Setting, nfe: int) -> Prepared:
 def _aligned(setting: Setting, nfe: int) -> Prepared:
     def made() -> tuple[Schedule, float]:
         sizes, first = setting.sizes, setting.few_sigma_min
+        samples = min(sizes.aligned, len(setting.split[1]))
+        descent = Descent(samples, coarse=sizes.coarse, subdivisions=sizes.halvings, sweeps=sizes.sweeps)
         began = time.perf_counter()
         schedule = align_your_steps(
             setting.denoiser,
@@ -67,14 +70,9 @@ def _aligned(setting: Setting, nfe: int) -> Prepared:
             setting.sigma_max,
             first,
             final_zero=False,
-            samples=min(sizes.aligned, len(setting.split[1])),
-            coarse=sizes.coarse,
-            subdivisions=sizes.halvings,
-            sweeps=sizes.sweeps,
+            descent=descent,
             seed=setting.seed,
-            device=setting.device,
-            batch_size=setting.batch_size,
-            progress=setting.progress,
+            compute=setting.compute,
         )
         return schedule, time.perf_counter() - began
 
@@ -85,6 +83,14 @@ def _aligned(setting: Setting, nfe: int) -> Prepared:
 def _ld3(setting: Setting, nfe: int) -> Prepared:
     def made() -> tuple[Schedule, float]:
         sizes, schedule = setting.sizes, rho_grid(nfe, setting.sigma_max, setting.few_sigma_min)
+        recipe = Recipe(
+            objectives=("trajectory",),
+            learn="levels",
+            iterations=sizes.iterations,
+            batch_size=min(sizes.batch, setting.compute.batch_size),
+            pairs=sizes.pairs,
+            judged=sizes.judged,
+        )
         began = time.perf_counter()
         result = distill(
             setting.denoiser,
@@ -92,16 +98,10 @@ def _ld3(setting: Setting, nfe: int) -> Prepared:
             schedule,
             DPMSolverPP2M(),
             setting.data,
-            objectives=("trajectory",),
-            learn="levels",
+            recipe=recipe,
             held_out=setting.split[1],
-            iterations=sizes.iterations,
-            batch_size=min(sizes.batch, setting.batch_size),
-            pairs=sizes.pairs,
-            judged=sizes.judged,
             seed=setting.seed,
-            device=setting.device,
-            progress=setting.progress,
+            compute=replace(setting.compute, batch_size=recipe.batch_size),
         )
         # Nobody decides in LD3: what it learns is taken, better or not, if the network stands its samples.
         learned = result.candidates[1]

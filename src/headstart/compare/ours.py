@@ -39,9 +39,9 @@ def _chosen(
             schedule=schedule,
             pilot_samples=setting.sizes.pilot,
             seed=setting.seed,
-            device=setting.device,
-            batch_size=setting.batch_size,
-            progress=setting.progress,
+            device=setting.compute.device,
+            batch_size=setting.compute.batch_size,
+            progress=setting.compute.progress,
         )
         shared = setting.measured[1] + sum(seconds for _, seconds in starts)
         return replace(plan, record=replace(plan.record, fit_seconds=plan.record.fit_seconds + shared))

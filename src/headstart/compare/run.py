@@ -19,10 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from headstart.choose.constraints import MOST_NFE
 from headstart.citation import PACKAGES
 from headstart.compare.arms import Arm, Prepared, draw, scored
 from headstart.compare.cells import Cells
@@ -31,27 +29,25 @@ from headstart.compare.grids import GRIDS, HEUN, HEUN_35
 from headstart.compare.ours import OURS
 from headstart.compare.peers import azula, diffusers, k_diffusion
 from headstart.compare.peers.packages import DISTRIBUTIONS, load
-from headstart.compare.setting import SIGMA_MAX, SIGMA_MIN, Setting, Sizes
+from headstart.compare.setting import SIGMA_MAX, SIGMA_MIN, Draws, Setting, Sizes
 from headstart.compare.summary import ratios, summarised, verdict
+from headstart.compute import Compute
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
+from headstart.deprecation import gathered
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
 from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
-from headstart.progress import Progress
 from headstart.report import check_libraries
 from headstart.report.comparison import comparison_table, write_comparison
 
-__all__ = ["ARMS", "NFE", "compare"]
+__all__ = ["ARMS", "compare"]
 
 #: The arms by name.
 ARMS: dict[str, Arm] = {
     arm.name: arm for arm in (*OURS, HEUN, *diffusers.ARMS, *k_diffusion.ARMS, *azula.ARMS, *GRIDS, HEUN_35)
 }
-
-#: The numbers of evaluations that are looked at by default.
-NFE = (3, 4, 5, 6, 8, 10)
 
 #: The settings that plans depend on.
 PLANNED = ("model", "headstart", "data_digest", "sigma_max", "sigma_min", "sizes")
@@ -60,6 +56,7 @@ PLANNED = ("model", "headstart", "data_digest", "sigma_max", "sigma_min", "sizes
 LEARNED = ("ours", "oracle", "saved")
 
 
+@gathered(draws=Draws, compute=Compute)
 @in_evaluation_mode
 def compare(
     denoiser: Denoiser,
@@ -67,19 +64,14 @@ def compare(
     reference: Reference,
     out: Path,
     *,
-    nfe: Sequence[int] = NFE,
+    draws: Draws | None = None,
     arms: Sequence[str] | None = None,
     plans: Sequence[Arm] = (),
-    samples: int = 10_000,
-    seeds: int = 3,
-    seed: int = 0,
     sigma_max: float | None = None,
     sigma_min: float = SIGMA_MIN,
     sizes: Sizes | None = None,
-    device: torch.device | str = "cpu",
-    batch_size: int = 256,
     description: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    compute: Compute | None = None,
 ) -> dict[str, Any]:
     """Draw and score every arm, and write what was found into a folder.
 
@@ -87,27 +79,22 @@ def compare(
     ``index.html`` and, of images, ``grids/``; and, for a run that goes on, ``cells.jsonl`` and ``plans/``.
 
     Arguments:
-        denoiser: the network, on ``device``; it is not changed.
+        denoiser: the network, on the device; it is not changed.
         data: training samples, shape (N, \\*S), none of which are in the reference.
         reference: what samples are scored against.
         out: a folder, made if it is missing.
-        nfe: numbers of evaluations.
+        draws: for which numbers of evaluations, how many samples, and with which seeds; :class:`Draws` by default.
         arms: names among :data:`ARMS`; by default all whose packages are installed. EDM's Heun sampler with 35
             evaluations is always among them.
         plans: arms of plans that were saved before (:func:`headstart.compare.saved`).
-        samples: of each arm for each number of evaluations and seed.
-        seeds: how many seeds; the samples of seed k have the seeds k 2^32, k 2^32 + 1, ...
-        seed: the first of them.
         sigma_max: the level of noise that the arms from noise start at: 80, or less if the network says so of itself.
         sigma_min: the last level above 0 of the peers' grids that are made by hand, EDM's by default.
         sizes: how much goes into what is measured and learned.
-        device: where the network works.
-        batch_size: samples per call of the network.
         description: what else tells this run from others, such as the names of model, data and features: plain values.
             Cells of a run with another description, other data, or another number of samples and the like, are not
             mixed in; and plans of another "model" are not taken for those of this one, so that a network that has
             changed needs another name.
-        progress: told of what takes time.
+        compute: where the network works, how many samples at a time, and who is told of what takes time.
 
     Returns:
         What ``results.json`` holds. A cell whose samples or scores are not finite, or that cannot be made, holds no
@@ -119,15 +106,8 @@ def compare(
         DenoiserError: if not one cell could be made.
         ArtefactError: if a file cannot be written, or a plan that was kept is damaged.
     """
-    began, bar, sizes = time.perf_counter(), progress or Progress(), sizes or Sizes()
-    counts = sorted(set(nfe) | {arm.only for arm in plans if arm.only is not None})
-    if counts and counts[-1] > MOST_NFE:
-        raise InputError(f"a sampler has {MOST_NFE} evaluations at most: got {counts[-1]}")
-    if not counts or counts[0] < 1 or samples < 2 or seeds < 1 or batch_size < 1:
-        raise InputError(
-            "a comparison needs evaluations of 1 or more, 2 samples or more, a seed and batches of 1 or more: got "
-            f"{list(nfe)}, {samples}, {seeds} and {batch_size}"
-        )
+    began, draws, sizes, compute = time.perf_counter(), draws or Draws(), sizes or Sizes(), compute or Compute()
+    counts = draws.counts(*(arm.only for arm in plans if arm.only is not None))
     wanted, skipped = _chosen(arms, sizes)
     chosen = [*plans, *wanted, *([] if HEUN_35 in wanted else [HEUN_35])]
     names = [arm.name for arm in chosen]
@@ -139,36 +119,35 @@ def compare(
     settings = {
         "features": "none" if reference.features is None else "unnamed",
         **(description or {}),
-        "headstart": environment(device)["headstart"],
+        "headstart": environment(compute.device)["headstart"],
         "data_digest": digest(data),
         "reference_digest": reference.digest,
-        "samples": samples,
+        "samples": draws.samples,
         "sigma_max": highest,
         "sigma_min": sigma_min,
         "sizes": asdict(sizes),
-        "device": str(device),
-        "batch_size": batch_size,
+        "device": str(compute.device),
+        "batch_size": compute.batch_size,
     }
     check_libraries()
     check_folder(out)
     cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(data, out / "grids")
-    run = _Run(denoiser, data, reference, cells, gallery, samples, seed, counts, bar)
+    run = _Run(denoiser, data, reference, cells, gallery, draws, counts, compute)
 
     plans_in = out / "plans" / _name_of({name: settings.get(name) for name in PLANNED})
 
     rows: list[dict[str, Any]] = []
     floors: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
-    for own_seed in bar.track(range(seed, seed + seeds), "seeds", seeds):
-        setting = Setting(
-            denoiser, data, own_seed, plans_in, highest, sigma_min, sizes, device, batch_size, progress=bar
-        )
-        floors.append(run.floor(own_seed))
+    seeds, bar = range(draws.seed, draws.seed + draws.seeds), compute.progress
+    for seed in bar.track(seeds, "seeds", len(seeds)):
+        setting = Setting(denoiser, data, seed, plans_in, highest, sigma_min, sizes, compute)
+        floors.append(run.floor(seed))
         for arm in bar.track(chosen, "arms", len(chosen)):
             rows += run.rows(arm, setting)
         results = {
             "settings": {**settings, "nfe": counts, "seeds": [row["seed"] for row in floors]},
-            "environment": environment(device, list(DISTRIBUTIONS.values())),
+            "environment": environment(compute.device, list(DISTRIBUTIONS.values())),
             "metric": _metric(floors),
             **_found(chosen, rows, floors, counts),
             "rows": rows,
@@ -221,10 +200,9 @@ class _Run:
     reference: Reference
     cells: Cells
     gallery: Gallery
-    samples: int
-    first: int
+    draws: Draws
     counts: Sequence[int]
-    progress: Progress
+    compute: Compute
 
     def rows(self, arm: Arm, setting: Setting) -> list[dict[str, Any]]:
         """The rows of an arm and a seed; where it cannot spend all that it may, two numbers can share a cell."""
@@ -244,7 +222,7 @@ class _Run:
         row |= {"scores": None, "failed": None}
         if nfe < 1:
             return row | {"failed": "it cannot be made with so few evaluations"}
-        self.progress.note(f"{arm.name}, {nfe} evaluations")
+        self.compute.progress.note(f"{arm.name}, {nfe} evaluations")
         try:
             sampler = arm.prepare(setting, nfe)
             return row | self._scored(arm, sampler, setting, nfe)
@@ -259,14 +237,14 @@ class _Run:
             return row | {"failed": f"{name} failed: {type(error).__name__}: {error}"}
 
     def _scored(self, arm: Arm, sampler: Prepared, setting: Setting, nfe: int) -> dict[str, Any]:
-        seeds = range(setting.seed * 2**32, setting.seed * 2**32 + self.samples)
-        drawn = draw(sampler, self.denoiser, seeds, setting.batch_size, setting.device, self.progress)
+        seeds = range(setting.seed * 2**32, setting.seed * 2**32 + self.draws.samples)
+        drawn = draw(sampler, self.denoiser, seeds, self.compute)
         near = None
-        if setting.seed == self.first:
+        if setting.seed == self.draws.seed:
             self.gallery.show(self._picture(arm, nfe), drawn.samples)
             if arm.kind in LEARNED:
                 near = self.gallery.show_nearest(self._picture(arm, nfe), drawn.samples)
-        scores = scored(drawn.samples, self.reference, self.progress)
+        scores = scored(drawn.samples, self.reference, self.compute.progress)
         return {
             "evaluations": drawn.evaluations,
             "seconds": drawn.seconds,
@@ -279,16 +257,16 @@ class _Run:
 
     def floor(self, seed: int) -> dict[str, Any]:
         """The score of as many training samples, or of all there are."""
-        n = min(self.samples, len(self.data))
+        n = min(self.draws.samples, len(self.data))
 
         def make() -> dict[str, Any]:
-            return {"scores": floor(self.reference, self.data, n, seed, self.progress).to_dict()}
+            return {"scores": floor(self.reference, self.data, n, seed, self.compute.progress).to_dict()}
 
         return self.cells({"arm": "real", "seed": seed}, make)
 
     def _picture(self, arm: Arm, nfe: int) -> str:
         """The file name of the first seed's samples."""
-        return f"{arm.name}-{nfe}-seed{self.first}"
+        return f"{arm.name}-{nfe}-seed{self.draws.seed}"
 
     def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, bytes]:
         """The grids of the smallest number of evaluations of every arm, by its label; the real images first."""
@@ -308,7 +286,7 @@ class _Run:
         """Pictures of samples above their nearest neighbours, at the fewest evaluations of every arm, by caption."""
         found: dict[str, bytes] = {}
         for arm in arms:
-            own = [row for row in rows if (row["arm"], row["seed"]) == (arm.name, self.first)]
+            own = [row for row in rows if (row["arm"], row["seed"]) == (arm.name, self.draws.seed)]
             row = next((row for row in own if row.get("nearest")), None)
             if row is None:
                 continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,25 +20,66 @@ from torch import Tensor
 
 from headstart.artefact import checked, parse_json
 from headstart.choose import fit_starts, hold_out
+from headstart.choose.constraints import MOST_NFE
 from headstart.choose.levels import SIGMA_MINS, measured_levels
+from headstart.compute import Compute
 from headstart.denoiser import Denoiser, Range
-from headstart.errors import ArtefactError
+from headstart.errors import ArtefactError, InputError
 from headstart.files import atomic_write, read_regular
 from headstart.initialization import Initialization, Isotropic
-from headstart.noise import Noise, Stream
+from headstart.noise import Stream
 from headstart.plan import Plan
 from headstart.profile import Profile
-from headstart.progress import Progress
 from headstart.schedule import GITS, Schedule, rho_grid
 from headstart.solver import DPMSolverPP2M
 
-__all__ = ["QUICK", "SIGMA_MAX", "SIGMA_MIN", "Setting", "Sizes"]
+__all__ = ["NFE", "QUICK", "SIGMA_MAX", "SIGMA_MIN", "Draws", "Setting", "Sizes"]
 
 Part = TypeVar("Part", Profile, Initialization)
 Kept = TypeVar("Kept", bound=BaseModel)
 
 #: EDM's range of noise levels.
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
+
+
+#: The numbers of evaluations that are looked at by default.
+NFE = (3, 4, 5, 6, 8, 10)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The samples that are drawn and scored of each arm.
+
+    Attributes:
+        nfe: numbers of evaluations.
+        samples: for each number of evaluations and seed; those of seed k have the seeds k 2^32, k 2^32 + 1, ...
+        seeds: how many seeds.
+        seed: the first of them.
+
+    Raises:
+        InputError: if there is nothing to draw, or a number is out of its range.
+    """
+
+    nfe: Sequence[int] = NFE
+    samples: int = 10_000
+    seeds: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.seeds < 1:
+            raise InputError(
+                f"a comparison needs 2 samples or more, and a seed: got {self.samples} samples and {self.seeds} seeds"
+            )
+        self.counts()
+
+    def counts(self, *others: int) -> list[int]:
+        """The numbers of evaluations and some others, in order, each once."""
+        counts = sorted({*self.nfe, *others})
+        if not counts or counts[0] < 1:
+            raise InputError(f"a comparison needs evaluations of 1 or more: got {counts}")
+        if counts[-1] > MOST_NFE:
+            raise InputError(f"a sampler has {MOST_NFE} evaluations at most: got {counts[-1]}")
+        return counts
 
 
 @dataclass(frozen=True)
@@ -106,9 +147,7 @@ class Setting:
         sigma_max: the level of noise that the arms from noise start at.
         sigma_min: the last level above 0 of the grids that are made by hand.
         sizes: how much goes into what is measured and learned.
-        device: where the network works.
-        batch_size: samples per call of the network.
-        progress: told of what takes time.
+        compute: where the network works, how many samples at a time, and who is told of what takes time.
     """
 
     denoiser: Denoiser
@@ -118,9 +157,7 @@ class Setting:
     sigma_max: float = SIGMA_MAX
     sigma_min: float = SIGMA_MIN
     sizes: Sizes = field(default_factory=Sizes)
-    device: torch.device | str = "cpu"
-    batch_size: int = 256
-    progress: Progress = field(default_factory=Progress)
+    compute: Compute = field(default_factory=Compute)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -143,9 +180,9 @@ class Setting:
                 sigmas=measured_levels(self.data, [self.sigma_max], Range.of(self.denoiser)),
                 samples=self.sizes.profile,
                 seed=self.seed,
-                device=self.device,
-                batch_size=self.batch_size,
-                progress=self.progress,
+                device=self.compute.device,
+                batch_size=self.compute.batch_size,
+                progress=self.compute.progress,
             )
 
         return self._kept_part("profile", measure, Profile.load)
@@ -181,7 +218,7 @@ class Setting:
         fitted_on = self.data[self.split[0]]
 
         def fitted() -> Initialization:
-            return fit_starts(fitted_on, family, seed=self.seed, progress=self.progress)[0]
+            return fit_starts(fitted_on, family, seed=self.seed, progress=self.compute.progress)[0]
 
         if family in ("isotropic", "empirical"):  # nothing to fit, and training data are not written down
             return fit_starts(fitted_on, family)[0], 0.0
@@ -192,14 +229,14 @@ class Setting:
         """The programme of GITS on trajectories of DPM-Solver++(2M) from noise, and the seconds that it took."""
         teacher = rho_grid(self.sizes.teacher, self.sigma_max, self.few_sigma_min, final_zero=False)
         began = time.perf_counter()
-        noise = Noise(Stream.TAUGHT.seeds(self.seed, self.sizes.trajectories), self.device)
+        noise = self.compute.noise(Stream.TAUGHT.seeds(self.seed, self.sizes.trajectories))
         x = self.sigma_max * noise.normal(self.shape)
 
         def denoiser(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
             """The network, some trajectories at a time."""
             levels = torch.as_tensor(sigma, device=x.device).expand(len(x))
-            parts = zip(torch.split(x, self.batch_size), torch.split(levels, self.batch_size), strict=True)
-            return torch.cat([self.denoiser(*part, **conditions) for part in parts])
+            parts = self.compute.batches(len(x))
+            return torch.cat([self.denoiser(x[part], levels[part], **conditions) for part in parts])
 
         with torch.no_grad():
             states = [x, *DPMSolverPP2M().trajectory(denoiser, x, teacher)]

@@ -39,13 +39,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headstart.compute import Compute
 from headstart.conditions import Conditions
+from headstart.deprecation import gathered
 from headstart.errors import DataError, InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.subspace import moments
 from headstart.initialization.training import Record, Training, train
 from headstart.noise import Noise
-from headstart.progress import Progress
 from headstart.saved import INTEGERS, Saved
 
 __all__ = ["Autoregressive", "PatchFlow"]
@@ -324,6 +325,7 @@ class Autoregressive(Initialization):
             raise InputError(f"the flow has {flow.classes} classes, and there are {len(self.labels)} labels for them")
 
     @classmethod
+    @gathered(compute=Compute)
     def fit(
         cls,
         data: Tensor,
@@ -337,8 +339,7 @@ class Autoregressive(Initialization):
         labels: Tensor | None = None,
         training: Training | None = None,
         seed: int = 0,
-        device: torch.device | str = "cpu",
-        progress: Progress | None = None,
+        compute: Compute | None = None,
     ) -> Autoregressive:
         """By maximum likelihood on the data (N, \\*S) noised at all levels of a range.
 
@@ -355,8 +356,7 @@ class Autoregressive(Initialization):
             labels: classes, shape (N,).
             training: how it is trained.
             seed: of the first weights, and of training.
-            device: where to train; samples are drawn where their noise is.
-            progress: told of the training.
+            compute: the device to train on, and who is told of it; samples are drawn where their noise is.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.
@@ -376,7 +376,7 @@ class Autoregressive(Initialization):
         classes = 0 if known is None else len(known)
         flow = PatchFlow(data.shape[1:], sigma_data, sigmas, **sizes, classes=classes, seed=seed)
         flow.mean.copy_(mean.view(flow.shape))
-        record = train(flow, data, sigmas, labels=index, options=training, seed=seed, device=device, progress=progress)
+        record = train(flow, data, sigmas, labels=index, options=training, seed=seed, compute=compute)
         start = cls(flow.cpu(), () if known is None else known.tolist())
         start.record = record
         return start

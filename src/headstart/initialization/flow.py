@@ -39,7 +39,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headstart.compute import Compute
 from headstart.conditions import Conditions
+from headstart.deprecation import gathered
 from headstart.errors import InputError
 from headstart.extras import needed
 from headstart.initialization.base import INITIALIZATIONS, Initialization
@@ -49,7 +51,6 @@ from headstart.initialization.mixture import Mixture
 from headstart.initialization.subspace import Subspace, chunks, moments
 from headstart.initialization.training import Record, Training, train
 from headstart.noise import Noise
-from headstart.progress import Progress
 from headstart.saved import Saved
 
 __all__ = ["Couplings", "Flow"]
@@ -155,6 +156,7 @@ class Flow(Initialization):
         self.record: Record | None = None
 
     @classmethod
+    @gathered(compute=Compute)
     def fit(
         cls,
         data: Tensor,
@@ -168,8 +170,7 @@ class Flow(Initialization):
         subspace: Subspace | None = None,
         training: Training | None = None,
         seed: int = 0,
-        device: torch.device | str = "cpu",
-        progress: Progress | None = None,
+        compute: Compute | None = None,
     ) -> Flow:
         """On clean data (N, \\*S), by maximum likelihood at all levels between two.
 
@@ -189,8 +190,7 @@ class Flow(Initialization):
             subspace: the leading directions; by default the base's, or those of the data.
             training: how it is trained.
             seed: of the first weights, and of training.
-            device: where the layers work.
-            progress: told of the training.
+            compute: the device where the layers work, and who is told of the training.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.
@@ -226,8 +226,7 @@ class Flow(Initialization):
             labels=labels,
             options=training,
             seed=seed,
-            device=device,
-            progress=progress,
+            compute=compute,
         )
         flow.gain = flow.record.gain
         couplings.requires_grad_(False)

@@ -40,6 +40,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from headstart.artefact import checked, parse_json
+from headstart.compute import Compute
+from headstart.deprecation import gathered
 from headstart.errors import ArtefactError, DataError, InputError
 from headstart.files import atomic_write, check_file, check_regular
 from headstart.initialization.memory import owned
@@ -188,6 +190,7 @@ class _Task:
         return [(parts[i], self.generator(NOISE, draw, i)) for i in order]
 
 
+@gathered(compute=Compute)
 def train(
     model: nn.Module,
     data: Tensor,
@@ -196,10 +199,9 @@ def train(
     labels: Tensor | None = None,
     options: Training | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    compute: Compute | None = None,
 ) -> Record:
-    """Fit ``model`` by maximum likelihood; it is left with the best averaged weights, in eval mode, on ``device``.
+    """Fit ``model`` by maximum likelihood; it is left with the best averaged weights, in eval mode, on the device.
 
     What it is before training counts as epoch 0 and is kept if no epoch does better on the held-out samples, which have
     the same noise and the same levels in every epoch.
@@ -212,8 +214,7 @@ def train(
         labels: classes, shape (N,).
         options: how; by default :class:`Training` as it is.
         seed: of the held-out share, the minibatches and the noise.
-        device: where the model works; the random numbers do not depend on it.
-        progress: told of epochs and minibatches, and of the NLL.
+        compute: the device, on which the random numbers do not depend, and who is told of epochs, minibatches and NLL.
 
     Returns:
         What happened. A fit that diverges later than in its first epoch stops, says so, and keeps the best weights.
@@ -224,14 +225,15 @@ def train(
             is not finite, or the first epoch diverges.
         ArtefactError: if the checkpoint is damaged, belongs to another training, or cannot be written.
     """
-    options, progress = options or Training(), progress or Progress()
+    options, compute = options or Training(), compute or Compute()
     if options.checkpoint is not None:
         check_file(options.checkpoint)
-    task = _task(data, labels, sigmas, options, seed, torch.device(device))
-    run = _begun(model.to(device), task)
+    task = _task(data, labels, sigmas, options, seed, torch.device(compute.device))
+    run = _begun(model.to(compute.device), task)
     identity = {} if options.checkpoint is None else _identity(task, model)
     if options.checkpoint is not None and options.checkpoint.exists():
         _read(options.checkpoint, identity, run)
+    progress = compute.progress
     for epoch in progress.track(range(len(run.train) + 1, options.epochs + 1), "training the start"):
         if run.stopped:
             break

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -167,12 +168,46 @@ class Positions(nn.Module):
         return frequencies * noise[:, None]
 
 
-class UNet(nn.Module):
-    """The U-Nets of EDM by the arguments that their files record; see the module for what they are.
+@dataclass(frozen=True)
+class Architecture:
+    """The arguments of a U-Net by the names that EDM's files record them under; None stands for the network's own.
 
-    Raises:
-        DenoiserError: if an argument is not known.
+    The files also record how dropout was set in training, which changes nothing here.
     """
+
+    augment_dim: int = 0
+    model_channels: int | None = None
+    channel_mult: Sequence[int] | None = None
+    channel_mult_emb: int = 4
+    num_blocks: int | None = None
+    attn_resolutions: Sequence[int] | None = None
+    embedding_type: str = "positional"
+    channel_mult_noise: int = 1
+    encoder_type: str = "standard"
+    decoder_type: str = "standard"
+    resample_filter: Sequence[float] = (1, 1)
+
+    def __post_init__(self) -> None:
+        if self.encoder_type not in ("standard", "residual") or self.decoder_type != "standard":
+            raise DenoiserError(
+                f"an encoder that is {self.encoder_type} with a decoder that is {self.decoder_type} is not known"
+            )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Architecture:
+        """From the arguments of a file.
+
+        Raises:
+            DenoiserError: if an argument is not known.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := given.keys() - known - {"dropout", "label_dropout"}:
+            raise DenoiserError(f"a U-Net of EDM has no {', '.join(sorted(unknown))}")
+        return cls(**{name: value for name, value in given.items() if name in known})
+
+
+class UNet(nn.Module):
+    """The U-Nets of EDM, DDPM++ and NCSN++ (``song``) and ADM; see the module for what they are."""
 
     def __init__(
         self,
@@ -181,40 +216,25 @@ class UNet(nn.Module):
         channels: int,
         out: int,
         label_dim: int = 0,
-        augment_dim: int = 0,
-        model_channels: int | None = None,
-        channel_mult: Sequence[int] | None = None,
-        channel_mult_emb: int = 4,
-        num_blocks: int | None = None,
-        attn_resolutions: Sequence[int] | None = None,
-        embedding_type: str = "positional",
-        channel_mult_noise: int = 1,
-        encoder_type: str = "standard",
-        decoder_type: str = "standard",
-        resample_filter: Sequence[float] = (1, 1),
-        **ignored: Any,
+        built: Architecture = Architecture(),
     ) -> None:
         super().__init__()
-        if unknown := ignored.keys() - {"dropout", "label_dropout"}:
-            raise DenoiserError(f"a U-Net of EDM has no {', '.join(sorted(unknown))}")
-        if encoder_type not in ("standard", "residual") or decoder_type != "standard":
-            raise DenoiserError(f"an encoder that is {encoder_type} with a decoder that is {decoder_type} is not known")
-        width = model_channels or (128 if song else 192)
-        multiples = list(channel_mult or ((1, 2, 2, 2) if song else (1, 2, 3, 4)))
-        blocks = num_blocks or (4 if song else 3)
-        attended = set(((16,) if song else (32, 16, 8)) if attn_resolutions is None else attn_resolutions)
-        embed, noise = width * channel_mult_emb, width * channel_mult_noise
+        width = built.model_channels or (128 if song else 192)
+        multiples = list(built.channel_mult or ((1, 2, 2, 2) if song else (1, 2, 3, 4)))
+        blocks = built.num_blocks or (4 if song else 3)
+        attended = set(((16,) if song else (32, 16, 8)) if built.attn_resolutions is None else built.attn_resolutions)
+        embed, noise = width * built.channel_mult_emb, width * built.channel_mult_noise
         self.song, self.label_dim = song, label_dim
-        fourier = embedding_type == "fourier"
+        fourier = built.embedding_type == "fourier"
         self.map_noise: nn.Module = Fourier(noise) if fourier else Positions(noise, endpoint=song)
         if label_dim:
             self.map_label = nn.Linear(label_dim, noise if song else embed, bias=song)
-        if augment_dim:  # for training alone, and in the file
-            self.map_augment = nn.Linear(augment_dim, noise, bias=False)
+        if built.augment_dim:  # for training alone, and in the file
+            self.map_augment = nn.Linear(built.augment_dim, noise, bias=False)
         self.map_layer0, self.map_layer1 = nn.Linear(noise, embed), nn.Linear(embed, embed)
 
         def block(inner: int, outer: int, change: str = "", attention: bool = False) -> Block:
-            return Block(inner, outer, embed, song, change, resample_filter, attention)
+            return Block(inner, outer, embed, song, change, built.resample_filter, attention)
 
         self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
         sizes = [f"{resolution >> level}x{resolution >> level}" for level in range(len(multiples))]
@@ -227,8 +247,8 @@ class UNet(nn.Module):
             if level:
                 self.enc[f"{size}_down"] = block(now, now, "down")
                 skips.append(now)
-                if encoder_type == "residual":
-                    self.enc[f"{size}_aux_residual"] = Conv(beside, now, 3, "down", resample_filter, last=True)
+                if built.encoder_type == "residual":
+                    self.enc[f"{size}_aux_residual"] = Conv(beside, now, 3, "down", built.resample_filter, last=True)
                     beside = now
             for i in range(blocks):
                 self.enc[f"{size}_block{i}"] = block(now, width * multiple, attention=attends[level])
@@ -328,7 +348,7 @@ class Preconditioned(nn.Module):
             self.register_buffer("u", table)
             self.sigma_min, self.sigma_max = float(table[-2]), float(table[0])
         out = 2 * channels if kind == "iDDPMPrecond" else channels
-        self.model = UNet(model == "SongUNet", size, channels, out, self.label_dim, **given)
+        self.model = UNet(model == "SongUNet", size, channels, out, self.label_dim, Architecture.of(given))
 
     def forward(self, x: Tensor, sigma: Any, label: Tensor | None = None) -> Tensor:
         """The denoiser."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from headstart.compute import Compute
 from headstart.initialization import Isotropic
 from headstart.predictor import measure_predictor
 from headstart.profile import Profile
@@ -67,9 +68,8 @@ def _grids(subject: Subject) -> dict[str, Grid]:
     corrector = profile.length("corrector")
     few = 2 if subject.quick else PREDICTED
     taken = subject.fitting[:: max(1, len(subject.fitting) // few)][:few]
-    batch = min(32, subject.batch_size)
-    costs = measure_predictor(subject.denoiser, taken, levels, batch_size=batch, device=device, progress=progress)
-    predictor = costs.length()
+    compute = Compute(device, batch_size=min(32, subject.batch_size), progress=progress)
+    predictor = measure_predictor(subject.denoiser, taken, levels, compute=compute).length()
     return {
         "rho = 3": lambda count: rho_grid(count, high, LOW, rho=3),
         "rho = 7": lambda count: rho_grid(count, high, LOW),

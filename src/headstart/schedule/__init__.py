@@ -1,6 +1,13 @@
 """Which noise levels the reverse process visits."""
 
-from headstart.schedule.align_your_steps import AlignedModel, align_your_steps, interpolate, klub, published_steps
+from headstart.schedule.align_your_steps import (
+    AlignedModel,
+    Descent,
+    align_your_steps,
+    interpolate,
+    klub,
+    published_steps,
+)
 from headstart.schedule.base import Schedule
 from headstart.schedule.classic import (
     Cosine,
@@ -34,6 +41,7 @@ __all__ = [
     "Custom",
     "Cut",
     "Defect",
+    "Descent",
     "Distilled",
     "FixedPoint",
     "GITSMetric",

@@ -48,8 +48,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headstart.compute import Compute
 from headstart.conditions import Conditions, to_device
 from headstart.denoiser import Denoiser, denoise, expand
+from headstart.deprecation import gathered
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import generator_of
 from headstart.progress import Progress
@@ -57,7 +59,7 @@ from headstart.schedule.base import Schedule
 from headstart.schedule.classic import rho_grid
 from headstart.schedule.rule import RULES, Kind
 
-__all__ = ["AlignYourSteps", "AlignedModel", "align_your_steps", "interpolate", "klub", "published_steps"]
+__all__ = ["AlignYourSteps", "AlignedModel", "Descent", "align_your_steps", "interpolate", "klub", "published_steps"]
 
 Curve = NDArray[np.float64]
 AlignedModel = Literal["stable-diffusion-1.5", "stable-diffusion-xl", "deepfloyd-if", "stable-video-diffusion"]
@@ -82,6 +84,37 @@ class AlignYourSteps(Kind):
     cites = ("sabour2024align",)
 
 
+@dataclass(frozen=True)
+class Descent:
+    """How much goes into the descent of :func:`align_your_steps`.
+
+    Attributes:
+        samples: how many of the data the bound is estimated on, at most all of them. The paper takes 8,192.
+        sigma_data: c, the standard deviation of the data per coordinate; measured by default, and 0.5 in the paper. It
+            changes the variance of the estimate and not its expectation.
+        coarse: steps above 0 of the first grid, 2 or more.
+        subdivisions: how often its steps are halved.
+        sweeps: how often at most all levels are moved, before and after each halving.
+
+    Raises:
+        InputError: if there are fewer than 2 coarse steps or 1 sweep, or a negative number of subdivisions.
+    """
+
+    samples: int = 1024
+    sigma_data: float | None = None
+    coarse: int = 10
+    subdivisions: int = 2
+    sweeps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.coarse < 2 or self.subdivisions < 0 or self.sweeps < 1:
+            raise InputError(
+                "there must be 2 coarse steps or more, no negative number of subdivisions and 1 sweep or more: got "
+                f"{self.coarse}, {self.subdivisions} and {self.sweeps}"
+            )
+
+
+@gathered(descent=Descent, compute=Compute)
 def align_your_steps(
     denoiser: Denoiser,
     data: Tensor,
@@ -90,17 +123,10 @@ def align_your_steps(
     sigma_min: float,
     final_zero: bool = True,
     *,
-    samples: int = 1024,
-    sigma_data: float | None = None,
-    coarse: int = 10,
-    subdivisions: int = 2,
-    sweeps: int = 100,
+    descent: Descent | None = None,
     conditions: Mapping[str, Any] | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 256,
-    progress: Progress | None = None,
+    compute: Compute | None = None,
 ) -> Schedule:
     """The grid of Align Your Steps, from EDM's by coordinate descent on the bound.
 
@@ -110,10 +136,10 @@ def align_your_steps(
 
     The bound is of the path and not of the samples, and the paper stops the first descent by an image metric, or by
     eye, before it is at its end. We know no metric and go to the end, so that this is the minimum of the bound.
-    ``sweeps`` stops it earlier.
+    :attr:`Descent.sweeps` stops it earlier.
 
-    It is expensive: a sweep evaluates the denoiser up to 40 times for each of ``samples`` and each level that moves,
-    and on mixtures of Gaussians the whole took some 15,000 evaluations a sample. With ``coarse=5, subdivisions=3``,
+    It is expensive: a sweep evaluates the denoiser up to 40 times for each sample and each level that moves, and on
+    mixtures of Gaussians the whole took some 15,000 evaluations a sample. With ``Descent(coarse=5, subdivisions=3)``,
     which is not the paper's, it took 4,000, for a bound as low. To try several numbers of steps, ask for 40 steps and
     no final zero, and :func:`interpolate` them.
 
@@ -125,31 +151,21 @@ def align_your_steps(
         horizon: the first level.
         sigma_min: the last level above 0.
         final_zero: whether a last step goes to 0.
-        samples: how many of the data the bound is estimated on, at most N. The paper takes 8,192.
-        sigma_data: c, the standard deviation of the data per coordinate; measured by default, and 0.5 in the paper. It
-            changes the variance of the estimate and not its expectation.
-        coarse: steps above 0 of the first grid, 2 or more.
-        subdivisions: how often its steps are halved.
-        sweeps: how often at most all levels are moved, before and after each halving.
+        descent: how much goes into it; by default :class:`Descent` as it is.
         conditions: handed to the denoiser; tensors of length N go with the data.
         seed: of the choice of samples and of the noise.
-        device: where the denoiser works.
-        dtype: of the states that it is called with.
-        batch_size: samples per call.
-        progress: told of the sweeps.
+        compute: where the denoiser works, on what type, how many samples at a time, and who is told of the sweeps.
 
     Raises:
         DataError: if the data are fewer than two, not finite, or all equal.
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape, or the same at all levels.
         InputError: if a number is out of its range, or the levels are out of order.
     """
-    if steps < 1 or coarse < 2 or subdivisions < 0 or sweeps < 1:
-        raise InputError(
-            "there must be 1 step or more, 2 coarse ones or more, no negative number of subdivisions and 1 sweep or "
-            f"more: got {steps}, {coarse}, {subdivisions} and {sweeps}"
-        )
-    first = rho_grid(coarse, horizon, sigma_min, final_zero=False)
-    bound = _Estimate.of(denoiser, data, samples, sigma_data, conditions, seed, device, dtype, batch_size)
+    if steps < 1:
+        raise InputError(f"a grid has 1 step or more: got {steps}")
+    descent, compute = descent or Descent(), compute or Compute()
+    first = rho_grid(descent.coarse, horizon, sigma_min, final_zero=False)
+    bound = _Estimate.of(denoiser, data, descent.samples, descent.sigma_data, conditions, seed, compute)
     known: dict[tuple[float, float], float] = {}
 
     def cost(a: float, b: float) -> float:
@@ -159,16 +175,16 @@ def align_your_steps(
 
     if sum(cost(a, b) for a, b in first.pairs()) == 0:
         raise DenoiserError("the denoiser returns the same at all noise levels: there is nothing to align")
-    progress = progress or Progress()
     levels = list(first.sigmas)
-    _descend(cost, levels, range(1, coarse), sweeps, progress)
-    for _ in range(subdivisions):
+    _descend(cost, levels, range(1, descent.coarse), descent.sweeps, compute.progress)
+    for _ in range(descent.subdivisions):
         halves = [math.sqrt(a * b) for a, b in pairwise(levels)]
         levels = [level for pair in zip(levels, halves, strict=False) for level in pair] + levels[-1:]
-        _descend(cost, levels, range(1, len(levels), 2), sweeps, progress)
+        _descend(cost, levels, range(1, len(levels), 2), descent.sweeps, compute.progress)
     return interpolate(Schedule(levels, "align your steps"), steps, final_zero)
 
 
+@gathered(compute=Compute)
 def klub(
     denoiser: Denoiser,
     data: Tensor,
@@ -179,9 +195,7 @@ def klub(
     sigma_data: float | None = None,
     conditions: Mapping[str, Any] | None = None,
     seed: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    batch_size: int = 256,
+    compute: Compute | None = None,
 ) -> Curve:
     """Estimates of K(a, b) in nats, one for each sample, shape (M,). Their mean is the estimate of the bound.
 
@@ -192,12 +206,14 @@ def klub(
     Arguments:
         a: the level that the step starts from.
         b: the level that it ends at, below a and above 0.
+        samples: as in :class:`Descent`.
+        sigma_data: as in :class:`Descent`.
 
     The other arguments, and the errors, are those of :func:`align_your_steps`.
     """
     if not (math.isfinite(a) and a > b > 0):
         raise InputError(f"a step goes from a finite level down to one above 0: got {a} and {b}")
-    return _Estimate.of(denoiser, data, samples, sigma_data, conditions, seed, device, dtype, batch_size)(a, b)
+    return _Estimate.of(denoiser, data, samples, sigma_data, conditions, seed, compute or Compute())(a, b)
 
 
 def interpolate(schedule: Schedule, steps: int, final_zero: bool = True) -> Schedule:
@@ -286,9 +302,7 @@ class _Estimate:
     quantiles: Tensor
     sigma_data: float
     conditions: Conditions
-    device: torch.device | str
-    dtype: torch.dtype
-    batch_size: int
+    compute: Compute
 
     @classmethod
     def of(
@@ -299,17 +313,13 @@ class _Estimate:
         sigma_data: float | None,
         conditions: Mapping[str, Any] | None,
         seed: int,
-        device: torch.device | str,
-        dtype: torch.dtype,
-        batch_size: int,
+        compute: Compute,
     ) -> _Estimate:
         """Check the input, and draw."""
         if data.ndim < 2 or len(data) < 2 or not torch.isfinite(data).all():
             raise DataError("the bound needs at least two samples in an array (N, ...), without NaN or Inf")
-        if samples < 2 or batch_size < 1:
-            raise InputError(
-                f"the bound needs at least 2 samples, in batches of 1 or more: got {samples} and {batch_size}"
-            )
+        if samples < 2:
+            raise InputError(f"the bound needs at least 2 samples: got {samples}")
         deviation = float(data.double().flatten(1).var(dim=0).mean().sqrt())
         if deviation == 0:
             raise DataError("all samples are equal: there is nothing to generate")
@@ -318,22 +328,20 @@ class _Estimate:
             raise InputError(f"sigma_data is {sigma_data}: it must be finite and above 0")
         generator = generator_of(seed)
         index = torch.randperm(len(data), generator=generator)[:samples]
-        x0 = data.cpu()[index].to(dtype)
+        x0 = data.cpu()[index].to(compute.dtype)
         eps, z = (torch.randn(x0.shape, generator=generator) for _ in range(2))
         # 1 - U is never 0, where the density of s, which the estimate divides by, vanishes.
         uniform = 1 - torch.rand(len(x0), generator=generator, dtype=torch.float64)
         given, shared = Conditions.of(conditions, len(data)).to("cpu").apart()
         return cls(
-            denoiser=partial(denoiser, **to_device(shared, device)),
+            denoiser=partial(denoiser, **to_device(shared, compute.device)),
             x0=x0,
             eps=eps,
             z=z,
             quantiles=(torch.arange(len(x0)) + uniform) / len(x0),
             sigma_data=scale,
             conditions=given.take(index),
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
+            compute=compute,
         )
 
     def __call__(self, a: float, b: float) -> Curve:
@@ -355,11 +363,10 @@ class _Estimate:
     @torch.no_grad()
     def _change(self, s: Tensor, a: float, rest: Tensor) -> Tensor:
         """|D(x_s, s) - D(x_a, a)|^2 of each sample, for levels s of shape (M,)."""
-        parts = []
-        for i in range(0, len(self.x0), self.batch_size):
-            part = slice(i, i + self.batch_size)
-            x0, eps, z = (t[part].to(self.device, self.dtype) for t in (self.x0, self.eps, self.z))
-            conds = self.conditions.take(part).to(self.device)
+        parts, (device, dtype) = [], (self.compute.device, self.compute.dtype)
+        for part in self.compute.batches(len(self.x0)):
+            x0, eps, z = (t[part].to(device, dtype) for t in (self.x0, self.eps, self.z))
+            conds = self.conditions.take(part).to(device)
             x_s = x0 + expand(s[part], x0) * eps
             x_a = x_s + expand(rest[part], x0) * z
             change = _denoise_each(self.denoiser, x_s, s[part], conds) - denoise(self.denoiser, x_a, a, **conds)
