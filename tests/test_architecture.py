@@ -261,6 +261,23 @@ def declared() -> tuple[set[str], set[str]]:
     return modules(project["dependencies"]), modules([requirement for extra in extras for requirement in extra])
 
 
+#: The lines that a file may have unless its docstring has a paragraph that gives the reason.
+LINES, REASON = 450, re.compile(r"^One file, though a long one: ", re.MULTILINE)
+
+#: Left to whoever is at work on it.
+SHORTENING = {Path("choose/fit.py")}
+
+
+def long_files(source: Path) -> list[str]:
+    """Files of more than 450 lines that do not say why they are not two."""
+    wrong = []
+    for file in files_of(source):
+        text = (source / file).read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > LINES and not REASON.search(ast.get_docstring(ast.parse(text)) or ""):
+            wrong.append(f"{file.as_posix()} has {lines} lines: split it, or give the reason in its docstring")
+    return wrong
+
+
 def report(violations: list[str]) -> str:
     return "\n".join([f"{len(violations)} imports break the rules of tests/test_architecture.py:", *violations])
 
@@ -278,6 +295,17 @@ def test_libraries_are_declared_and_stay_where_they_are_needed() -> None:
 def test_the_package_itself_only_re_exports() -> None:
     violations = statements_with_logic(SOURCE)
     assert not violations, report(violations)
+
+
+def test_a_long_file_gives_the_reason() -> None:
+    files = {said.split()[0] for said in long_files(SOURCE)}
+    assert files <= {file.as_posix() for file in SHORTENING}
+
+
+def test_a_long_file_without_a_reason_is_found(tmp_path: Path) -> None:
+    head = '"""A file.\n\nOne file, though a long one: it is one.\n"""\n'
+    source = tree(tmp_path, {"errors.py": "\n" * 451, "files.py": "\n" * 450, "noise.py": head + "\n" * 450})
+    assert [said.split()[0] for said in long_files(source)] == ["errors.py"]
 
 
 def test_streams_of_seeds_begin_in_one_table() -> None:

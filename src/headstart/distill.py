@@ -30,6 +30,9 @@ the standard error of the paired difference, and by 1 %.
 We differ from the papers in the start, a learned law at a short horizon and not noise of level 80; in moving no
 starting points, since the start's law is what we have; in the second objective; and in who decides.
 
+One file, though a long one: the differentiable sampler, what it learns from and what decides are the steps of one
+algorithm, which is read from top to bottom.
+
 References:
     Tong et al., *Learning to Discretize Denoising Diffusion ODEs* (LD3), ICLR 2025, arXiv 2405.15506.
 

@@ -38,6 +38,8 @@ second order in the step where the cost is of the fourth. Two probes or more, K,
 
 which is unbiased, and so can be negative for a sample: means come first, and are cut at 0 after.
 
+One file, though a long one: the cost, its unbiased estimate and the solver that this needs are one derivation.
+
 References:
     Williams et al., *Score-Optimal Diffusion Schedules*, NeurIPS 2024, arXiv 2412.07877 (the cost, and the velocity
     sigma). The order, the U-statistic and the velocity of the noised data are ours.

@@ -15,6 +15,9 @@ paper's; the second is ours: it needs no Jacobian, and for an isotropic Gaussian
 it is the Kullback-Leibler divergence that the Euler step adds, to leading order. The samples of the costs are also led
 down the ODE from their highest level, for what other solvers err by (:mod:`headstart.trajectory`).
 
+One file, though a long one: a profile is its measurements, how they are made and how they are read back, and a
+change of one changes all three.
+
 References:
     Williams et al., *Score-Optimal Diffusion Schedules*, NeurIPS 2024, arXiv 2412.07877, Equations 13 to 15 (corrector
     cost).

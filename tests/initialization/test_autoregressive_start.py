@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from headstart.errors import DataError, InputError
-from headstart.initialization import autoregressive
-from headstart.initialization.autoregressive import LIMIT, Autoregressive, Block, Layer, PatchFlow
+from headstart.initialization import patch_flow
+from headstart.initialization.autoregressive import Autoregressive
+from headstart.initialization.patch_flow import LIMIT, Block, Layer, PatchFlow
 from headstart.initialization.training import Training
 from headstart.noise import Noise
 
@@ -215,7 +216,7 @@ def test_work_in_parts_is_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None
     start, labels = start_of(labels=(3, 8)), torch.tensor([3, 8, 8, 3, 8])
     x = random(5, 1, 4, 4)
     whole = start.sample(Noise(range(5), dtype=Double), 1.0, labels), start.log_prob(x, 1.0, labels)
-    monkeypatch.setattr(autoregressive, "NUMBERS", 2 * 2 * 4 * 8 * 2)
+    monkeypatch.setattr(patch_flow, "NUMBERS", 2 * 2 * 4 * 8 * 2)
     assert len(start.flow.parts(5)) == 3
     parts = start.sample(Noise(range(5), dtype=Double), 1.0, labels), start.log_prob(x, 1.0, labels)
     torch.testing.assert_close(parts, whole, rtol=1e-11, atol=1e-11)

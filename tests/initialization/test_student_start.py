@@ -13,7 +13,8 @@ from torch.distributions import Normal
 
 from headstart.errors import DataError, InputError
 from headstart.initialization.gaussian import Diagonal, Gaussian, Isotropic
-from headstart.initialization.student import GAUSSIAN, Elliptical, Independent, StudentT
+from headstart.initialization.student import Elliptical, Independent, StudentT
+from headstart.initialization.student_fit import GAUSSIAN
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise
 from headstart.targets import ProductT, StudentTMixture, t_prod

@@ -12,6 +12,9 @@ epoch. Fixed noise hides less and less of the data as training goes on, and over
 Every random number is a function of the seed, the epoch and the minibatch, so no generator has a state to be saved,
 and a training that was cut off and goes on from its checkpoint ends with the same bits as one that was not.
 
+One file, though a long one: a checkpoint holds all that a training is in the middle of, so that whoever changes the one
+has the other before them.
+
 References:
     Fassina et al., *Initialization-Aware Score-Based Diffusion Sampling*, 2026, arXiv 2603.00772 (the objective, and
     the two kinds of noise, at one level; the range of levels, the held-out share and early stopping are ours).
