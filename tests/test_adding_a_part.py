@@ -28,7 +28,7 @@ class Midpoint(Solver):
     cites = ("@misc{me2026midpoint,\\n  title = {Midpoint}\\n}",)
     order = 2
 
-    def walk(self, D, x, schedule, noise):
+    def steps(self, D, x, schedule, noise):
         for a, b in schedule.pairs():
             if b == 0:
                 x = D(x, a)

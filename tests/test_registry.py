@@ -26,7 +26,7 @@ class Midpoint(Solver):
     cites = ("@misc{me2026midpoint,\\n  title = {Midpoint}\\n}",)
     order = 2
 
-    def walk(self, D, x, schedule, noise):
+    def steps(self, D, x, schedule, noise):
         raise NotImplementedError
 '''
 

@@ -212,7 +212,7 @@ def draws_of(solver, denoiser, schedule):
         counted += 1
         return torch.zeros(1, 1, dtype=torch.float64)
 
-    deque(solver.walk(partial(denoise, denoiser), torch.ones(1, 1, dtype=torch.float64), schedule, zeros), maxlen=0)
+    deque(solver.steps(partial(denoise, denoiser), torch.ones(1, 1, dtype=torch.float64), schedule, zeros), maxlen=0)
     return counted
 
 

@@ -218,6 +218,20 @@ def test_solvers_by_name():
         get_solver("rk4")
 
 
-def test_a_solver_needs_a_walk():
-    with pytest.raises(TypeError, match="walk"):
+def test_a_solver_needs_its_steps():
+    with pytest.raises(TypeError, match="steps"):
         Solver()
+
+
+def test_a_solver_that_calls_its_steps_by_the_old_name_still_works():
+    with pytest.warns(DeprecationWarning, match="Old.walk is now called steps"):
+
+        class Old(Solver):
+            name, order = "old", 1
+
+            def walk(self, D, x, schedule, noise):
+                return Euler().steps(D, x, schedule, noise)
+
+    x, grid = torch.ones(2, 3), Schedule([2.0, 1.0, 0.0])
+    old, new = (solver.solve(lambda x, sigma: x / 2, x, grid) for solver in (Old(), Euler()))
+    assert torch.equal(old, new)

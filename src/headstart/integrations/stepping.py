@@ -102,7 +102,7 @@ class Stepping:
             return self._draws[-1]
 
         try:
-            self.x = deque(self.solver.walk(estimate, self._start, self.schedule, draw), maxlen=1).pop()
+            self.x = deque(self.solver.steps(estimate, self._start, self.schedule, draw), maxlen=1).pop()
             self.sigma = None
         except _AskedError as asked:
             self.x, self.sigma = asked.x, asked.sigma

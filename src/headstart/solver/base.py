@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ __all__ = ["SOLVERS", "Solver"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Solver(ABC):
-    """Moves samples down a schedule, as a value without state. A subclass writes one method, :meth:`walk`, and says its
+    """Moves samples down a schedule, as a value without state. A subclass writes one method, :meth:`steps`, and says its
     order. If it has parameters, it is a frozen dataclass of numbers, or of nested tuples of them.
 
     Attributes:
@@ -60,7 +61,7 @@ class Solver(ABC):
         return False
 
     @abstractmethod
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         """The states at the levels s_1, ..., s_N, one by one: the algorithm, on inputs that were checked.
@@ -71,6 +72,13 @@ class Solver(ABC):
             schedule: the levels.
             noise: draws standard normal numbers of x's shape, dtype and device.
         """
+
+    def __init_subclass__(cls) -> None:
+        """Accept ``walk``, the name that :meth:`steps` had in an earlier version."""
+        super().__init_subclass__()
+        if "walk" in vars(cls) and "steps" not in vars(cls):
+            warnings.warn(f"{cls.__name__}.walk is now called steps", DeprecationWarning, stacklevel=2)
+            cls.steps = vars(cls)["walk"]  # type: ignore[method-assign]
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, /, **conditions: Any
@@ -100,7 +108,7 @@ class Solver(ABC):
             assert noise is not None, "a solver that draws noise must say that it is stochastic"
             return noise.normal(tuple(x.shape[1:])).to(x)
 
-        return self.walk(partial(denoise, denoiser, **conditions), x, schedule, draw)
+        return self.steps(partial(denoise, denoiser, **conditions), x, schedule, draw)
 
     def solve(
         self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, /, **conditions: Any

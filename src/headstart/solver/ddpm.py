@@ -42,7 +42,7 @@ class DDPM(Solver):
         **numbered: the same as ``variance_0``, ``variance_1`` and so on, which is how :meth:`parameters` gives them.
 
     Raises:
-        InputError: if a variance is negative or not finite, or one is missing; when it walks, if there are not as many
+        InputError: if a variance is negative or not finite, or one is missing; when it samples, if there are not as many
             as the schedule has steps above 0.
 
     >>> DDPM(variances=(2.0, 0.25)).parameters()
@@ -67,7 +67,7 @@ class DDPM(Solver):
     def stochastic(self) -> bool:
         return True
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         above = [(a, b) for a, b in schedule.pairs() if b > 0]

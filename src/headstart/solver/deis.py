@@ -65,7 +65,7 @@ class DEIS(Solver):
     def order(self) -> int:
         return self.points
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         levels: tuple[float, ...] = ()  # of the last estimates, the newest first

@@ -39,7 +39,7 @@ class Distilled(Solver):
         weights: N rows for N steps, of which row i has the i + 1 weights :math:`w_{i0}, \\dots, w_{ii}`.
 
     Raises:
-        InputError: if there are no weights, they are not lower triangular, or one is not finite; when it walks, if the
+        InputError: if there are no weights, they are not lower triangular, or one is not finite; when it samples, if the
             schedule has another number of steps.
 
     >>> Distilled(((0.75,), (-0.2, 1.2)))
@@ -87,7 +87,7 @@ class Distilled(Solver):
         """From a square matrix of weights, of which only the lower triangle counts."""
         return cls(tuple(tuple(row[: i + 1]) for i, row in enumerate(matrix)))
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         if schedule.steps != len(self.weights):

@@ -72,7 +72,7 @@ class DPMSolverPP2M(Solver):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         before: tuple[float, Tensor] | None = None  # the level and the denoised estimate of the step before

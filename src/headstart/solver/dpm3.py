@@ -42,7 +42,7 @@ class DPMSolverPP3M(Solver):
     cites = ("lu2022dpmpp",)
     order = 3
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         levels: tuple[float, ...] = ()  # of the last estimates, the newest first

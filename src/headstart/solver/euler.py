@@ -31,7 +31,7 @@ class Euler(Solver):
     cites = ("song2021denoising",)
     order = 1
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         for a, b in schedule.pairs():

@@ -46,7 +46,7 @@ class EulerMaruyama(Solver):
     def stochastic(self) -> bool:
         return True
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         for a, b in schedule.pairs():
@@ -57,7 +57,7 @@ class EulerMaruyama(Solver):
 def reverse_diffusion(
     D: Callable[[Tensor, float], Tensor], x: Tensor, a: float, b: float, noise: Callable[[], Tensor]
 ) -> Tensor:
-    """The state at b, of x's shape: one step from a. See :meth:`headstart.solver.Solver.walk`."""
+    """The state at b, of x's shape: one step from a. See :meth:`headstart.solver.Solver.steps`."""
     r = (b / a) ** 2
     mean = r * x + (1 - r) * D(x, a)
     return mean + math.sqrt(a**2 - b**2) * noise() if b > 0 else mean

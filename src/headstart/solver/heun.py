@@ -67,7 +67,7 @@ class Heun(Solver):
     def stochastic(self) -> bool:
         return self.churn > 0
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         for a, b in schedule.pairs():

@@ -64,7 +64,7 @@ class IPNDM(Solver):
     def order(self) -> int:
         return min(self.points, 2)
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         noises: list[Tensor] = []  # the last estimates, the newest first

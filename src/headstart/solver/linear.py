@@ -60,6 +60,6 @@ def linear_weights(solver: Solver, schedule: Schedule) -> NDArray[np.float64]:
     def no_noise() -> Tensor:
         raise AssertionError("a solver of the ODE draws no noise")
 
-    states.append(deque(solver.walk(estimate, first, schedule, no_noise), maxlen=1).pop())
+    states.append(deque(solver.steps(estimate, first, schedule, no_noise), maxlen=1).pop())
     moves = [y - (b / a) * x for x, y, (a, b) in zip(states[:-1], states[1:], schedule.pairs(), strict=True)]
     return np.asarray(torch.stack(moves)[:, 1:].numpy())

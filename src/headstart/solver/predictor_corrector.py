@@ -71,7 +71,7 @@ class PredictorCorrector(Solver):
     def stochastic(self) -> bool:
         return True
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         share = 2 * self.snr**2  # epsilon / b^2

@@ -73,7 +73,7 @@ class UniPC(Solver):
     def order(self) -> int:
         return self.points + 1
 
-    def walk(
+    def steps(
         self, D: Callable[[Tensor, float], Tensor], x: Tensor, schedule: Schedule, noise: Callable[[], Tensor]
     ) -> Iterator[Tensor]:
         levels: tuple[float, ...] = ()  # of the last estimates, the newest first
