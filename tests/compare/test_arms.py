@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from headstart.compare.arms import draw, scored
 from headstart.compare.peers import azula, diffusers, k_diffusion, load, packages
 from headstart.compute import Compute
 from headstart.denoiser import expand
-from headstart.distill import distill
+from headstart.distill import Recipe
 from headstart.errors import ArtefactError, DenoiserError, MissingExtraError
 from headstart.metrics import Reference
 from headstart.noise import Noise
@@ -179,9 +178,9 @@ def test_no_arm_asks_the_network_for_more_at_once_than_it_may(name: str, tmp_pat
 
 def test_what_others_learn_from_is_no_less_than_what_we_do() -> None:
     """LD3 as much as our own distilled plans, and GITS as much as its release."""
-    sizes, own = Sizes(), inspect.signature(distill).parameters
-    assert sizes.batch >= own["batch_size"].default
-    assert sizes.pairs >= own["pairs"].default
+    sizes, own = Sizes(), Recipe()
+    assert sizes.batch >= own.batch_size
+    assert sizes.pairs >= own.pairs
     assert sizes.trajectories >= 256
 
 

@@ -34,8 +34,10 @@ __all__ = ["SOLVERS", "Solver"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Solver(ABC):
-    """Moves samples down a schedule, as a value without state. A subclass writes one method, :meth:`steps`, and says its
-    order. If it has parameters, it is a frozen dataclass of numbers, or of nested tuples of them.
+    """Moves samples down a schedule, as a value without state.
+
+    A subclass writes one method, :meth:`steps`, and says its order. If it has parameters, it is a frozen dataclass of
+    numbers, or of nested tuples of them.
 
     Attributes:
         name: the name by which a plan stores the solver.

@@ -42,8 +42,8 @@ class DDPM(Solver):
         **numbered: the same as ``variance_0``, ``variance_1`` and so on, which is how :meth:`parameters` gives them.
 
     Raises:
-        InputError: if a variance is negative or not finite, or one is missing; when it samples, if there are not as many
-            as the schedule has steps above 0.
+        InputError: if a variance is negative or not finite, or one is missing; when it samples, if there are not as
+            many as the schedule has steps above 0.
 
     >>> DDPM(variances=(2.0, 0.25)).parameters()
     {'variance_0': 2.0, 'variance_1': 0.25}

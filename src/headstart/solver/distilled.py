@@ -39,8 +39,8 @@ class Distilled(Solver):
         weights: N rows for N steps, of which row i has the i + 1 weights :math:`w_{i0}, \\dots, w_{ii}`.
 
     Raises:
-        InputError: if there are no weights, they are not lower triangular, or one is not finite; when it samples, if the
-            schedule has another number of steps.
+        InputError: if there are no weights, they are not lower triangular, or one is not finite; when it samples, if
+            the schedule has another number of steps.
 
     >>> Distilled(((0.75,), (-0.2, 1.2)))
     Distilled(weights=((0.75,), (-0.2, 1.2)))
