@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test lint format clean
+.PHONY: help demo quick test lint format docs clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -31,6 +31,9 @@ format: $(VENV)/.tested  ## put the code in form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.documented  ## the site of the documentation, without a warning: build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 clean:  ## remove the environment and all caches, but no results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -47,4 +50,8 @@ $(VENV)/.installed: $(VENV)/.made $(INPUTS)
 
 $(VENV)/.tested: $(VENV)/.installed $(INPUTS)
 	$(PIP) -e '.[all,test,peers]'
+	@touch $@
+
+$(VENV)/.documented: $(VENV)/.tested $(INPUTS)
+	$(PIP) -e '.[all,test,peers,docs]'
 	@touch $@

@@ -166,6 +166,7 @@ def same(results: Results) -> str:
 PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "gain", lambda: gain(read("comparison/results.json"))),
     ("README.md", "ratios", lambda: ratio_table(comparisons())),
+    ("docs/index.md", "gain", lambda: gain(read("comparison/results.json"))),
     ("docs/results.md", "gain", lambda: gain(read("comparison/results.json"))),
     ("docs/results.md", "comparison-table", lambda: comparison_headline(read("comparison/results.json"))),
     ("docs/results.md", "findings", lambda: findings(read("comparison/results.json"))),

@@ -38,7 +38,7 @@ from benchmarks.readme import PARTS, RESULTS, RIVALS, found_in, ratio_table, rea
 from headstart.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: Options that make a command short.
 SHORTER = {"evaluate": ["--reference-count", "400"]}
@@ -165,17 +165,17 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_snippets_run(page: Path, small: None) -> None:
     run_page(page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
     lost = [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
-    assert not lost, f"{page.name} links to {', '.join(lost)}"
+    assert not lost, f"{page.relative_to(ROOT)} links to {', '.join(lost)}"
 
 
 def test_the_readme_shows_both_commands_and_python() -> None:

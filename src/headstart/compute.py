@@ -47,7 +47,7 @@ class Compute:
 
     Raises:
         InputError: if the device cannot be used here, the type is not floating point, or a batch holds less than one
-        sample.
+            sample.
     """
 
     device: torch.device | str = "cpu"

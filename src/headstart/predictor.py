@@ -89,7 +89,8 @@ Predictor = Literal["euler", "heun"]
 ORDERS: Mapping[Predictor, int] = {"euler": 4, "heun": 6}
 
 #: The most dimensions in which the Jacobian is formed unless probes are asked for, and the probes in more.
-DENSE, PROBES = 64, 4
+DENSE = 64
+PROBES = 4
 
 
 @dataclass(frozen=True, eq=False)
