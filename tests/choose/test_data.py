@@ -168,11 +168,59 @@ def test_own_samples_begin_at_80_or_where_the_network_ends(sigma_max, first):
     asked = []
 
     def network(x, sigma):
-        asked.append(float(sigma[0]))
+        asked.append((float(sigma[0]), len(x)))
         return TARGET(x, sigma)
 
     fit(network, None, 2, shape=(2,), own=40, sigma_max=sigma_max, schedule="rho", **FAST)
-    assert asked[0] == pytest.approx(first)
+    assert next(level for level, count in asked if count == 40) == pytest.approx(first)
+    assert max(level for level, _ in asked[:40]) == pytest.approx(first)
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "sigma_max"),
+    [(1.5, 0.5, None), (48.0, 16.0, 2560.0), (900.0, 300.0, 60_000.0), (900.0, 300.0, None), (3e-3, 1e-3, None)],
+)
+def test_own_samples_are_in_the_unit_of_the_network(mean, deviation, sigma_max):
+    """N(m, s^2), exactly denoised: samples of mean m and standard deviation s, in whatever unit."""
+
+    def denoiser(x, sigma):
+        return mean + deviation**2 / (deviation**2 + expand(sigma, x) ** 2) * (x - mean)
+
+    x = own_samples(denoiser, (2,), 2000, sigma_max=sigma_max)
+    assert float(x.mean()) == pytest.approx(mean, abs=0.1 * deviation)
+    assert float(x.std()) == pytest.approx(deviation, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("levels", "refused"), [((0.0, 80.0), True), ((0.0, 3000.0), False), ((50.0, 6000.0), True), ((10.0, 6e4), False)]
+)
+def test_own_samples_that_the_levels_of_a_network_cannot_give_are_refused(levels, refused):
+    """From N(0, 80^2), an ODE keeps most of a law of standard deviation 300; above 50, its detail is lost."""
+
+    def denoiser(x, sigma):
+        assert (sigma >= levels[0] * (1 - 1e-6)).all()
+        assert (sigma <= levels[1] * (1 + 1e-6)).all()
+        return 300.0**2 / (300.0**2 + expand(sigma, x) ** 2) * x
+
+    denoiser.sigma_min, denoiser.sigma_max = levels
+    if refused:
+        with pytest.raises(InputError, match="samples have a standard deviation near"):
+            own_samples(denoiser, (2,), 20)
+    else:
+        assert float(own_samples(denoiser, (2,), 500).std()) == pytest.approx(300, rel=0.1)
+
+
+def test_the_unit_of_a_network_is_told_with_its_conditions():
+    """p(x given c) = N(c, 20^2), with a shared table that is as long as the samples."""
+
+    def network(x, sigma, centre, table):
+        assert (len(centre), len(table)) == (len(x), 300)
+        return centre + 400 / (400 + expand(sigma, x) ** 2) * (x - centre)
+
+    centre = 100 * torch.ones(300, 2)
+    x = own_samples(network, (2,), 300, conditions={"centre": centre, "table": shared(torch.zeros(300))})
+    assert float(x.mean()) == pytest.approx(100, abs=4)
+    assert float(x.std()) == pytest.approx(20, rel=0.1)
 
 
 def test_own_samples_are_those_of_the_network():

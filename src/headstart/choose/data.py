@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ from headstart.arrays import as_classes
 from headstart.compute import Compute
 from headstart.conditions import Conditions
 from headstart.data import Dataset, load_data
-from headstart.denoiser import Denoiser, Range, denoise, in_evaluation_mode
+from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
+from headstart.denoiser.law import learned_law
 from headstart.deprecation import gathered, renamed
 from headstart.errors import DataError, DenoiserError, InputError
-from headstart.noise import Stream
-from headstart.schedule import rho_grid
+from headstart.noise import Noise, Stream
+from headstart.schedule import Schedule, rho_grid
 from headstart.solver import Heun
 
 __all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "own_samples"]
@@ -29,8 +30,17 @@ __getattr__ = renamed(__name__, {"hold_out": "headstart.conditions:hold_out"})
 #: Samples of the network itself that are drawn where there are no data.
 OWN_SAMPLES = 2000
 
-#: The sampler that draws them: EDM's.
-OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN = 18, 80.0, 0.002
+#: The sampler that draws them: EDM's, for data of this standard deviation.
+OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN, OWN_UNIT = 18, 80.0, 0.002, 0.5
+
+#: Data whose standard deviation is within this ratio of it are of the same unit.
+SAME_UNIT = 5.0
+
+#: Answers at each level that tell the unit.
+ASKED = 32
+
+#: The highest level has to be this many standard deviations of the data, and the lowest one this share of one.
+HIDING, FINE = 8.0, 1 / 8
 
 
 @gathered(compute=Compute)
@@ -47,14 +57,16 @@ def own_samples(
 ) -> Tensor:
     """Samples of the network itself, where there are no data to fit a plan on: 35 evaluations each.
 
-    By EDM's sampler: Heun's method from noise, 18 steps of the rho grid down to 0.002 and on to 0 (in units of data
-    with a standard deviation near 0.5). A plan that is fitted on them inherits what the network fails to model.
+    By EDM's sampler: Heun's method from noise, 18 steps of the rho grid from 80 down to 0.002 and on to 0. That is for
+    data with a standard deviation near 0.5. A few answers of the network tell the unit of its own
+    (:mod:`headstart.denoiser.law`); where it is another one, the levels are in that. A plan that is fitted on them
+    inherits what the network fails to model.
 
     Arguments:
         denoiser: the network, on ``device``.
         shape: the shape S of one sample.
         n: how many.
-        sigma_max: where the sampler starts; by default 80, or less if an adapted network says so of itself.
+        sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
         conditions: handed to the network; those of length n go with the samples. ``label`` is a class for each, or
             one for all.
         seed: of the samples, whose own seeds are others than those that a plan samples with by default.
@@ -64,36 +76,64 @@ def own_samples(
         Samples of shape (n, \\*S), on the CPU.
 
     Raises:
-        InputError: if a number is out of its range.
+        InputError: if a number is out of its range, or the levels that the network knows do not reach from noise to
+            data.
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
     """
     compute = compute or Compute()
     known = Range.of(denoiser, sigma_max, compute.dtype)
-    highest = min(known.high, OWN_SIGMA_MAX) if sigma_max is None else sigma_max
-    lowest = max(known.low, OWN_SIGMA_MIN)
-    if n < 10 or not lowest < highest < math.inf:
-        raise InputError(
-            f"a plan needs at least ten samples, from a level above {lowest:.6g}: got n={n} and sigma_max={highest}"
-        )
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
-    schedule = rho_grid(OWN_STEPS, highest, lowest)
+    if n < 10 or not known.high > max(known.low, OWN_SIGMA_MIN):
+        raise InputError(
+            f"a plan needs at least ten samples, from a level above {max(known.low, OWN_SIGMA_MIN):.6g}: "
+            f"got n={n} and sigma_max={known.high}"
+        )
     seeds, parts, given = Stream.OWN_SAMPLES.seeds(seed, n), [], Conditions.of(conditions, n)
+    first = min(known.high, OWN_SIGMA_MAX)
 
     def first_answer(few: Conditions) -> Tensor | None:
-        x = schedule.horizon * compute.noise(seeds[: few.count]).normal(tuple(shape))
+        x = first * compute.noise(seeds[: few.count]).normal(tuple(shape))
         try:
-            return denoise(denoiser, x, schedule.horizon, **few.to(compute.device))
+            return denoise(denoiser, x, first, **few.to(compute.device))
         except DenoiserError:
             return None
 
     with torch.no_grad():
-        if compute.batch_size < n:
+        if min(compute.batch_size, ASKED) < n:
             given = given.told_apart(first_answer)
+        schedule = _own_levels(denoiser, shape, given, known, seeds, compute)
         for rows in compute.batches(n, "drawing samples of the network itself"):
             x = schedule.horizon * compute.noise(seeds[rows]).normal(tuple(shape))
             parts.append(Heun().solve(denoiser, x, schedule, **given.take(rows).to(compute.device)).cpu())
     return torch.cat(parts)
+
+
+def _own_levels(
+    denoiser: Denoiser, shape: Sequence[int], given: Conditions, known: Range, seeds: Sequence[int], compute: Compute
+) -> Schedule:
+    """The levels of EDM's sampler, in the unit of the network's own law.
+
+    Raises:
+        InputError: if those that the network knows do not reach from noise to data.
+    """
+    count = min(ASKED, given.count, compute.batch_size)
+    few = given.take(slice(0, count)).to(compute.device)
+    asked = cast_input(partial(denoise, denoiser, **few), compute.dtype)
+    noise = Noise(seeds[:count], compute.device).normal(tuple(shape))
+    law = learned_law(asked, noise, OWN_SIGMA_MAX, max(known.low, 1e-12), known.high)
+    unit = OWN_UNIT if law is None else law.deviation
+    if OWN_UNIT / SAME_UNIT <= unit <= OWN_UNIT * SAME_UNIT:
+        unit = OWN_UNIT
+    highest = min(known.high, max(OWN_SIGMA_MAX * unit / OWN_UNIT, OWN_SIGMA_MAX / 2 * (law.mean if law else 0.0)))
+    lowest = max(known.low, OWN_SIGMA_MIN * unit / OWN_UNIT)
+    if law is not None and not (highest >= HIDING * law.deviation and lowest <= FINE * law.deviation):
+        raise InputError(
+            f"the network's samples have a standard deviation near {law.deviation:.4g}, and it knows noise from "
+            f"{known.low:.4g} to {known.high:.4g}: they can be drawn from levels above {HIDING * law.deviation:.4g} "
+            f"down to {FINE * law.deviation:.4g} alone (see sigma_max), or fit on data"
+        )
+    return rho_grid(OWN_STEPS, highest, lowest)
 
 
 def dataset_of(data: Tensor | Dataset | ArrayLike, labels: Tensor | ArrayLike | None) -> Dataset:

@@ -29,7 +29,7 @@ from torch import Tensor
 from headstart.arrays import as_classes
 from headstart.choose.constraints import Constraints, asked_levels
 from headstart.choose.cost import cost_of
-from headstart.choose.data import OWN_SAMPLES, OWN_SIGMA_MAX, dataset_of, own_samples
+from headstart.choose.data import OWN_SAMPLES, dataset_of, own_samples
 from headstart.choose.learn import learn
 from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, one_level, spread
 from headstart.choose.pilot import Pilot, decide, tied
@@ -143,8 +143,7 @@ def fit(
         sigma_min: the last level above 0.
         exponent: of the length that the levels are cut from, for "defect" and "corrector"; their orders, 4 and 2, by
             default.
-        sigma_max: the highest level that the network knows; by default what an adapted network says of itself. Samples
-            of the network itself begin there, or at 80 if that is lower.
+        sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
         criterion: "pilot" decides by the distance of pilot samples to held-out data
             (:class:`headstart.metrics.ViewReference`), "nats" by the budget.
         check: whether to ask first if the network is a denoiser of these data, in a few hundred evaluations
@@ -308,7 +307,7 @@ def _own(
         denoiser,
         shape,
         count,
-        sigma_max=None if sigma_max is None else min(sigma_max, OWN_SIGMA_MAX),
+        sigma_max=sigma_max,
         conditions=conditions,
         seed=seed,
         compute=compute,
