@@ -55,6 +55,12 @@ def test_the_benchmark_of_imports_runs(tmp_path: Path) -> None:
     assert all(row["seconds"] > 0 for row in found["imports"])
 
 
+def test_the_benchmark_of_seeding_runs(tmp_path: Path) -> None:
+    found = done("seeding", tmp_path)
+    assert [row["numbers"] for row in found["drawing"]] == [2, 16, 64, 128, 784]
+    assert all(row["share"] > 0 for row in found["seeding"])
+
+
 def test_synthetic_images_have_the_spectrum_of_natural_ones() -> None:
     """The variances fall as 1 / j, after the few directions of the clusters."""
     x = _natural(16, 4000)[:, 0].flatten(1).double()

@@ -9,7 +9,9 @@ numbers of its own sample, so the batch size, the neighbours and the number of p
     True
 
 The streams are NumPy's counter-based Philox generators with the seed as their key, so that any two seeds, however
-close, give independent streams, and so that no device has a say in the numbers; what they draw is then moved.
+close, give independent streams, and so that no device has a say in the numbers; what they draw is then moved. Short
+draws of many samples are made together (:mod:`headstart.philox`), and long ones by a generator for each: the numbers
+are the same to the bit.
 
 References:
     Salmon et al., *Parallel Random Numbers: As Easy as 1, 2, 3*, SC 2011.
@@ -17,6 +19,7 @@ References:
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterable
 from enum import IntEnum
@@ -26,9 +29,15 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from headstart import philox
 from headstart.errors import InputError
 
 __all__ = ["Noise", "Stream", "generator_of"]
+
+
+#: Draws of at most so many numbers a sample are made together, if the samples are at least so many: below and above,
+#: a generator for each sample is faster.
+TOGETHER, MANY = 128, 32
 
 
 class Stream(IntEnum):
@@ -119,7 +128,9 @@ class Noise:
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**64:
             raise InputError("seeds must be at least one integer from 0 to 2^64 - 1")
         self.device, self.dtype = torch.device(device), dtype
-        self._streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in self.seeds]
+        self._keys = np.array(self.seeds, dtype=np.uint64)
+        self._positions = np.zeros(len(self.seeds), dtype=np.int64)
+        self._streams: list[np.random.Generator] = []
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -129,14 +140,20 @@ class Noise:
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers of shape (B, \\*shape)."""
-        draws = np.empty((len(self._streams), *shape), dtype=np.float32)
-        for i, stream in enumerate(self._streams):
-            stream.standard_normal(out=draws[i : i + 1], dtype=np.float32)
+        if self._together(shape):
+            draws = philox.normal(self._keys, self._positions, math.prod(shape)).reshape(len(self), *shape)
+        else:
+            draws = np.empty((len(self), *shape), dtype=np.float32)
+            for i, stream in enumerate(self._each()):
+                stream.standard_normal(out=draws[i : i + 1], dtype=np.float32)
         return torch.from_numpy(draws).to(self.device, self.dtype)
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
         """Numbers uniform on [0, 1), of shape (B, \\*shape), in float32 at least: a half type rounds some to 1."""
-        draws = np.stack([np.asarray(stream.random(shape, dtype=np.float32)) for stream in self._streams])
+        if self._together(shape):
+            draws = philox.uniform(self._keys, self._positions, math.prod(shape)).reshape(len(self), *shape)
+        else:
+            draws = np.stack([np.asarray(stream.random(shape, dtype=np.float32)) for stream in self._each()])
         return torch.from_numpy(draws).to(self.device, torch.promote_types(self.dtype, torch.float32))
 
     def gamma(self, shape_parameter: ArrayLike, shape: tuple[int, ...] = ()) -> Tensor:
@@ -157,5 +174,15 @@ class Noise:
             raise InputError(f"the shape parameter does not broadcast to {shape}: {error}") from error
         if not ((parameter > 0) & np.isfinite(parameter)).all():
             raise InputError("the shape parameter of a gamma number must be finite and above 0")
-        draws = np.stack([np.asarray(stream.standard_gamma(parameter, shape)) for stream in self._streams])
+        draws = np.stack([np.asarray(stream.standard_gamma(parameter, shape)) for stream in self._each()])
         return torch.from_numpy(draws).to(self.device, torch.promote_types(self.dtype, torch.float32))
+
+    def _together(self, shape: tuple[int, ...]) -> bool:
+        """Whether a draw is made for all samples at once: not once there is a generator for each."""
+        return not self._streams and len(self) >= MANY and 0 < math.prod(shape) <= TOGETHER
+
+    def _each(self) -> list[np.random.Generator]:
+        """A generator for each sample, made when it is first needed."""
+        if not self._streams:
+            self._streams = [philox.stream(*place) for place in zip(self.seeds, self._positions.tolist(), strict=True)]
+        return self._streams
