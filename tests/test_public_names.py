@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import subprocess
@@ -75,3 +76,29 @@ def test_importing_the_package_prints_nothing_and_loads_no_plots_or_commands() -
     code = "import sys, headstart; print(sorted({'matplotlib', 'typer', 'jinja2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+#: The public names of the last version, by the package that offers them.
+NAMES = ROOT / "tests" / "public_names.json"
+
+
+def public_names() -> dict[str, list[str]]:
+    """What every package, and every module beside them, offers."""
+    modules = ["headstart", *(name for name in MODULES if name.count(".") == 1)]
+    found = {name: sorted(importlib.import_module(name).__all__) for name in modules}
+    return {name: names for name, names in found.items() if names}
+
+
+def test_names_of_the_last_version_are_still_offered() -> None:
+    """``python -m tests.test_public_names`` writes them anew, on a release, or where one is given up on purpose."""
+    lost = [
+        f"{module}.{name}"
+        for module, names in json.loads(NAMES.read_text(encoding="utf-8")).items()
+        for name in names
+        if not hasattr(importlib.import_module(module), name)
+    ]
+    assert not lost
+
+
+if __name__ == "__main__":
+    NAMES.write_text(json.dumps(public_names(), indent=1) + "\n", encoding="utf-8")
