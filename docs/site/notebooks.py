@@ -71,7 +71,7 @@ def run(code: str, names: dict[str, Any], place: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def drawing_style() -> Iterator[None]:
-    """The look of all figures, with its colours in turn."""
+    """The look of all figures, with its colours in turn; and diffusers, where torchvision is of another build."""
     import matplotlib
 
     from headstart.report.drawing import LIGHT, STYLE
