@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headstart.compute import Compute
-from headstart.deprecation import gathered, renamed
+from headstart.deprecation import gathered, keywords, renamed
 
 
 @gathered(compute=Compute)
@@ -73,3 +73,16 @@ def test_a_name_that_was_never_there_is_not_found() -> None:
         assert find("old") is Compute
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         find("other")
+
+
+@keywords(own="n_samples")
+def draw(seed: int, n_samples: int = 3) -> Any:
+    return seed, n_samples
+
+
+def test_a_keyword_is_taken_by_its_old_name() -> None:
+    with pytest.warns(DeprecationWarning, match=r"own= of draw\(\) is now n_samples="):
+        assert draw(1, own=5) == (1, 5)
+    assert draw(1, n_samples=4) == (1, 4)
+    with pytest.raises(TypeError, match="one keyword"):
+        draw(1, own=5, n_samples=4)

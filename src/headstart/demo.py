@@ -1,9 +1,9 @@
 """The demonstration: Fashion-MNIST in three, four and six network evaluations, beside the usual samplers, in one run.
 
 The network is measured once and every start is fitted once; the plans, and the two baselines that have anything to
-choose, are then chosen by the same function with the same care. All arms draw from the same seeds. Starts are fitted,
-and pilots held against, the training images only; scores are against test images, which neither the starts nor the
-network have seen.
+choose, are then chosen by the same function with the same care. All methods draw from the same seeds. Starts are fitted
+on the training images, and pilots are compared with these alone; scores are against test images, which neither the
+starts nor the network have seen.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def run(
 
     Arguments:
         out: a folder, made if it is missing.
-        n: images per arm, at least 2 and at most 14,000.
+        n: images per method, at least 2 and at most 14,000.
         seed: of fitting; the images' own seeds are seed * 2^32, seed * 2^32 + 1, ...
         device: where the network works.
         batch_size: images per call of the network.
-        quick: at most 64 images and fewer arms, to see that everything works.
+        quick: at most 64 images and fewer methods, to see that everything works.
         progress: told of what takes time.
 
     Returns:
@@ -91,7 +91,7 @@ def run(
     real = fashion_mnist("train", bundled=True).samples
     sizes, n = (QUICK, min(n, 64)) if quick else (Sizes(), n)
     if not 2 <= n <= len(real):
-        raise InputError(f"the demonstration draws 2 to {len(real)} images per arm: got {n}")
+        raise InputError(f"the demonstration draws 2 to {len(real)} images per method: got {n}")
     check_folder(out)
     check_libraries()
     for nfe in sizes.plans:
@@ -107,16 +107,16 @@ def run(
     rows: list[dict[str, Any]] = []
     images: dict[str, Tensor] = {"real": real[: sizes.shown]}
     plans: list[Plan] = []
-    for arm, sampler in _arms(denoiser, real, sizes, seed, Compute(device, batch_size=batch_size, progress=bar)):
+    for method, sampler in _methods(denoiser, real, sizes, seed, Compute(device, batch_size=batch_size, progress=bar)):
         counted = Counted(denoiser)
         started = time.perf_counter()
         samples = sampler.sample(counted, seeds=seeds, batch_size=batch_size, device=device, progress=bar)
         seconds = time.perf_counter() - started
         nfe = counted.samples // n
-        images[f"{arm} {nfe}"] = samples[: sizes.shown]
+        images[f"{method} {nfe}"] = samples[: sizes.shown]
         scores = evaluate(samples, reference, bar)
-        rows.append(_row(arm, sampler, nfe, seed, scores, seconds))
-        if isinstance(sampler, Plan) and arm == "plan":
+        rows.append(_row(method, sampler, nfe, seed, scores, seconds))
+        if isinstance(sampler, Plan) and method == "plan":
             plans.append(sampler)
     results = {
         "rows": rows,
@@ -134,14 +134,14 @@ def run(
     return results
 
 
-def _arms(
+def _methods(
     denoiser: Denoiser,
     real: Tensor,
     sizes: Sizes,
     seed: int,
     compute: Compute,
 ) -> Iterator[tuple[str, Sampler]]:
-    """The arms one by one, each as a sampler; what all of them share is measured and fitted first, and timed."""
+    """The methods one by one, each as a sampler; what all of them share is measured and fitted first, and timed."""
     began = time.perf_counter()
     fitted_on, held_out = hold_out(real, seed)
     profile = Profile.measure(
@@ -185,9 +185,9 @@ def _arms(
         yield "gaussian start", chosen(nfe, [gaussian])
 
 
-def _row(arm: str, sampler: Sampler, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:
+def _row(method: str, sampler: Sampler, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:
     return {
-        "arm": arm,
+        "arm": method,
         "initialization": sampler.initialization.name,
         "horizon": sampler.horizon,
         "schedule": sampler.schedule.name,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["gathered", "renamed"]
+__all__ = ["gathered", "keywords", "renamed"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +60,33 @@ def gathered(**values: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     kwargs[name] = _made(values[name], name, given, function.__qualname__, taken)
             for key in {key for given in found.values() for key in given}:
                 del kwargs[key]
+            return function(*args, **kwargs)
+
+        return called
+
+    return decorated
+
+
+def keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take keywords by old names too.
+
+    Arguments:
+        names: by the old name of a keyword, the new one.
+
+    Raises:
+        TypeError: by the function, if it is called with both names of a keyword.
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def called(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old, new in names.items():
+                if old not in kwargs:
+                    continue
+                if new in kwargs:
+                    raise TypeError(f"{function.__qualname__}() got {old}= and {new}=, which are one keyword")
+                warnings.warn(f"{old}= of {function.__qualname__}() is now {new}=", DeprecationWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
         return called

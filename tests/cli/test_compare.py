@@ -32,13 +32,13 @@ def test_the_examples_are_accepted(run: Run, tmp_path: Path, monkeypatch: pytest
         assert "Usage" not in done.err
         assert done.code in (DataError.exit_code, 4, ArtefactError.exit_code)
     assert "Examples:" in page
-    assert all(option in page for option in ("--nfe", "--arms", "--seeds", "--json", "--batch-size"))
+    assert all(option in page for option in ("--nfe", "--methods", "--seeds", "--json", "--batch-size"))
 
 
 def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ("compare", f"{MODEL}:exact", place / "points.npy", "--quick", "--out", out)
-    done = run(*command, "--arms", "gaussian,heun", "--plan", place / "plan")
+    done = run(*command, "--methods", "gaussian,heun", "--plan", place / "plan")
     assert done.code == 0, done.err
     assert "| saved plan plan | " in done.out
     assert done.out.endswith(f"The page is {out / 'index.html'}\n")
@@ -48,7 +48,7 @@ def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place
     assert names >= {"index.html", "summary.md", "results.json", "results.csv", "quality-nfe.svg", "cells.jsonl"}
     before = (out / "cells.jsonl").read_text()
 
-    again = run(*command, "--arms", "gaussian,heun,isotropic", "--nfe", "3,4", "--json")
+    again = run(*command, "--methods", "gaussian,heun,isotropic", "--nfe", "3,4", "--json")
     assert (out / "cells.jsonl").read_text().startswith(before)
     assert again.json == json.loads((out / "results.json").read_text())
     assert {row["arm"] for row in again.json["rows"]} == {"gaussian", "heun", "isotropic", "heun-35"}
@@ -56,7 +56,7 @@ def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place
     assert again.json["settings"]["samples"] == 64
     assert again.json["settings"]["training"] == again.json["settings"]["reference"] == 150
 
-    other = run(*command, "--arms", "heun", "--sigma-min", 0.05)
+    other = run(*command, "--methods", "heun", "--sigma-min", 0.05)
     assert other.code == 2
     assert "another run" in other.err
 
@@ -66,7 +66,7 @@ def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place
     [
         (("--nfe", "3,x"), 2, "not a list of whole numbers"),
         (("--nfe", "0"), 2, "numbers of at least 1"),
-        (("--arms", "magic"), 2, "unknown arm 'magic': expected one of plan, "),
+        (("--methods", "magic"), 2, "unknown method 'magic': expected one of plan, "),
         (("--features", "inception"), 2, "unknown features"),
         (("--sigma-min", "-1"), 2, "--sigma-min is -1"),
         (("--reference-count", "1"), 2, "--reference-count is 1"),
@@ -88,7 +88,14 @@ def test_what_is_wrong_is_said_in_one_line(
 
 def test_a_network_that_returns_nan_is_an_error_of_the_model(run: Run, place: Path, tmp_path: Path) -> None:
     done = run(
-        "compare", f"{MODEL}:returns_nan", place / "points.npy", "--quick", "--arms", "heun", "--out", tmp_path / "out"
+        "compare",
+        f"{MODEL}:returns_nan",
+        place / "points.npy",
+        "--quick",
+        "--methods",
+        "heun",
+        "--out",
+        tmp_path / "out",
     )
     assert done.code == 4
     assert "not one of 2 cells could be made. The first: the denoiser returned NaN or Inf" in done.err

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headstart.compare import QUICK, Arm, Prepared, Setting, compare
+from headstart.compare import QUICK, Method, Prepared, Setting, compare
 from headstart.compare import run as module
-from headstart.compare.arms import odd
+from headstart.compare.methods import odd
 from headstart.compare.summary import ratios, summarised, verdict
 from headstart.denoiser import Denoiser
 from headstart.errors import ArtefactError, DenoiserError, InputError, MissingExtraError
@@ -40,8 +40,8 @@ def stub(
     kind: Any = "peer",
     made: list[tuple[str, int, int]] | None = None,
     **more: Any,
-) -> Arm:
-    """An arm whose samples are the right ones, shifted; it writes down what it prepares."""
+) -> Method:
+    """A method whose samples are the right ones, shifted; it writes down what it prepares."""
 
     def prepare(setting: Setting, nfe: int) -> Prepared:
         if made is not None:
@@ -55,7 +55,7 @@ def stub(
 
         return Prepared(draw, f"shifted by {shift:g}", 1.5)
 
-    return Arm(name, name.upper(), kind, "ours" if kind == "ours" else "diffusers", prepare, **more)
+    return Method(name, name.upper(), kind, "ours" if kind == "ours" else "diffusers", prepare, **more)
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
     """The comparison of a few stubs."""
     monkeypatch.setattr(module, "HEUN_35", stub("mark", 0.1, "reference", only=7))
 
-    def run(*arms: Arm, **options: Any) -> dict[str, Any]:
-        monkeypatch.setattr(module, "ARMS", {arm.name: arm for arm in arms})
+    def run(*methods: Method, **options: Any) -> dict[str, Any]:
+        monkeypatch.setattr(module, "METHODS", {method.name: method for method in methods})
         options = {"nfe": (3, 4), "samples": 20, "seeds": 2, "sizes": QUICK, "batch_size": 8, **options}
         data, reference = options.pop("data", DATA), options.pop("reference", REFERENCE)
         return compare(normal, data, reference, tmp_path / "out", **options)
@@ -115,7 +115,7 @@ def test_plans_are_not_taken_from_a_run_that_they_do_not_fit(run: Any, tmp_path:
 
     def folder(**options: Any) -> Path:
         (tmp_path / "out" / "cells.jsonl").unlink(missing_ok=True)
-        run(Arm("one", "One", "ours", "ours", prepare), seeds=1, nfe=(3,), **options)
+        run(Method("one", "One", "ours", "ours", prepare), seeds=1, nfe=(3,), **options)
         return places[-1]
 
     first = folder(description={"model": "a"})
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_used_is_not_a_failure_of_an_arm(run: Any) -> No
         raise ArtefactError("the plan is damaged")
 
     with pytest.raises(ArtefactError, match="the plan is damaged"):
-        run(Arm("broken", "Broken", "ours", "ours", damaged), stub("good"))
+        run(Method("broken", "Broken", "ours", "ours", damaged), stub("good"))
 
 
 def test_scores_that_are_no_numbers_are_a_failed_cell(run: Any) -> None:
@@ -154,7 +154,7 @@ def test_scores_that_are_no_numbers_are_a_failed_cell(run: Any) -> None:
 
 def test_a_saved_plan_is_shown_and_counts_for_nobody(run: Any, tmp_path: Path) -> None:
     kept = replace(stub("kept", -0.01, "saved"), family="saved", only=3)
-    found = run(stub("good", 0.5, "ours"), stub("near", 0.6), plans=[kept], arms=["good", "near"], nfe=(3,))
+    found = run(stub("good", 0.5, "ours"), stub("near", 0.6), plans=[kept], methods=["good", "near"], nfe=(3,))
     assert {row["ours"] for row in found["ratios"]} == {"GOOD"}
     assert {row["others"] for row in found["ratios"]} == {"NEAR"}
     lines = comparison_table(found).splitlines()
@@ -191,7 +191,7 @@ def test_a_failure_is_recorded_and_ends_nothing_else(run: Any, tmp_path: Path) -
     def crash(*_: Any) -> Prepared:
         raise IndexError("off the grid")
 
-    broken = Arm("broken", "Broken", "peer", "diffusers", crash, package="diffusers")
+    broken = Method("broken", "Broken", "peer", "diffusers", crash, package="diffusers")
     found = run(stub("nan", float("nan")), stub("good"), stub("few", affordable=lambda _: 0), seeds=1)
     by_arm = {row["arm"]: row for row in found["summary"]}
     assert by_arm["nan"]["scores"] is None
@@ -213,7 +213,7 @@ def test_a_defect_of_our_own_is_not_hidden(run: Any) -> None:
         raise IndexError("a defect")
 
     with pytest.raises(IndexError, match="a defect"):
-        run(Arm("broken", "Broken", "ours", "ours", crash))
+        run(Method("broken", "Broken", "ours", "ours", crash))
 
 
 def test_a_network_that_fails_everywhere_is_an_error(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,18 +233,18 @@ def test_a_missing_package_is_skipped_aloud_or_refused_by_name(run: Any, monkeyp
     assert "* PEER: diffusers is not installed: pip install diffusers" in comparison_table(found)
     assert "peer" not in {row["arm"] for row in found["rows"]}
     with pytest.raises(MissingExtraError, match=r"headstart\[peers\]"):
-        run(peer, arms=["peer"])
-    assert {row["arm"] for row in run(slow, arms=["slow"], seeds=1)["rows"]} == {"slow", "mark"}
+        run(peer, methods=["peer"])
+    assert {row["arm"] for row in run(slow, methods=["slow"], seeds=1)["rows"]} == {"slow", "mark"}
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"arms": ["magic"]}, "unknown arm 'magic': expected one of good"),
-        ({"arms": []}, "name at least one arm"),
+        ({"methods": ["magic"]}, "unknown method 'magic': expected one of good"),
+        ({"methods": []}, "name at least one method"),
         ({"nfe": (0, 3)}, "evaluations of 1 or more"),
         ({"samples": 1}, "2 samples or more"),
-        ({"arms": ["good", "good"]}, "a name of its own"),
+        ({"methods": ["good", "good"]}, "a name of its own"),
     ],
 )
 def test_what_makes_no_comparison_is_refused(run: Any, options: dict[str, Any], said: str) -> None:
@@ -253,8 +253,8 @@ def test_what_makes_no_comparison_is_refused(run: Any, options: dict[str, Any], 
 
 
 def test_the_files_of_a_run(run: Any, tmp_path: Path) -> None:
-    arms = (stub("good", kind="ours"), stub("near", 0.5), stub("far", 1.0), stub("known", -0.01, "oracle"))
-    found = run(*arms, description={"model": "a <model>"})
+    methods = (stub("good", kind="ours"), stub("near", 0.5), stub("far", 1.0), stub("known", -0.01, "oracle"))
+    found = run(*methods, description={"model": "a <model>"})
     out = tmp_path / "out"
     assert json.loads((out / "results.json").read_text()) == found
     with (out / "results.csv").open() as file:
@@ -266,7 +266,7 @@ def test_the_files_of_a_run(run: Any, tmp_path: Path) -> None:
     for name in ("quality-nfe.svg", "quality-seconds.svg"):
         assert (out / name).read_text().startswith("<svg")
     grids = {path.name for path in (out / "grids").iterdir()}
-    shown = {f"{arm.name}-{nfe}-seed0.png" for arm in arms for nfe in (3, 4)}
+    shown = {f"{method.name}-{nfe}-seed0.png" for method in methods for nfe in (3, 4)}
     beside = {f"{name}-{nfe}-seed0-nearest.png" for name in ("good", "known") for nfe in (3, 4)}
     assert grids == {"real.png", "mark-7-seed0.png"} | shown | beside
     page = (out / "index.html").read_text()
@@ -282,8 +282,8 @@ def test_the_files_of_a_run(run: Any, tmp_path: Path) -> None:
 
 def test_the_table_is_honest(run: Any) -> None:
     """The best is bold, an oracle never; the ratio is to the best of the others, whoever is ahead."""
-    arms = (stub("good", 2.0, "ours"), stub("near", 0.0), stub("far", 3.0), stub("known", 0.0, "oracle"))
-    found = run(*arms, seeds=3)
+    methods = (stub("good", 2.0, "ours"), stub("near", 0.0), stub("far", 3.0), stub("known", 0.0, "oracle"))
+    found = run(*methods, seeds=3)
     lines = comparison_table(found).splitlines()
     bold = [line.split("|")[1].strip() for line in lines if "**" in line]
     assert bold == ["NEAR"]
@@ -295,11 +295,11 @@ def test_the_table_is_honest(run: Any) -> None:
     assert any(line.startswith("* real samples: ") for line in lines)
 
 
-def row(arm: str, kind: str, seed: int, value: float | None, seconds: float = 2.0) -> dict[str, Any]:
+def row(method: str, kind: str, seed: int, value: float | None, seconds: float = 2.0) -> dict[str, Any]:
     scores = None if value is None else {"frechet": value, "swd": 1.0, "n": 1000, "n_reference": 9, "seed": 0}
     return {
-        "arm": arm,
-        "label": arm,
+        "arm": method,
+        "label": method,
         "kind": kind,
         "family": "ours",
         "nfe": 3,
@@ -350,8 +350,8 @@ def test_who_is_ahead_is_told_by_the_paired_differences(differences: tuple[float
 
 def test_one_seed_puts_nobody_ahead() -> None:
     rows = [
-        {**row(arm, kind, 0, x), "nfe": nfe}
-        for arm, kind, x in (("p", "ours", 1.0), ("q", "peer", 4.0))
+        {**row(method, kind, 0, x), "nfe": nfe}
+        for method, kind, x in (("p", "ours", 1.0), ("q", "peer", 4.0))
         for nfe in (3, 4)
     ]
     means = summarised(rows)

@@ -79,7 +79,7 @@ def test_what_is_finished_is_not_measured_again(done: Any, subject: Subject) -> 
     def never(_: Subject) -> Any:
         pytest.fail("measured again")
 
-    again = reproduce(replace(experiment, arms=never), subject, out)
+    again = reproduce(replace(experiment, entries=never), subject, out)
     assert again["rows"] == results["rows"]
     assert again["floor"] == results["floor"]
 

@@ -17,7 +17,7 @@ __all__ = ["EXAMPLES", "compare"]
 
 EXAMPLES = (
     "headstart compare builtin:fashion-mnist builtin:fashion-mnist --quick --out runs/compare-quick",
-    "headstart compare builtin:fashion-mnist builtin:fashion-mnist --nfe 3,4,6 --arms plan,heun,dpm++2m-karras",
+    "headstart compare builtin:fashion-mnist builtin:fashion-mnist --nfe 3,4,6 --methods plan,heun,dpm++2m-karras",
     "headstart compare python:mymodel:load data.npy --samples 2000 --seeds 2 --plan plan",
 )
 
@@ -39,7 +39,7 @@ def compare(
         str | None,
         typer.Option(metavar="A,B,C", help="Numbers of network evaluations. (default: 3,4,5,6,8,10; 3 with --quick)"),
     ] = None,
-    arms: Annotated[
+    methods: Annotated[
         str | None,
         typer.Option(
             metavar="NAMES",
@@ -49,12 +49,13 @@ def compare(
             "azula-xeab. (default: all whose packages are installed)",
         ),
     ] = None,
+    arms: Annotated[str | None, typer.Option("--arms", hidden=True, help="An earlier name of --methods.")] = None,
     plan: Annotated[
         list[Path] | None,
         typer.Option("--plan", readable=False, metavar="PLAN", help="A saved plan to show too; may be repeated."),
     ] = None,
     samples: Annotated[
-        int, typer.Option(metavar="N", help="Samples of each arm for each number of evaluations and seed.")
+        int, typer.Option(metavar="N", help="Samples of each method for each number of evaluations and seed.")
     ] = 10_000,
     seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds, each with samples and fits anew.")] = 3,
     features: FeaturesSpec = "auto",
@@ -72,10 +73,11 @@ def compare(
 
     OUT gets index.html, to be opened in a browser, summary.md, results.json, results.csv and figures. Of bundled DATA
     the test split is scored against, of other data one half; all fits see the rest alone. What is finished is kept: run
-    the same command again to go on, or with more arms, evaluations or seeds to add them.
+    the same command again to go on, or with more methods, evaluations or seeds to add them.
     """
     counts = _counts(nfe) or (QUICK_NFE if quick else None)
-    names = None if arms is None else [name.strip() for name in arms.split(",")]
+    methods = methods or arms
+    names = None if methods is None else [name.strip() for name in methods.split(",")]
     if reference_count < 2:
         raise InputError(f"--reference-count is {reference_count}: expected at least 2")
     if not 0 < sigma_min < 80:
@@ -100,7 +102,7 @@ def compare(
         Reference.of(real.to(device), network, progress=compute.progress),
         out,
         draws=comparison.Draws(counts or comparison.NFE, samples, seeds, seed),
-        arms=names,
+        methods=names,
         plans=[comparison.saved(path) for path in plan or ()],
         sigma_min=sigma_min,
         sizes=comparison.QUICK if quick else None,

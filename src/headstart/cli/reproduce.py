@@ -41,7 +41,7 @@ def reproduce(
             "--out", "-o", readable=False, metavar="OUT", help="The folder for the page. (default: runs/reproduce/NAME)"
         ),
     ] = None,
-    samples: Annotated[int, typer.Option(metavar="N", help="Samples of each arm for each set of seeds.")] = 1000,
+    samples: Annotated[int, typer.Option(metavar="N", help="Samples of each sampler and set of seeds.")] = 1000,
     seeds: Annotated[int, typer.Option(metavar="N", help="How many sets of seeds.")] = 2,
     features: FeaturesSpec = "auto",
     reference_count: ReferenceCount = 10_000,

@@ -28,7 +28,7 @@ import time
 from dataclasses import replace
 
 from headstart.citation import citations
-from headstart.compare.arms import Arm, Prepared, odd, of_sampler, solving
+from headstart.compare.methods import Method, Prepared, odd, of_sampler, solving
 from headstart.compare.setting import Setting
 from headstart.distill import Recipe, distill
 from headstart.initialization import Isotropic
@@ -116,13 +116,13 @@ def _on(setting: Setting, schedule: Schedule, seconds: float) -> Prepared:
     return of_sampler(Sampler(Isotropic(setting.shape), schedule, DPMSolverPP2M()), seconds)
 
 
-HEUN = Arm("heun", "EDM Heun", "peer", "EDM", _heun, affordable=odd)
+HEUN = Method("heun", "EDM Heun", "peer", "EDM", _heun, affordable=odd)
 
 #: The mark that few evaluations are held against.
-HEUN_35 = Arm("heun-35", "EDM Heun, 35", "reference", "EDM", _heun, only=35)
+HEUN_35 = Method("heun-35", "EDM Heun, 35", "reference", "EDM", _heun, only=35)
 
 GRIDS = (
-    Arm("align-your-steps", "Align Your Steps", "peer", "learned grids", _aligned),
-    Arm("gits", "GITS", "peer", "learned grids", _gits),
-    Arm("ld3", "LD3", "peer", "learned grids", _ld3),
+    Method("align-your-steps", "Align Your Steps", "peer", "learned grids", _aligned),
+    Method("gits", "GITS", "peer", "learned grids", _gits),
+    Method("ld3", "LD3", "peer", "learned grids", _ld3),
 )

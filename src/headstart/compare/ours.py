@@ -1,4 +1,4 @@
-"""The arms that :func:`headstart.fit` makes: our plans, other starts with our schedules, and noised data.
+"""The methods that :func:`headstart.fit` makes: our plans, other starts with our schedules, and noised data.
 
 Every one is chosen by the same function with the same care, on the training samples alone.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headstart.choose import fit
 from headstart.choose.constraints import DISTILLED
-from headstart.compare.arms import Arm, Kind, Prepared, of_plan
+from headstart.compare.methods import Kind, Method, Prepared, of_plan
 from headstart.compare.setting import Setting
 from headstart.plan import Plan
 
@@ -49,7 +49,7 @@ def _chosen(
     return of_plan(setting.kept(f"{name}-{nfe}", chosen, oracle))
 
 
-def _arm(
+def _method(
     name: str,
     label: str,
     kind: Kind,
@@ -57,24 +57,24 @@ def _arm(
     families: tuple[str, ...],
     schedule: str | None = None,
     from_noise: bool = False,
-) -> Arm:
+) -> Method:
     prepare = partial(_chosen, name, families, schedule, from_noise)
-    return Arm(name, label, kind, family, prepare, slow=schedule == DISTILLED)
+    return Method(name, label, kind, family, prepare, slow=schedule == DISTILLED)
 
 
 #: All of them; the learned start of a plan is what the others do without.
 OURS = (
-    _arm("plan", "headstart plan", "ours", "ours", FAMILIES),
-    _arm("plan-distilled", "headstart plan, distilled", "ours", "ours", FAMILIES, DISTILLED),
-    _arm("isotropic", "noise, our schedule", "peer", "other starts", ("isotropic",), from_noise=True),
-    _arm("teleportation", "teleportation, our schedule", "peer", "other starts", ("teleportation",)),
-    _arm("gaussian", "Gaussian start, our schedule", "peer", "other starts", ("gaussian",)),
-    _arm("oracle", "noised data (oracle)", "oracle", "oracle", ("empirical",)),
+    _method("plan", "headstart plan", "ours", "ours", FAMILIES),
+    _method("plan-distilled", "headstart plan, distilled", "ours", "ours", FAMILIES, DISTILLED),
+    _method("isotropic", "noise, our schedule", "peer", "other starts", ("isotropic",), from_noise=True),
+    _method("teleportation", "teleportation, our schedule", "peer", "other starts", ("teleportation",)),
+    _method("gaussian", "Gaussian start, our schedule", "peer", "other starts", ("gaussian",)),
+    _method("oracle", "noised data (oracle)", "oracle", "oracle", ("empirical",)),
 )
 
 
-def saved(path: str | Path) -> Arm:
-    """A plan that was saved before, as an arm of its own number of evaluations.
+def saved(path: str | Path) -> Method:
+    """A plan that was saved before, as a method of its own number of evaluations.
 
     Nobody knows whether it was fitted on what samples are scored against: it counts neither for us nor for the others.
 
@@ -89,4 +89,6 @@ def saved(path: str | Path) -> Arm:
     name = f"saved-{folder.resolve().name}"
     kind: Kind = "oracle" if plan.initialization.oracle else "saved"
     sampler = of_plan(plan)
-    return Arm(name, f"saved plan {folder.name}", kind, kind, lambda *_: sampler, only=plan.nfe, identity=plan.digest)
+    return Method(
+        name, f"saved plan {folder.name}", kind, kind, lambda *_: sampler, only=plan.nfe, identity=plan.digest
+    )

@@ -1,10 +1,10 @@
-"""The comparison: arms, numbers of evaluations and seeds, each scored once, and what they come to.
+"""The comparison: methods, numbers of evaluations and seeds, each scored once, and what they come to.
 
-Every arm draws from the same seeds; those from noise begin with the same states. What is fitted or learned sees the
-training samples alone, and is fitted anew for every seed. The cells, an arm's samples for a number of evaluations and a
-seed, are kept on disk as soon as they are scored, and a run in the same folder makes those that are missing. Cells that
-failed are shown and not kept: what they failed for may have passed. Plans are kept in a folder whose name stands for
-what they depend on, so that none is taken from another run.
+Every method draws from the same seeds; those from noise begin with the same states. Whatever is fitted or learned sees
+the training samples alone, and is fitted anew for every seed. A cell is a method's samples for one number of
+evaluations and one seed. Cells are kept on disk as soon as they are scored, and a run in the same folder makes those
+that are missing. Cells that failed are shown and not kept, since the reason may have passed. The folder of the plans is
+named after what they depend on, so that no plan is taken from another run.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 from torch import Tensor
 
 from headstart.citation import PACKAGES
-from headstart.compare.arms import Arm, Prepared, draw, scored
 from headstart.compare.cells import Cells
 from headstart.compare.gallery import Gallery, at_distances
 from headstart.compare.grids import GRIDS, HEUN, HEUN_35
+from headstart.compare.methods import Method, Prepared, draw, scored
 from headstart.compare.ours import OURS
 from headstart.compare.peers import azula, diffusers, k_diffusion
 from headstart.compare.peers.packages import DISTRIBUTIONS, load
@@ -33,7 +33,7 @@ from headstart.compare.setting import SIGMA_MAX, SIGMA_MIN, Draws, Setting, Size
 from headstart.compare.summary import ratios, summarised, verdict
 from headstart.compute import Compute
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
-from headstart.deprecation import gathered
+from headstart.deprecation import gathered, keywords
 from headstart.environment import environment
 from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
 from headstart.files import atomic_write, check_folder
@@ -42,20 +42,22 @@ from headstart.metrics.checks import digest
 from headstart.report import check_libraries
 from headstart.report.comparison import comparison_table, write_comparison
 
-__all__ = ["ARMS", "compare"]
+__all__ = ["METHODS", "compare"]
 
-#: The arms by name.
-ARMS: dict[str, Arm] = {
-    arm.name: arm for arm in (*OURS, HEUN, *diffusers.ARMS, *k_diffusion.ARMS, *azula.ARMS, *GRIDS, HEUN_35)
+#: The methods by name.
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (*OURS, HEUN, *diffusers.METHODS, *k_diffusion.METHODS, *azula.METHODS, *GRIDS, HEUN_35)
 }
 
 #: The settings that plans depend on.
 PLANNED = ("model", "headstart", "data_digest", "sigma_max", "sigma_min", "sizes")
 
-#: The kinds of arms whose samples are shown beside the nearest training samples: they may have learned from these.
+#: The kinds of methods whose samples are shown beside the nearest training samples: they may have learned from these.
 LEARNED = ("ours", "oracle", "saved")
 
 
+@keywords(arms="methods")
 @gathered(draws=Draws, compute=Compute)
 @in_evaluation_mode
 def compare(
@@ -65,15 +67,15 @@ def compare(
     out: Path,
     *,
     draws: Draws | None = None,
-    arms: Sequence[str] | None = None,
-    plans: Sequence[Arm] = (),
+    methods: Sequence[str] | None = None,
+    plans: Sequence[Method] = (),
     sigma_max: float | None = None,
     sigma_min: float = SIGMA_MIN,
     sizes: Sizes | None = None,
     description: Mapping[str, Any] | None = None,
     compute: Compute | None = None,
 ) -> dict[str, Any]:
-    """Draw and score every arm, and write what was found into a folder.
+    """Draw and score every method, and write what was found into a folder.
 
     It gets ``results.json``, ``results.csv``, ``summary.md``, ``quality-nfe.svg``, ``quality-seconds.svg``,
     ``index.html`` and, of images, ``grids/``; and, for a run that goes on, ``cells.jsonl`` and ``plans/``.
@@ -84,10 +86,11 @@ def compare(
         reference: what samples are scored against.
         out: a folder, made if it is missing.
         draws: for which numbers of evaluations, how many samples, and with which seeds; :class:`Draws` by default.
-        arms: names among :data:`ARMS`; by default all whose packages are installed. EDM's Heun sampler with 35
+        methods: names among :data:`METHODS`; by default all whose packages are installed. EDM's Heun sampler with 35
             evaluations is always among them.
-        plans: arms of plans that were saved before (:func:`headstart.compare.saved`).
-        sigma_max: the level of noise that the arms from noise start at: 80, or less if the network says so of itself.
+        plans: methods of plans that were saved before (:func:`headstart.compare.saved`).
+        sigma_max: the noise level that the methods from noise start at; by default 80, or the network's highest level
+            if that is lower.
         sigma_min: the last level above 0 of the peers' grids that are made by hand, EDM's by default.
         sizes: how much goes into what is measured and learned.
         description: what else tells this run from others, such as the names of model, data and features: plain values.
@@ -101,18 +104,18 @@ def compare(
         scores and the reason; it is tried again by the next run.
 
     Raises:
-        InputError: if an arm is unknown, a number is out of its range, or the folder holds another run.
-        MissingExtraError: if the package of an arm that was asked for by name, or one that pages need, is missing.
+        InputError: if a method is unknown, a number is out of its range, or the folder holds another run.
+        MissingExtraError: if the package of a method that was asked for by name, or one that pages need, is missing.
         DenoiserError: if not one cell could be made.
         ArtefactError: if a file cannot be written, or a plan that was kept is damaged.
     """
     began, draws, sizes, compute = time.perf_counter(), draws or Draws(), sizes or Sizes(), compute or Compute()
-    counts = draws.counts(*(arm.only for arm in plans if arm.only is not None))
-    wanted, skipped = _chosen(arms, sizes)
+    counts = draws.counts(*(method.only for method in plans if method.only is not None))
+    wanted, skipped = _chosen(methods, sizes)
     chosen = [*plans, *wanted, *([] if HEUN_35 in wanted else [HEUN_35])]
-    names = [arm.name for arm in chosen]
+    names = [method.name for method in chosen]
     if len(set(names)) < len(names):
-        raise InputError(f"every arm has a name of its own: got {', '.join(names)}")
+        raise InputError(f"every method has a name of its own: got {', '.join(names)}")
     known = Range.of(denoiser, sigma_max)
     highest = min(known.high, SIGMA_MAX) if sigma_max is None else sigma_max
     sigma_min = max(known.low, sigma_min)
@@ -143,8 +146,8 @@ def compare(
     for seed in bar.track(seeds, "seeds", len(seeds)):
         setting = Setting(denoiser, data, seed, plans_in, highest, sigma_min, sizes, compute)
         floors.append(run.floor(seed))
-        for arm in bar.track(chosen, "arms", len(chosen)):
-            rows += run.rows(arm, setting)
+        for method in bar.track(chosen, "methods", len(chosen)):
+            rows += run.rows(method, setting)
         results = {
             "settings": {**settings, "nfe": counts, "seeds": [row["seed"] for row in floors]},
             "environment": environment(compute.device, list(DISTRIBUTIONS.values())),
@@ -165,29 +168,29 @@ def _name_of(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Arm], list[dict[str, str]]]:
-    """The arms that can run, and those that were not asked for by name and cannot, with the reason."""
+def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Method], list[dict[str, str]]]:
+    """The methods that can run, and those that were not asked for by name and cannot, with the reason."""
     if names is not None:
         if not names:
-            raise InputError(f"name at least one arm of {', '.join(ARMS)}")
+            raise InputError(f"name at least one method of {', '.join(METHODS)}")
         for name in names:
-            if name not in ARMS:
-                raise InputError(f"unknown arm {name!r}: expected one of {', '.join(ARMS)}")
+            if name not in METHODS:
+                raise InputError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}")
     chosen, skipped = [], []
-    for arm in ARMS.values() if names is None else [ARMS[name] for name in names]:
-        if names is None and arm.slow and not sizes.slow:
+    for method in METHODS.values() if names is None else [METHODS[name] for name in names]:
+        if names is None and method.slow and not sizes.slow:
             reason = "it takes minutes to prepare, which a quick run does not wait for: ask for it by name"
-            skipped.append({"arm": arm.name, "label": arm.label, "reason": reason})
+            skipped.append({"arm": method.name, "label": method.label, "reason": reason})
             continue
         try:
-            if arm.package is not None:
-                load(arm.package)
+            if method.package is not None:
+                load(method.package)
         except MissingExtraError as error:
             if names is not None:
                 raise
-            skipped.append({"arm": arm.name, "label": arm.label, "reason": str(error)})
+            skipped.append({"arm": method.name, "label": method.label, "reason": str(error)})
         else:
-            chosen.append(arm)
+            chosen.append(method)
     return chosen, skipped
 
 
@@ -204,53 +207,53 @@ class _Run:
     counts: Sequence[int]
     compute: Compute
 
-    def rows(self, arm: Arm, setting: Setting) -> list[dict[str, Any]]:
-        """The rows of an arm and a seed; where it cannot spend all that it may, two numbers can share a cell."""
+    def rows(self, method: Method, setting: Setting) -> list[dict[str, Any]]:
+        """The rows of a method and a seed; where it cannot spend all that it may, two numbers can share a cell."""
         rows = []
-        for nfe in self.counts if arm.only is None else [arm.only]:
-            spent = arm.affordable(nfe)
-            key = {"arm": arm.name, "nfe": spent, "seed": setting.seed}
-            if arm.identity:
-                key["identity"] = arm.identity
-            cell = self.cells(key, lambda spent=spent: self._cell(arm, setting, spent))  # type: ignore[misc]
-            rows.append({**cell, "nfe": nfe, "label": arm.label, "kind": arm.kind, "family": arm.family})
+        for nfe in self.counts if method.only is None else [method.only]:
+            spent = method.affordable(nfe)
+            key = {"arm": method.name, "nfe": spent, "seed": setting.seed}
+            if method.identity:
+                key["identity"] = method.identity
+            cell = self.cells(key, lambda spent=spent: self._cell(method, setting, spent))  # type: ignore[misc]
+            rows.append({**cell, "nfe": nfe, "label": method.label, "kind": method.kind, "family": method.family})
         return rows
 
-    def _cell(self, arm: Arm, setting: Setting, nfe: int) -> dict[str, Any]:
+    def _cell(self, method: Method, setting: Setting, nfe: int) -> dict[str, Any]:
         """The scores and the cost of a sampler, or why it failed."""
         row: dict[str, Any] = {"evaluations": None, "seconds": None, "prepare_seconds": None, "how": None}
         row |= {"scores": None, "failed": None}
         if nfe < 1:
             return row | {"failed": "it cannot be made with so few evaluations"}
-        self.compute.progress.note(f"{arm.name}, {nfe} evaluations")
+        self.compute.progress.note(f"{method.name}, {nfe} evaluations")
         try:
-            sampler = arm.prepare(setting, nfe)
-            return row | self._scored(arm, sampler, setting, nfe)
-        except ArtefactError:  # of the folder and not of the arm
+            sampler = method.prepare(setting, nfe)
+            return row | self._scored(method, sampler, setting, nfe)
+        except ArtefactError:  # of the folder and not of the method
             raise
         except HeadstartError as error:
             return row | {"failed": str(error)}
         except Exception as error:
-            if arm.package is None:
+            if method.package is None:
                 raise
-            name = DISTRIBUTIONS[arm.package]  # what goes wrong in there ends one cell, and not the comparison
+            name = DISTRIBUTIONS[method.package]  # what goes wrong in there ends one cell, and not the comparison
             return row | {"failed": f"{name} failed: {type(error).__name__}: {error}"}
 
-    def _scored(self, arm: Arm, sampler: Prepared, setting: Setting, nfe: int) -> dict[str, Any]:
+    def _scored(self, method: Method, sampler: Prepared, setting: Setting, nfe: int) -> dict[str, Any]:
         seeds = range(setting.seed * 2**32, setting.seed * 2**32 + self.draws.samples)
         drawn = draw(sampler, self.denoiser, seeds, self.compute)
         near = None
         if setting.seed == self.draws.seed:
-            self.gallery.show(self._picture(arm, nfe), drawn.samples)
-            if arm.kind in LEARNED:
-                near = self.gallery.show_nearest(self._picture(arm, nfe), drawn.samples)
+            self.gallery.show(self._picture(method, nfe), drawn.samples)
+            if method.kind in LEARNED:
+                near = self.gallery.show_nearest(self._picture(method, nfe), drawn.samples)
         scores = scored(drawn.samples, self.reference, self.compute.progress)
         return {
             "evaluations": drawn.evaluations,
             "seconds": drawn.seconds,
             "prepare_seconds": sampler.prepare_seconds,
             "how": sampler.how,
-            "cited": [*sampler.cited, *PACKAGES.get(arm.package or "", ())],
+            "cited": [*sampler.cited, *PACKAGES.get(method.package or "", ())],
             "nearest": near,
             "scores": scores.to_dict(),
         }
@@ -264,40 +267,40 @@ class _Run:
 
         return self.cells({"arm": "real", "seed": seed}, make)
 
-    def _picture(self, arm: Arm, nfe: int) -> str:
+    def _picture(self, method: Method, nfe: int) -> str:
         """The file name of the first seed's samples."""
-        return f"{arm.name}-{nfe}-seed{self.draws.seed}"
+        return f"{method.name}-{nfe}-seed{self.draws.seed}"
 
-    def shown(self, arms: Sequence[Arm], counts: Sequence[int]) -> dict[str, bytes]:
-        """The grids of the smallest number of evaluations of every arm, by its label; the real images first."""
+    def shown(self, methods: Sequence[Method], counts: Sequence[int]) -> dict[str, bytes]:
+        """The grids of the smallest number of evaluations of every method, by its label; the real images first."""
         found: dict[str, bytes] = {}
         self.gallery.show("real", self.data)
         if png := self.gallery.find("real"):
             found["real images"] = png
-        for arm in arms:
-            for nfe in counts if arm.only is None else [arm.only]:
-                spent = arm.affordable(nfe)
-                if png := self.gallery.find(self._picture(arm, spent)):
-                    found[f"{arm.label}, {spent}"] = png
+        for method in methods:
+            for nfe in counts if method.only is None else [method.only]:
+                spent = method.affordable(nfe)
+                if png := self.gallery.find(self._picture(method, spent)):
+                    found[f"{method.label}, {spent}"] = png
                     break
         return found
 
-    def beside(self, arms: Sequence[Arm], rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """Pictures of samples above their nearest neighbours, at the fewest evaluations of every arm, by caption."""
+    def beside(self, methods: Sequence[Method], rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+        """Pictures of samples above their nearest neighbours, at the fewest evaluations of every method, by caption."""
         found: dict[str, bytes] = {}
-        for arm in arms:
-            own = [row for row in rows if (row["arm"], row["seed"]) == (arm.name, self.draws.seed)]
+        for method in methods:
+            own = [row for row in rows if (row["arm"], row["seed"]) == (method.name, self.draws.seed)]
             row = next((row for row in own if row.get("nearest")), None)
             if row is None:
                 continue
-            spent = arm.affordable(row["nfe"])
-            if png := self.gallery.find_nearest(self._picture(arm, spent)):
-                found[at_distances(f"{arm.label}, {spent}", row["nearest"])] = png
+            spent = method.affordable(row["nfe"])
+            if png := self.gallery.find_nearest(self._picture(method, spent)):
+                found[at_distances(f"{method.label}, {spent}", row["nearest"])] = png
         return found
 
 
 def _found(
-    arms: Sequence[Arm], rows: Sequence[dict[str, Any]], floors: Sequence[dict[str, Any]], counts: Sequence[int]
+    methods: Sequence[Method], rows: Sequence[dict[str, Any]], floors: Sequence[dict[str, Any]], counts: Sequence[int]
 ) -> dict[str, Any]:
     """The summary of the rows."""
     metric = _metric(floors)
@@ -309,7 +312,7 @@ def _found(
 
 
 def _metric(floors: Iterable[Mapping[str, Any]]) -> str:
-    """The metric that arms are compared by: the Fréchet distance if there are features."""
+    """The metric that methods are compared by: the Fréchet distance if there are features."""
     return "swd" if any(row["scores"]["frechet"] is None for row in floors) else "frechet"
 
 

@@ -1,4 +1,4 @@
-"""Shared by all arms of a seed: the split of the data, the measurements, the fitted starts; each made once.
+"""Shared by all methods of a seed: the split of the data, the measurements, the fitted starts; each made once.
 
 Plans, and what they rest on, are kept in the folder of the run as each of them is saved, and read from there by a run
 that goes on. The trajectories of GITS are not kept, and followed anew when it is to have a grid that is missing.
@@ -48,7 +48,7 @@ NFE = (3, 4, 5, 6, 8, 10)
 
 @dataclass(frozen=True)
 class Draws:
-    """The samples that are drawn and scored of each arm.
+    """The samples that are drawn and scored of each method.
 
     Attributes:
         nfe: numbers of evaluations.
@@ -99,7 +99,7 @@ class Sizes:
         batch: samples of each.
         pairs: fine trajectories that it learns from.
         judged: samples that its result is checked on.
-        slow: whether arms that take minutes to prepare are among those that run by default.
+        slow: whether methods that take minutes to prepare are among those that run by default.
     """
 
     profile: int | None = None
@@ -137,14 +137,14 @@ QUICK = Sizes(
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """The data, measurements and starts that all arms of a seed share.
+    """The data, measurements and starts that all methods of a seed share.
 
     Attributes:
         denoiser: the network, on ``device``.
         data: the training samples, shape (N, \\*S); none of what samples are scored against.
         seed: of the split, of measuring, fitting and learning.
         folder: where plans are kept.
-        sigma_max: the level of noise that the arms from noise start at.
+        sigma_max: the level of noise that the methods from noise start at.
         sigma_min: the last level above 0 of the grids that are made by hand.
         sizes: how much goes into what is measured and learned.
         compute: where the network works, how many samples at a time, and who is told of what takes time.

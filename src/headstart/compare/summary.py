@@ -36,7 +36,7 @@ HOW = ("n", "n_reference", "seed")
 
 
 def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One row an arm and number of evaluations: means over the seeds, with their standard errors.
+    """One row for each method and number of evaluations: means over the seeds, with their standard errors.
 
     A score is ``{"mean", "error"}``, its error None for one seed. If a seed failed, there are no scores, and "failed"
     says how many and why.
@@ -45,7 +45,7 @@ def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for row in rows:
         groups.setdefault((row["arm"], row["nfe"]), []).append(row)
     found = []
-    for (arm, nfe), own in groups.items():
+    for (method, nfe), own in groups.items():
         failed = [row["failed"] for row in own if row.get("failed")]
         first = own[0]
         scores = {} if failed else {name: estimate([row["scores"][name] for row in own]) for name in _scores(own)}
@@ -53,7 +53,7 @@ def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
         speeds = [1000 * row["seconds"] / row["scores"]["n"] for row in own if row.get("seconds") and row["scores"]]
         found.append(
             {
-                "arm": arm,
+                "arm": method,
                 "label": first["label"],
                 "kind": first.get("kind"),
                 "family": first.get("family"),
@@ -132,8 +132,8 @@ def ratios(rows: Sequence[Row], means: Sequence[Row], counts: Sequence[int], met
     return found
 
 
-def _by_seed(rows: Sequence[Row], arm: str, nfe: int, metric: str) -> dict[int, float]:
-    own = [row for row in rows if row["arm"] == arm and row["nfe"] == nfe and row["scores"]]
+def _by_seed(rows: Sequence[Row], method: str, nfe: int, metric: str) -> dict[int, float]:
+    own = [row for row in rows if row["arm"] == method and row["nfe"] == nfe and row["scores"]]
     return {row["seed"]: float(row["scores"][metric]) for row in own}
 
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 
-from headstart.reproduce.base import METRICS, Arm, Experiment, Subject, Table, reproduce
+from headstart.deprecation import renamed
+from headstart.reproduce.base import METRICS, Entry, Experiment, Subject, Table, reproduce
 from headstart.reproduce.schedules import SCHEDULES
 from headstart.reproduce.starts import STARTS
 
-__all__ = ["EXPERIMENTS", "METRICS", "Arm", "Experiment", "Subject", "Table", "reproduce"]
+__all__ = ["EXPERIMENTS", "METRICS", "Entry", "Experiment", "Subject", "Table", "reproduce"]
+
+#: A name of an earlier version.
+__getattr__ = renamed(__name__, {"Arm": "headstart.reproduce:Entry"})
 
 #: By their names.
 EXPERIMENTS: Mapping[str, Experiment] = {experiment.name: experiment for experiment in (SCHEDULES, STARTS)}

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.compare.arms import scored
 from headstart.compare.cells import Cells
 from headstart.compare.gallery import Gallery, at_distances
+from headstart.compare.methods import scored
 from headstart.compare.summary import estimate
 from headstart.denoiser import Denoiser, Range
 from headstart.environment import environment
@@ -35,7 +35,7 @@ from headstart.report import check_libraries, write_experiment_page
 from headstart.report.text import number
 from headstart.sampler import Sampler
 
-__all__ = ["METRICS", "Arm", "Experiment", "Subject", "Table", "in_units", "reproduce"]
+__all__ = ["METRICS", "Entry", "Experiment", "Subject", "Table", "in_units", "reproduce"]
 
 #: What is measured, and its title.
 METRICS: Mapping[str, str] = {"frechet": "Fréchet distance", "swd": "sliced Wasserstein distance"}
@@ -76,7 +76,7 @@ class Subject:
         reference: of data that nothing is fitted on.
         data: their name, for the page.
         held_out: data that are not in the reference, which tell the noise floor.
-        n: samples of each arm.
+        n: samples of each entry of a table.
         seeds: sets of seeds, each of n.
         quick: only to see that it works.
         features: the name of what the reference's features are made with.
@@ -106,7 +106,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Arm:
+class Entry:
     """One cell of a table: where it stands, and what is sampled."""
 
     row: str
@@ -128,7 +128,7 @@ class Experiment:
         ours: how we do it.
         differences: why the numbers differ, whatever they turn out to be.
         proposed: the row of our tables that the paper argues for.
-        arms: the samplers of our table, column by column.
+        entries: makes the samplers of our table, column by column.
         found: a sentence about what was measured, from each of our tables; the first is the verdict.
     """
 
@@ -141,7 +141,7 @@ class Experiment:
     ours: str
     differences: tuple[str, ...]
     proposed: str
-    arms: Callable[[Subject], Sequence[Arm]]
+    entries: Callable[[Subject], Sequence[Entry]]
     found: Callable[[Table], str]
 
 
@@ -169,7 +169,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         MissingExtraError: if a package that pages need is missing.
     """
     if subject.n < 2 or subject.seeds < 1:
-        raise InputError(f"an arm needs two samples or more and a set of seeds: got {subject.n} and {subject.seeds}")
+        raise InputError(f"an entry needs two samples or more and a set of seeds: got {subject.n} and {subject.seeds}")
     check_libraries()
     check_folder(out)
     settings = {
@@ -186,8 +186,8 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
         "quick": subject.quick,
     }
     cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(subject.fitting, out / "grids")
-    arms = cache(lambda: {(arm.row, arm.column): arm.sampler for arm in experiment.arms(subject)})
-    order = cells({"cell": "arms"}, lambda: {"places": list(arms())})["places"]
+    samplers = cache(lambda: {(entry.row, entry.column): entry.sampler for entry in experiment.entries(subject)})
+    order = cells({"cell": "arms"}, lambda: {"places": list(samplers())})["places"]
     real = [cells({"cell": "floor", "seed": k}, lambda k=k: _real(subject, k)) for k in range(subject.seeds)]  # type: ignore[misc]
     rows = []
     places = [(row, column, seed) for row, column in order for seed in range(subject.seeds)]
@@ -195,7 +195,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
 
         def make(row: str = row, column: str = column, seed: int = seed) -> dict[str, Any]:
             try:
-                return _cell(subject, arms()[row, column], seed, gallery, _picture(order, row, column))
+                return _cell(subject, samplers()[row, column], seed, gallery, _picture(order, row, column))
             except DenoiserError as error:
                 where = f"{row}, {column}, seeds {seed}"
                 raise DenoiserError(f"{where}: {error}. What was done before is kept in {out}") from error
@@ -243,7 +243,7 @@ def _cell(subject: Subject, sampler: Sampler, seed: int, gallery: Gallery, pictu
 
 
 def _picture(order: list[list[str]], row: str, column: str) -> str:
-    """The file name of the first samples of an arm."""
+    """The file name of the first samples of an entry."""
     return f"arm-{order.index([row, column])}"
 
 

@@ -16,7 +16,7 @@ from headstart.compute import Compute
 from headstart.initialization import Isotropic
 from headstart.predictor import measure_predictor
 from headstart.profile import Profile
-from headstart.reproduce.base import Arm, Experiment, Subject, Table, in_units
+from headstart.reproduce.base import Entry, Experiment, Subject, Table, in_units
 from headstart.sampler import Sampler
 from headstart.schedule import Schedule, equidistribute, log_linear, rho_grid
 from headstart.solver import Heun
@@ -38,13 +38,13 @@ LEVELS, CORRECTED, PREDICTED = 32, 192, 16
 Grid = Callable[[int], Schedule]
 
 
-def arms(subject: Subject) -> list[Arm]:
+def entries(subject: Subject) -> list[Entry]:
     """Heun's method from N(0, 80^2), or as high as the network knows, on every schedule, few points first."""
     grids = _grids(subject)
     points = (3, 4) if subject.quick else POINTS
     start = Isotropic(tuple(subject.fitting.shape[1:]))
     return [
-        Arm(name, str(count), Sampler(start, grid(count), Heun())) for count in points for name, grid in grids.items()
+        Entry(name, str(count), Sampler(start, grid(count), Heun())) for count in points for name, grid in grids.items()
     ]
 
 
@@ -142,17 +142,17 @@ SCHEDULES = Experiment(
     corner="schedule",
     ours="The same sampler on the same grids, with 18 points for Table 1: 2 T - 1 evaluations of the network at T "
     "points. Costs are measured with the network on data that the reference does not hold: the corrector cost from the "
-    "score at both levels, the predictor cost of Euler's step without bias. All arms share their seeds. Sliced "
+    "score at both levels, the predictor cost of Euler's step without bias. All samplers share their seeds. Sliced "
     "Wasserstein distances, of the samples as they are, stand where the paper has sFID.",
     differences=(
         "Other data, another network and other features: levels do not compare, only order and ratios. Give the "
         "network, the data and the Inception features of the paper to compare levels.",
-        "Fewer samples: Fréchet distances are biased upwards, all arms alike since they share n.",
+        "Fewer samples: Fréchet distances are biased upwards, all samplers alike since they share n.",
         "The predictor cost of a consistent step falls with the fourth power of its length, and its fourth root is "
         "shared out; the paper shares out the square root. The paper's own single-probe estimate is biased.",
         'The formula of the paper\'s "convex" schedule is not known to us, and it is left out.',
     ),
     proposed=PROPOSED,
-    arms=arms,
+    entries=entries,
     found=found,
 )

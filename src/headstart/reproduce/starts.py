@@ -1,4 +1,4 @@
-"""The four arms of *Initialization-Aware Score-Based Diffusion Sampling*: where the reverse process starts.
+"""The four samplers of *Initialization-Aware Score-Based Diffusion Sampling*: where the reverse process starts.
 
 References:
     *Initialization-Aware Score-Based Diffusion Sampling*, arXiv 2603.00772: from N(0, 80^2), long; from
@@ -12,7 +12,7 @@ from headstart.choose.levels import measured_levels
 from headstart.denoiser import Range
 from headstart.initialization import Empirical, Isotropic
 from headstart.profile import Profile
-from headstart.reproduce.base import Arm, Experiment, Subject, Table, in_units
+from headstart.reproduce.base import Entry, Experiment, Subject, Table, in_units
 from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
 from headstart.solver import Heun
@@ -28,7 +28,7 @@ SHORT = ((14.0, 9), (4.0, 4))
 LONG_ROW, NOISE, ORACLE, LEARNED = "N(0, 80²), long", "N(0, σ_T²)", "noised data (oracle)", "learned"
 
 
-def arms(subject: Subject) -> list[Arm]:
+def entries(subject: Subject) -> list[Entry]:
     """Heun's method from every start, the long one first."""
     few, high = 8 if subject.quick else None, subject.highest
     profile = Profile.measure(
@@ -44,12 +44,12 @@ def arms(subject: Subject) -> list[Arm]:
     noise = Isotropic(profile.shape)
     starts = {NOISE: noise, ORACLE: Empirical(subject.fitting), LEARNED: learned}
     long = Sampler(noise, rho_grid(3 if subject.quick else LONG, high, LOW), Heun())
-    found = [Arm(LONG_ROW, f"{high:g}, {long.nfe}", long)]
+    found = [Entry(LONG_ROW, f"{high:g}, {long.nfe}", long)]
     for relative, steps in SHORT[-1:] if subject.quick else SHORT:
         horizon = min(float(f"{relative * profile.sigma_data:.2g}"), high)
         grid = rho_grid(steps, horizon, LOW, rho=5)
         samplers = {row: Sampler(start, grid, Heun()) for row, start in starts.items()}
-        found += [Arm(row, f"{horizon:g}, {sampler.nfe}", sampler) for row, sampler in samplers.items()]
+        found += [Entry(row, f"{horizon:g}, {sampler.nfe}", sampler) for row, sampler in samplers.items()]
     return found
 
 
@@ -78,7 +78,7 @@ STARTS = Experiment(
         ),
     ),
     corner="start",
-    ours="The same arms from two short horizons, of which the first is the paper's in units of the data's standard "
+    ours="The same samplers from two short horizons, of which the first is the paper's in units of the data's standard "
     "deviation. The learned start is a Gaussian mixture in the leading principal components, fitted in under a minute. "
     "Columns name the horizon and the evaluations. The noised data are those that the learned start was fitted on.",
     differences=(
@@ -86,9 +86,9 @@ STARTS = Experiment(
         "The paper stops at 7, where all that is left of the data is their coarsest structure, and an almost Gaussian "
         "start would do. Here the learned start is also tried where noise hides much less.",
         "An oracle from noised training data can hand training data back, and is no sampler for use.",
-        "Fewer samples: Fréchet distances are biased upwards, all arms alike since they share n.",
+        "Fewer samples: Fréchet distances are biased upwards, all samplers alike since they share n.",
     ),
     proposed=LEARNED,
-    arms=arms,
+    entries=entries,
     found=found,
 )

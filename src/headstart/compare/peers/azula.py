@@ -24,11 +24,11 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart.compare.arms import Arm, Prepared, even, from_noise
+from headstart.compare.methods import Method, Prepared, even, from_noise
 from headstart.compare.peers.packages import load
 from headstart.compare.setting import Setting
 
-__all__ = ["ARMS", "sample"]
+__all__ = ["METHODS", "sample"]
 
 RHO = 7.0
 
@@ -82,8 +82,8 @@ def _prepare(name: str, options: dict[str, Any], evaluations: int, solver: str, 
     return from_noise(setting, walk, f"Karras levels to {setting.sigma_min:g}, {name}{order} of azula", "rho", solver)
 
 
-ARMS = tuple(
-    Arm(
+METHODS = tuple(
+    Method(
         f"azula-{short}",
         f"azula {label}",
         "peer",

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.compare.arms import Arm, Prepared, from_noise
+from headstart.compare.methods import Method, Prepared, from_noise
 from headstart.compare.peers.packages import load
 from headstart.compare.setting import Setting
 
-__all__ = ["ARMS", "dpm_solver", "unipc"]
+__all__ = ["METHODS", "dpm_solver", "unipc"]
 
 D = Callable[[Tensor, float], Tensor]
 
@@ -88,14 +88,14 @@ def _prepare(
     return from_noise(setting, walk, f"{levels} to {setting.sigma_min:g} and 0, {how}", name, solver)
 
 
-def _arms() -> list[Arm]:
+def _methods() -> list[Method]:
     kinds: list[tuple[str, str, Callable[..., Any], str, int]] = [
         ("dpm++2m", "DPM-Solver++(2M)", dpm_solver, "EDMDPMSolverMultistepScheduler", 2),
         ("dpm++3m", "DPM-Solver++(3M)", dpm_solver, "EDMDPMSolverMultistepScheduler", 3),
         ("unipc", "UniPC-3", unipc, "UniPCMultistepScheduler", 3),
     ]
     return [
-        Arm(
+        Method(
             f"{name}-{short}",
             f"{label}, {said}",
             "peer",
@@ -108,4 +108,4 @@ def _arms() -> list[Arm]:
     ]
 
 
-ARMS = tuple(_arms())
+METHODS = tuple(_methods())

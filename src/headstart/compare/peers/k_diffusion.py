@@ -12,11 +12,11 @@ from functools import partial
 
 from torch import Tensor
 
-from headstart.compare.arms import Arm, Prepared, from_noise, odd
+from headstart.compare.methods import Method, Prepared, from_noise, odd
 from headstart.compare.peers.packages import load
 from headstart.compare.setting import Setting
 
-__all__ = ["ARMS", "sample"]
+__all__ = ["METHODS", "sample"]
 
 #: The samplers that spend two evaluations a step, but one on the step to 0.
 TWO = ("heun", "dpm_2")
@@ -53,8 +53,8 @@ def _prepare(name: str, solver: str, setting: Setting, nfe: int) -> Prepared:
     return from_noise(setting, walk, how, "rho", solver)
 
 
-ARMS = tuple(
-    Arm(
+METHODS = tuple(
+    Method(
         f"k-{name.replace('_', '-')}",
         f"k-diffusion {name}",
         "peer",

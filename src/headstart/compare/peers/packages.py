@@ -1,4 +1,4 @@
-"""The packages of others, imported when an arm needs them.
+"""The packages of others, imported when a method needs them.
 
 Of k-diffusion only the samplers are loaded: the package as a whole imports torchvision, for image transforms that no
 sampler uses and that do not load beside every build of PyTorch, and a dozen others. While its samplers are imported,

@@ -1,4 +1,4 @@
-"""Every arm samples the network that it is given, from the noise that all share, and spends what it says."""
+"""Every method samples the network that it is given, from the noise that all share, and spends what it says."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import headstart.compare
-from headstart.compare import ARMS, QUICK, Setting, Sizes, saved
-from headstart.compare.arms import draw, scored
+from headstart.compare import METHODS, QUICK, Setting, Sizes, saved
+from headstart.compare.methods import draw, scored
 from headstart.compare.peers import azula, diffusers, k_diffusion, load, packages
 from headstart.compute import Compute
 from headstart.denoiser import expand
@@ -28,7 +28,8 @@ from headstart.targets import GaussianMixture
 LAW = GaussianMixture([0.5, 0.5], [[-1.0, 0.5], [1.0, 0.5]], 0.04)
 DATA = LAW.sample(Noise(range(120))).float()
 SEEDS = range(6)
-NOISY = [arm for arm in ARMS.values() if arm.family in ("EDM", "diffusers", "k-diffusion", "azula", "learned grids")]
+FROM_NOISE = ("EDM", "diffusers", "k-diffusion", "azula", "learned grids")
+NOISY = [method for method in METHODS.values() if method.family in FROM_NOISE]
 
 
 @pytest.fixture(autouse=True)
@@ -91,12 +92,12 @@ def test_a_peer_ends_where_our_own_solver_does(
     assert (found - x).abs().max() > 10
 
 
-@pytest.mark.parametrize("arm", NOISY, ids=lambda arm: arm.name)
+@pytest.mark.parametrize("method", NOISY, ids=lambda method: method.name)
 @pytest.mark.parametrize("nfe", [4, 5])
 def test_an_arm_from_noise_begins_with_the_shared_noise_and_spends_what_it_can(
-    arm: Any, nfe: int, shared: Setting
+    method: Any, nfe: int, shared: Setting
 ) -> None:
-    needed(arm.package)
+    needed(method.package)
     first: list[Tensor] = []
     levels: list[float] = []
 
@@ -105,8 +106,8 @@ def test_an_arm_from_noise_begins_with_the_shared_noise_and_spends_what_it_can(
         levels.append(float(sigma[0]))
         return LAW(x, sigma)
 
-    spent = arm.affordable(arm.only or nfe)
-    sampler = arm.prepare(shared, spent)
+    spent = method.affordable(method.only or nfe)
+    sampler = method.prepare(shared, spent)
     drawn = draw(sampler, watched, SEEDS, Compute(batch_size=len(SEEDS)))
     torch.testing.assert_close(first[0], 80 * Noise(SEEDS).normal((2,)), rtol=1e-5, atol=1e-4)
     assert levels[0] == pytest.approx(80, rel=1e-6)
@@ -118,15 +119,15 @@ def test_an_arm_from_noise_begins_with_the_shared_noise_and_spends_what_it_can(
 
 @pytest.mark.parametrize("name", ["dpm++2m-karras", "unipc-logsnr", "k-lms", "azula-zab", "heun"])
 def test_a_sample_does_not_depend_on_its_batch(name: str, setting: Setting) -> None:
-    needed(ARMS[name].package)
-    sampler = ARMS[name].prepare(setting, 3)
+    needed(METHODS[name].package)
+    sampler = METHODS[name].prepare(setting, 3)
     whole, parts = (draw(sampler, LAW, SEEDS, Compute(batch_size=size)).samples for size in (6, 4))
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_counted_is_what_the_network_was_asked(setting: Setting) -> None:
-    """Not what the arm says: an arm that evaluates twice a step is found out."""
-    sampler = ARMS["heun"].prepare(setting, 5)
+    """Not what the method says: a method that evaluates twice a step is found out."""
+    sampler = METHODS["heun"].prepare(setting, 5)
     calls = 0
 
     def twice(x: Tensor, sigma: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ def test_what_is_counted_is_what_the_network_was_asked(setting: Setting) -> None
 
 
 def test_samples_that_are_not_finite_are_an_error(setting: Setting) -> None:
-    sampler = ARMS["heun"].prepare(setting, 3)
+    sampler = METHODS["heun"].prepare(setting, 3)
     with pytest.raises(DenoiserError, match="NaN or Inf"):
         draw(sampler, lambda x, sigma: x * float("nan"), SEEDS, Compute(batch_size=6))
 
@@ -146,14 +147,14 @@ def test_samples_that_are_not_finite_are_an_error(setting: Setting) -> None:
 def test_a_plan_is_fitted_once_for_a_number_of_evaluations_and_a_seed(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = ARMS["gaussian"].prepare(setting, 3)
+    first = METHODS["gaussian"].prepare(setting, 3)
     assert first.prepare_seconds > 0
     folder = next(setting.folder.glob("gaussian-3-*"))
     assert Plan.load(folder).nfe == 3
     for name in ("headstart.compare.ours.fit", "headstart.profile.Profile.measure"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("made again"))
     again = Setting(LAW, DATA, 0, setting.folder, sizes=QUICK)
-    second = ARMS["gaussian"].prepare(again, 3)
+    second = METHODS["gaussian"].prepare(again, 3)
     a, b = (draw(sampler, LAW, SEEDS, Compute(batch_size=6)).samples for sampler in (first, second))
     assert torch.equal(a, b)
     assert (second.how, second.prepare_seconds) == (first.how, first.prepare_seconds)
@@ -172,7 +173,7 @@ def test_no_arm_asks_the_network_for_more_at_once_than_it_may(name: str, tmp_pat
         most = max(most, len(x))
         return LAW(x, sigma)
 
-    ARMS[name].prepare(Setting(watched, DATA, 0, tmp_path, sizes=QUICK, compute=Compute(batch_size=3)), 3)
+    METHODS[name].prepare(Setting(watched, DATA, 0, tmp_path, sizes=QUICK, compute=Compute(batch_size=3)), 3)
     assert most == 3
 
 
@@ -196,7 +197,7 @@ def test_scores_are_numbers_or_an_error() -> None:
 def test_what_arms_rest_on_is_made_once_and_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     profile, seconds = setting.measured
     start, fitting = setting.start("gaussian")
-    first = ARMS["gits"].prepare(setting, 3)
+    first = METHODS["gits"].prepare(setting, 3)
     for name in ("headstart.compare.setting.fit_starts", "headstart.compare.setting.GITS.of"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("made again"))
     monkeypatch.setattr("headstart.profile.Profile.measure", lambda *_, **__: pytest.fail("made again"))
@@ -206,16 +207,16 @@ def test_what_arms_rest_on_is_made_once_and_kept(setting: Setting, monkeypatch: 
     kept, took = again.start("gaussian")
     assert took == fitting > 0
     assert torch.equal(kept.sample(Noise(SEEDS), 1.0), start.sample(Noise(SEEDS), 1.0))
-    second = ARMS["gits"].prepare(again, 3)
+    second = METHODS["gits"].prepare(again, 3)
     assert (second.how, second.prepare_seconds, second.cited) == (first.how, first.prepare_seconds, first.cited)
-    assert torch.equal(*(draw(arm, LAW, SEEDS, Compute(batch_size=6)).samples for arm in (first, second)))
+    assert torch.equal(*(draw(method, LAW, SEEDS, Compute(batch_size=6)).samples for method in (first, second)))
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"name": "x", "sigmas": [1, 0], "seconds": NaN}'])
 def test_a_damaged_grid_is_named(text: str, setting: Setting) -> None:
     (setting.folder / "gits-3-seed0.json").write_text(text)
     with pytest.raises(ArtefactError, match=r"gits-3-seed0\.json is damaged"):
-        ARMS["gits"].prepare(setting, 3)
+        METHODS["gits"].prepare(setting, 3)
 
 
 def test_the_sampler_of_an_arm_has_an_old_name() -> None:
@@ -224,16 +225,16 @@ def test_the_sampler_of_an_arm_has_an_old_name() -> None:
 
 
 def test_the_oracle_writes_no_training_data_down(setting: Setting) -> None:
-    first = ARMS["oracle"].prepare(setting, 3)
+    first = METHODS["oracle"].prepare(setting, 3)
     assert Plan.load(next(setting.folder.glob("oracle-3-*"))).initialization.name == "isotropic"
-    again = ARMS["oracle"].prepare(Setting(LAW, DATA, 0, setting.folder, sizes=QUICK), 3)
+    again = METHODS["oracle"].prepare(Setting(LAW, DATA, 0, setting.folder, sizes=QUICK), 3)
     a, b = (draw(sampler, LAW, SEEDS, Compute(batch_size=6)).samples for sampler in (first, again))
     assert torch.equal(a, b)
     assert first.how.startswith("empirical start")
 
 
 def test_noise_with_our_schedule_keeps_its_horizon(setting: Setting) -> None:
-    assert " levels 80 > " in ARMS["isotropic"].prepare(setting, 3).how
+    assert " levels 80 > " in METHODS["isotropic"].prepare(setting, 3).how
 
 
 @pytest.mark.parametrize("package", ["diffusers", "k_diffusion", "azula"])
