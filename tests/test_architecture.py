@@ -36,6 +36,7 @@ LEAVES = {
     "progress",
     "registry",
     "saved",
+    "schemas",
 }
 CONTRACT = LEAVES | {"denoiser"}
 BASE = CONTRACT | {"schedule", "solver", "targets"}
@@ -64,6 +65,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "progress": set(),
     "registry": {"errors"},
     "saved": {"arrays", "errors"},
+    "schemas": {"arrays"},
     "citation": BASE | {"initialization"},
     "noise": {"errors", "philox"},
     "philox": set(),
@@ -523,7 +525,7 @@ def test_a_docstring_says_what_the_thing_is_or_does() -> None:
 
 def test_the_library_is_light_to_import() -> None:
     """What shows things, reads images or fits with other libraries is imported by the function that needs it."""
-    heavy = ("matplotlib", "typer", "rich", "jinja2", "markupsafe", "sklearn", "scipy", "PIL", "zuko")
+    heavy = ("matplotlib", "typer", "rich", "jinja2", "markupsafe", "pydantic", "sklearn", "scipy", "PIL", "zuko")
     code = f"import sys, headstart; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

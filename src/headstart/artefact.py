@@ -11,16 +11,18 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headstart.errors import ArtefactError
 from headstart.files import atomic_write, check_regular
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 __all__ = ["checked", "fault", "parse_json", "read_tensors", "write_tensors"]
 
@@ -30,7 +32,7 @@ KEY = "headstart"
 #: Most characters of a whole number: those of 2^64, and a sign.
 DIGITS = 21
 
-Schema = TypeVar("Schema", bound=BaseModel)
+Schema = TypeVar("Schema", bound="BaseModel")
 
 
 def parse_json(text: str) -> Any:
@@ -64,6 +66,8 @@ def checked(schema: type[Schema], values: Any, source: Path) -> Schema:
     Raises:
         ArtefactError: if they do not fit, with the first one that does not.
     """
+    from pydantic import ValidationError
+
     try:
         return schema.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:

@@ -30,15 +30,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from headstart.arrays import LARGEST, as_tensor, check_numbers
+from headstart.arrays import as_tensor, check_numbers
 from headstart.artefact import checked, read_tensors, write_tensors
 from headstart.compute import Compute
 from headstart.conditions import Conditions, to_device
@@ -49,6 +48,9 @@ from headstart.progress import Progress
 from headstart.saved import Saved
 from headstart.schedule import Length
 from headstart.trajectory import Trajectories
+
+if TYPE_CHECKING:
+    from headstart.schemas import ProfileValues
 
 __all__ = ["Profile", "Velocity"]
 
@@ -71,17 +73,6 @@ FORM, VERSION = "headstart-profile", 1
 
 #: :math:`v` of a cost: the noise level, or the standard deviation of the noised data.
 Velocity = Literal["sigma", "marginal"]
-
-
-class ProfileValues(BaseModel):
-    """The plain values that are saved of a profile, beside its curves."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    sigma_data: Annotated[float, Field(ge=0, le=LARGEST)]
-    shape: list[Annotated[int, Field(ge=1)]]
-    seed: Annotated[int, Field(ge=0)]
-    digest: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,6 +287,8 @@ class Profile:
         Raises:
             ArtefactError: if the file is missing, damaged, no profile, or newer than this version of headstart.
         """
+        from headstart.schemas import ProfileValues
+
         source = Path(path)
         values, tensors = read_tensors(source, FORM, VERSION)
         try:

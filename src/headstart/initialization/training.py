@@ -33,12 +33,11 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -452,22 +451,10 @@ def _write(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
     atomic_write(blob, path)
 
 
-class _Values(BaseModel):
-    """The plain values of a checkpoint."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal["headstart-training"]
-    identity: dict[str, Any]
-    train: list[FiniteFloat]
-    held_out: Annotated[list[FiniteFloat], Field(min_length=1)]
-    best: Annotated[int, Field(ge=0)]
-    stopped: str
-    seconds: Annotated[FiniteFloat, Field(ge=0)]
-
-
 def _read(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
     """Go on from a checkpoint, if it is of the same training."""
+    from headstart.schemas import TrainingValues
+
     try:
         check_regular(path)
         with safe_open(path, framework="pt") as file:
@@ -475,7 +462,7 @@ def _read(path: Path, identity: Mapping[str, Any], run: _Run) -> None:
             tensors = {name: owned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - a file is no mapping
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(f"{path} is not a checkpoint of a training, or is damaged: {error}") from error
-    values = checked(_Values, found, path)
+    values = checked(TrainingValues, found, path)
     if len(values.held_out) != len(values.train) + 1 or values.best > len(values.train):
         raise ArtefactError(f"{path} is damaged: its epochs do not fit each other")
     others = [name for name, value in identity.items() if values.identity.get(name) != value]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,14 +22,16 @@ from torch import Tensor
 from headstart.artefact import fault, parse_json
 from headstart.budget import Budget, Estimate
 from headstart.errors import ArtefactError, InputError
-from headstart.files import Exchange, check_folder, exchange, finish, read_regular, staged
+from headstart.files import Exchange, exchange, finish, read_regular, staged
 from headstart.initialization import INITIALIZATIONS
 from headstart.plan.base import Plan, Record
-from headstart.profile import Profile, ProfileValues
+from headstart.plan.place import check_place, identity
+from headstart.profile import Profile
 from headstart.schedule import Schedule
+from headstart.schemas import ProfileValues
 from headstart.solver import SOLVERS
 
-__all__ = ["VERSION", "check_place", "digest_of", "read", "values_of", "write"]
+__all__ = ["VERSION", "digest_of", "read", "values_of", "write"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
 VERSION = 4
@@ -112,42 +113,6 @@ def write(plan: Plan, target: Path, swap: Exchange = exchange) -> None:
         raise ArtefactError(f"the plan cannot be written to {target}: {error.strerror or error}") from error
 
 
-def check_place(folder: Path) -> Path:
-    """Find out whether a plan can be written at a place, and return the place itself, links followed.
-
-    Raises:
-        ArtefactError: if something is there that is neither a plan nor an empty folder, or that cannot be exchanged as
-            a whole, or nothing can be written there.
-    """
-    target = Path(os.path.realpath(folder))
-    try:
-        there = _identity(target) is not None
-        inside = {path.name for path in target.iterdir()} if target.is_dir() else set()
-        whole = there and not (os.path.ismount(target) or os.path.samefile(target, os.curdir))
-    except OSError as error:
-        raise ArtefactError(f"{folder} cannot be read: {error.strerror or error}") from error
-    if there and "plan.json" not in inside and (inside or not target.is_dir()):
-        raise ArtefactError(f"{folder} exists and is not a plan: choose another name, or remove it first")
-    if others := sorted(inside - {"plan.json", "tensors.safetensors"}):
-        raise ArtefactError(f"{folder} is a plan and holds {others[0]} too: choose another name, or move that first")
-    if there and not whole:
-        raise ArtefactError(
-            f"{folder} is the working directory or a mount, and a plan's folder is exchanged as a whole: "
-            "name a folder in it"
-        )
-    check_folder(target.parent)
-    return target
-
-
-def _identity(folder: Path) -> tuple[int, int, int] | None:
-    """Tells a folder from the one that takes its place; None if nothing is there."""
-    try:
-        found = folder.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino, found.st_ctime_ns
-
-
 def read(source: Path) -> Plan:
     """The plan that :func:`write` wrote, also while another process writes it anew.
 
@@ -156,13 +121,13 @@ def read(source: Path) -> Plan:
     """
     for _ in range(TRIES):
         try:
-            before = _identity(source)
+            before = identity(source)
             try:
                 return _read(source)
             except ArtefactError:
                 if before is None:
                     finish(source.parent)
-                if _identity(source) == before:
+                if identity(source) == before:
                     raise
         except OSError as error:
             raise ArtefactError(f"{source} is not a plan: it cannot be read ({error.strerror})") from error
