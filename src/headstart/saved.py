@@ -116,7 +116,7 @@ class Saved:
         return tensor
 
     def group(self, name: str) -> Saved:
-        """The tensors of a part, whose names begin with the part's, and all values."""
+        """A part of it: the tensors whose names begin with the part's name and a dot, and all values."""
         prefix = f"{name}."
         return Saved(
             self.values, {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}

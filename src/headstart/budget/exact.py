@@ -13,7 +13,7 @@ gradient of a strictly convex function, and so one-to-one. Going back from :math
 Every step is inverted by Newton's method with the exact Jacobian. Since F is strictly monotone, the step that is halved
 until the residual falls leads to the solution from anywhere; the residual is checked all the same. A learned denoiser
 need not be a gradient, nor F one-to-one. Where there is no solution, or F turns volumes inside out, it is refused; that
-there is only one is taken for granted.
+the solution is unique is assumed.
 
 References:
     Chen et al., *Neural Ordinary Differential Equations*, NeurIPS 2018 (change of variables along an ODE; here that of
@@ -90,7 +90,7 @@ def euler_log_ratios(
 def invert_euler(denoiser: Denoiser, schedule: Schedule, x: Tensor, **conditions: Any) -> tuple[Tensor, Tensor]:
     r"""Where Euler's method must start to end at x (B, \*S), and :math:`\sum_i \log \det J_{F_i}` on the way.
 
-    Starts differ in nothing else, so that one call serves them all. Of shapes (B, \*S) and (B,), in float64.
+    It does not depend on the start, so that one call serves all. Of shapes (B, \*S) and (B,), in float64.
 
     Raises:
         InputError: if the denoiser cannot be differentiated.

@@ -27,7 +27,7 @@ the clean law G of a start that is G plus noise:
     KL(p_T \,\|\, N(\mu, \sigma_T^2 I)) \le \frac{E \|x_0 - \mu\|^2}{2 \sigma_T^2}.
 
 The samples must be held out from what the start was fitted on. If the network has been trained on them, its loss there
-is too small, and the first estimate that much too large; it still compares starts, to which this is common.
+is too small, and the first estimate that much too large; it still ranks starts, since all share this error.
 
 References:
     Fassina et al., *Initialization-Aware Score-Based Diffusion Sampling*, 2026, arXiv 2603.00772 (the split into
@@ -154,9 +154,9 @@ def initialization_bracket(
 ) -> Bracket:
     """E_init of a start at horizon ``sigma`` between two entropies of the noised data; no network is asked.
 
-    The two ends share samples and noise with the start's likelihood. They are below and above in the mean over sets of
-    samples: their standard errors are those of the mean over noised samples, and that the clean ones are a sample too
-    moves both ends together, by something of the order of the bracket's width.
+    The two ends share samples and noise with the start's likelihood. They lie below and above it in the mean over sets
+    of samples. Their standard errors are those of the mean over the noised samples. The clean samples are random too,
+    which moves both ends together, by about the bracket's width.
 
     Arguments:
         data: clean samples that the start is not fitted on, shape (N, \\*S).

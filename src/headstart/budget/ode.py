@@ -5,9 +5,8 @@ followed some (:mod:`headstart.trajectory`), the divergence that a step adds is 
 
 .. math:: K_i = \frac{E\,\|\hat x_b - x_b\|^2}{v_b}, \qquad v_b = d / J(b),
 
-with the Fisher information J of the noised data. For an isotropic Gaussian and Euler's method it is that, to leading
-order. Other solvers, and profiles without
-trajectories, are given the defect of Euler's steps,
+with the Fisher information J of the noised data. For an isotropic Gaussian and Euler's method it is exact to leading
+order. Other solvers, and profiles without trajectories, are given the defect of Euler's steps,
 
 .. math:: K_i = \frac{E\,\|F_\text{Heun}(x_a) - F_\text{Euler}(x_a)\|^2}{b^2 + \sigma_d^2}, \qquad x_a \sim p_a,
 

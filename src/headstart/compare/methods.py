@@ -80,16 +80,17 @@ class Method:
     """One way to sample a network.
 
     Attributes:
-        name: what it is asked for by.
-        label: for people.
+        name: on the command line and in the files of a comparison.
+        label: its name on pages.
         kind: "ours", "peer", "oracle", "saved" or "reference".
         family: the methods that it is shown with.
-        prepare: its sampler, for the evaluations that it can spend.
-        package: the module that it needs and that may be missing, or None.
-        affordable: the evaluations that it can spend of those it may; Heun's method, an odd number.
+        prepare: makes its sampler from what all methods share and a number of evaluations that it can spend.
+        package: the optional module that it needs, or None.
+        affordable: the largest number of evaluations that it can spend out of a given number; for Heun's method, an odd
+            one.
         only: the one number of evaluations that it has a sampler for, or None if it has one for every number.
-        identity: what tells it from another method of its name, if anything does.
-        slow: whether it takes minutes to prepare, on images.
+        identity: tells it from another method of the same name; empty if there is none.
+        slow: whether it takes minutes to prepare on images.
     """
 
     name: str

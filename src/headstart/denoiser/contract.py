@@ -60,7 +60,7 @@ def denoise(denoiser: Denoiser, x: Tensor, sigma: float, /, **conditions: Any) -
 
 
 def is_finite(x: Tensor) -> bool:
-    """Whether x holds neither NaN nor Inf. Either would make the sum one, so that a finite sum is a quick proof."""
+    """Whether x holds neither NaN nor Inf. A finite sum is a quick proof, since either would spoil the sum."""
     return math.isfinite(x.sum().item()) or bool(torch.isfinite(x).all())
 
 

@@ -41,7 +41,7 @@ class Autoregressive(Initialization):
 
     Arguments:
         flow: the trained flow.
-        labels: the classes that it was trained with, in its order; none if without.
+        labels: the classes that it was trained with, in its order; empty if it was trained without.
 
     Attributes:
         record: how training went, or None for a flow that was loaded.
@@ -80,9 +80,10 @@ class Autoregressive(Initialization):
         seed: int = 0,
         compute: Compute | None = None,
     ) -> Autoregressive:
-        """By maximum likelihood on the data (N, \\*S) noised at all levels of a range.
+        """Fit to data (N, \\*S) that are noised at all levels of a range, by maximum likelihood.
 
-        Fassina et al. (2026) have images of 64 x 64, ``patch=2, channels=128, blocks=1, layers=8``, and AdamW at 3e-4.
+        For images of 64 x 64, Fassina et al. (2026) take ``patch=2, channels=128, blocks=1, layers=8`` and a learning
+        rate of 3e-4.
 
         Arguments:
             data: clean samples, (N, C, H, W) or (N, d).

@@ -36,17 +36,19 @@ FORM, VERSION = "headstart-start", 1
 
 
 class Initialization(ABC):
-    """A law for the noised data at every horizon. A subclass writes ``fit`` on clean data, unless it is given as it is,
-    ``_sample`` and, where it is tractable, ``_log_prob``, on checked inputs.
+    """A law for the noised data at every horizon.
+
+    A subclass writes ``fit`` on clean data, unless it is given as it is; ``_sample``; and ``_log_prob`` if it has a
+    density. Their inputs are checked before they are called.
 
     Attributes:
         name: the name by which a plan stores the family.
         cites: what to cite for it: keys of ``references.bib``, or whole BibTeX entries.
         oracle: whether it hands back training data, and so is there for comparison only.
         tractable: whether it has a log density that can be computed.
-        closed_form: whether a sample costs a few products of matrices, and no network.
-        usual: whether a plan considers it where no start is asked for.
-        given: whether it is code or samples of the user's, which no ``fit`` on data makes.
+        closed_form: whether drawing a sample takes a few products of matrices and no network.
+        usual: whether a fit considers it where the user names no start.
+        given: whether it is code or samples that the user hands in, and not fitted to data.
         trained: whether its ``fit`` takes a :class:`~headstart.initialization.Training`.
         sigmas: the lowest and the highest horizon that it knows.
         shape: the shape S of one sample.
@@ -67,10 +69,10 @@ class Initialization(ABC):
     def fit(cls, *args: Any, **kwargs: Any) -> Initialization:
         """The law of clean data (N, \\*S), which are its first argument; all others are by keyword and have defaults.
 
-        :func:`headstart.choose.fit_starts` hands in those of these names that there are: ``labels``, classes of shape
-        (N,) or None; ``subspace``, the data's leading directions; ``sigma_max``, the level that a sampler from noise
-        would begin at; ``training`` and ``sigmas``, how a trained start is trained and for which horizons; ``seed``,
-        ``device`` and ``progress``.
+        :func:`headstart.choose.fit_starts` hands in those of the following arguments that a family's ``fit`` has:
+        ``labels``, classes of shape (N,) or None; ``subspace``, the data's leading directions; ``sigma_max``, the level
+        that a sampler from noise would begin at; ``training`` and ``sigmas``, how a trained start is trained and for
+        which horizons; ``seed``; and ``compute``, how the work is done.
 
         Raises:
             InputError: if the family is given as it is.

@@ -1,4 +1,4 @@
-"""Noised data: the law that every start is after, but one that hands back training data."""
+"""Noised data: the law that every start approximates, except that it hands back training data."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ that is learned by maximum likelihood on noised data:
 .. math:: x = T_\sigma(x_b), \quad x_b \sim p_b(\cdot, \sigma), \qquad
     \log p_\theta(x, \sigma) = \log p_b(T_\sigma^{-1}(x), \sigma) + \log |\det \partial T_\sigma^{-1}(x)|.
 
-The map acts on m leading coordinates, each divided by what it is wide, and leaves every other direction as the base
-has it:
+The map acts on m leading coordinates, each divided by its standard deviation, and leaves every other direction as
+the base has it:
 
 .. math:: y = U^T (x - \mu) / \sqrt{\lambda + \sigma^2}, \qquad
     T_\sigma^{-1}: y \mapsto y_b = f_n \circ \dots \circ f_1(y).
@@ -122,7 +122,7 @@ class Flow(Initialization):
 
     Arguments:
         base: the law that is refined.
-        frame: the m directions that the flow acts on, and what the data are wide in them.
+        frame: the m directions that the flow acts on, with the data's variances along them.
         couplings: the layers, conditioned on 1 + C numbers for C classes.
         sigmas: the lowest and the highest level that it is made for.
         classes: the classes that it is conditioned on, shape (C,), or None.
@@ -172,11 +172,11 @@ class Flow(Initialization):
         seed: int = 0,
         compute: Compute | None = None,
     ) -> Flow:
-        """On clean data (N, \\*S), by maximum likelihood at all levels between two.
+        """Fit to clean data (N, \\*S), by maximum likelihood at all levels between two.
 
         If no epoch of training does better than the base on held-out data, the flow is the base, with a ``gain`` of 0.
-        A base that has been fitted on the same data has seen those that are held out here: the gain is then an
-        understatement, and with a base of many parameters, such as a mixture of many components, it may be 0.
+        A base that was fitted to the same data has seen the samples that are held out here. The gain then comes
+        out too small, and with a base of many parameters, such as a mixture of many components, it may be 0.
 
         Arguments:
             data: the samples.

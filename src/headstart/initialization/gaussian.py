@@ -45,7 +45,7 @@ class Diagonal(Initialization):
 
     @classmethod
     def fit(cls, data: Tensor) -> Diagonal:
-        """On clean data (N, \\*S).
+        """Fit to clean data (N, \\*S).
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.
@@ -91,7 +91,7 @@ class Shifted(Diagonal):
 
     @classmethod
     def fit(cls, data: Tensor) -> Shifted:
-        """On clean data (N, \\*S). Raises as :meth:`Diagonal.fit`."""
+        """Fit to clean data (N, \\*S). It raises the errors of :meth:`Diagonal.fit`."""
         return cls(data.shape[1:], moments(data)[0])
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -106,7 +106,7 @@ class Shifted(Diagonal):
 
 @INITIALIZATIONS.register
 class Isotropic(Shifted):
-    r""":math:`N(0, \sigma_T^2 I)`, the start of every diffusion model: right at 80, wrong at a short horizon.
+    r""":math:`N(0, \sigma_T^2 I)`, the start of every diffusion model: right at 80, and wrong at a short horizon.
 
     Arguments:
         shape: the shape of one sample.
@@ -151,7 +151,7 @@ class Gaussian(Initialization):
 
     @classmethod
     def fit(cls, data: Tensor, components: int = 256, *, subspace: Subspace | None = None) -> Gaussian:
-        """On clean data (N, \\*S), with at most ``components`` leading directions.
+        """Fit to clean data (N, \\*S), with at most ``components`` leading directions.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.

@@ -5,7 +5,7 @@ but the divergence is bounded by the Wasserstein distance of the generator to th
 
 .. math:: KL(p_0 * N_{\sigma_T} \,\|\, p_G * N_{\sigma_T}) \le \frac{W_2^2(p_0, p_G)}{2 \sigma_T^2}
 
-(:func:`headstart.budget.transport_bound`): noise forgives a generator what it hides.
+(:func:`headstart.budget.transport_bound`): noise hides the errors of a generator that are smaller than it.
 
 References:
     Lyu et al., *Accelerating Diffusion Models via Early Stop of the Diffusion Process*, 2022, arXiv 2205.12524.

@@ -14,7 +14,7 @@ costs :math:`O(n\, m^2)` for n points in m dimensions, whatever the number of co
 
 .. math:: \Sigma_k = \frac{\sum_n r_{nk} (z_n - m_k)(z_n - m_k)^T + \frac m8 \bar\Sigma}{\sum_n r_{nk} + \frac m8},
 
-so that a class of one sample is as wide as the others' components, and does not hand that sample back.
+so that a class of one sample gets a component as wide as the others, and does not hand that sample back.
 
 References:
     Lücke and Eggert, *Expectation Truncation and the Benefits of Preselection in Training Generative Models*, JMLR,
@@ -109,7 +109,7 @@ class Mixture(Initialization):
         subspace: Subspace | None = None,
         seed: int = 0,
     ) -> Mixture:
-        """On clean data (N, \\*S), by expectation maximisation in float64, on at most 200,000 of them.
+        """Fit to clean data (N, \\*S), by expectation maximisation in float64, on at most 200,000 of them.
 
         Arguments:
             data: the samples.

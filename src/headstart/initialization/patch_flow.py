@@ -130,7 +130,7 @@ class PatchFlow(nn.Module):
         return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi)) + log_det
 
     def standardise(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The flow from data to noise: x (B, \\*S) to z (B, d), and the log determinant of its Jacobian (B,)."""
+        """Map data x (B, \\*S) to noise z (B, d); also the log determinant (B,) of that map's Jacobian."""
         condition, scale = self._condition(sigma, label)
         u = self.cut((x - self.mean) / scale.view(-1, *[1] * len(self.shape)))
         log_det = -self.length * self.width * scale.log()
@@ -141,7 +141,7 @@ class PatchFlow(nn.Module):
 
     @torch.no_grad()
     def invert(self, z: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        """From noise to data, the inverse of :meth:`standardise`, without gradients: z (B, d) to x (B, \\*S)."""
+        """Map noise z (B, d) to data x (B, \\*S), without gradients: the inverse of :meth:`standardise`."""
         condition, scale = self._condition(sigma, label)
         u = z.view(-1, self.length, self.width)
         for block in reversed(self.blocks):

@@ -15,8 +15,8 @@ clean data, and convolved with noise of any level.
 
 Either every coordinate has its own :math:`\kappa`, scale and :math:`\nu` (``"diagonal"``), or all share one
 (``"multivariate"``) and :math:`\Lambda` has the leading directions and the common rest of
-:mod:`headstart.initialization.subspace`. From :data:`GAUSSIAN` degrees of freedom on, a law is taken for the Gaussian
-that it then is to 1e-4 nats a coordinate.
+:mod:`headstart.initialization.subspace`. From :data:`GAUSSIAN` degrees of freedom on, a law is replaced by the
+Gaussian, from which it then differs by less than 1e-4 nats a coordinate.
 
 References:
     Lange, Little and Taylor, *Robust Statistical Modeling Using the t Distribution*, Journal of the American
@@ -90,7 +90,7 @@ class StudentT(Initialization):
         components: int = 256,
         seed: int = 0,
     ) -> StudentT:
-        r"""On clean data (N, \*S), by maximum likelihood in float64, with degrees of freedom from 1.05 to 200.
+        r"""Fit to clean data (N, \*S), by maximum likelihood in float64, with degrees of freedom from 1.05 to 200.
 
         Arguments:
             data: the samples.
@@ -183,7 +183,7 @@ class Independent:
         return (self.nu < GAUSSIAN) & (self.scales > 0)
 
     def sample(self, noise: Noise, sigma: float) -> Tensor:
-        """Noised samples (B, d), of the precision of the draws of kappa."""
+        """Noised samples (B, d), in the dtype of the draws of kappa."""
         normal = noise.normal((self.dimension,))
         kappa = noise.gamma((self.nu / 2).numpy(), (self.dimension,))
         kappa = torch.where(self._heavy.to(kappa.device), kappa / (self.nu / 2).to(kappa), 1.0)
@@ -240,7 +240,7 @@ class Elliptical:
         return self.subspace.dimension
 
     def sample(self, noise: Noise, sigma: float) -> Tensor:
-        """Noised samples (B, d), of the precision of the draws of kappa."""
+        """Noised samples (B, d), in the dtype of the draws of kappa."""
         normal, half = noise.normal((self.dimension,)), float(self.nu) / 2
         kappa = noise.gamma(half, (1,)) / half
         kappa = kappa if float(self.nu) < GAUSSIAN else torch.ones_like(kappa)

@@ -25,10 +25,10 @@ from headstart.initialization.subspace import Subspace
 
 __all__ = ["GAUSSIAN", "fit_elliptical", "fit_independent"]
 
-#: The least degrees of freedom that a fit finds, and those from which a law is a Gaussian: the largest that it finds.
+#: The least degrees of freedom that a fit finds, and the largest, from which on a law is a Gaussian.
 HEAVIEST, GAUSSIAN = 1.05, 200.0
 
-#: Fewer samples than this say nothing of a tail: they get a Gaussian.
+#: With fewer samples than this, which say nothing of a tail, the law is a Gaussian.
 FEW = 20
 
 #: How many numbers a computation holds at a time, and how many steps a maximisation may take.
@@ -50,8 +50,8 @@ def fit_independent(data: Tensor, mean: Tensor, variances: Tensor) -> tuple[Tens
 
     Arguments:
         data: samples, shape (N, \\*S).
-        mean: what a coordinate that is normal has for its location, shape (d,).
-        variances: and the square of its scale, shape (d,).
+        mean: the location of a coordinate that turns out normal, shape (d,).
+        variances: the square of its scale, shape (d,).
     """
     locations, scales, nu = mean.clone(), variances.sqrt(), torch.full_like(mean, GAUSSIAN)
     if len(data) < FEW:

@@ -1,4 +1,4 @@
-r"""The leading principal components of the data, and the Gaussian that is left when nothing finer is said.
+r"""The leading principal components of the data, and the Gaussian that they define.
 
 With mean :math:`\mu`, leading directions :math:`U` (orthonormal columns) of variances :math:`\lambda` and a common
 variance :math:`\rho` of all other directions, the data noised at level sigma have the covariance
@@ -28,7 +28,7 @@ __all__ = ["Subspace", "moments"]
 #: Numbers of the data that are worked on at a time, which bounds the memory.
 CHUNK = 2**24
 
-#: How many dimensions are still worth a covariance matrix.
+#: In more dimensions than this no covariance matrix is formed.
 EXACT = 2048
 
 #: Power iterations, and directions beyond those asked for: enough for variances to three digits on image spectra.
@@ -59,8 +59,8 @@ class Subspace:
     def fit(cls, data: Tensor, components: int) -> Subspace:
         """The leading ``components`` principal components of ``data`` (N, \\*S), at most d and N - 1 of them.
 
-        Chunk by chunk, so that the data stay as they are. Beyond :data:`EXACT` dimensions by block power iteration, in
-        time that grows linearly in the number of samples and of dimensions.
+        It goes through the data chunk by chunk, without a copy of them. In more than :data:`EXACT` dimensions it takes
+        block power iterations, in time that grows linearly in the numbers of samples and of dimensions.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.
@@ -148,7 +148,7 @@ def moments(data: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of every coordinate of ``data`` (N, \\*S), each of shape (d,), in float64.
 
     Raises:
-        DataError: if there are fewer than two samples, or they are numbers, or NaN or Inf is among them.
+        DataError: if there are fewer than two samples, a sample has no axis, or NaN or Inf is among them.
     """
     wanted = "an initialization is fitted on at least two samples in an array (N, ...), without NaN or Inf"
     if data.ndim < 2 or len(data) < 2:

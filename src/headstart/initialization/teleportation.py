@@ -21,7 +21,7 @@ that can be inverted leaves a divergence as it is. So the two starts differ at e
 .. math:: KL(\text{Gaussian} \,\|\, \text{this one}) = \tfrac12 \sum_j \Big[
     \frac{\lambda_j + \mu_j^2}{\sigma_{\max}^2} - \ln \Big( 1 + \frac{\lambda_j}{\sigma_{\max}^2} \Big) \Big],
 
-with :math:`\mu_j` the coordinates of the mean along Q: little from EDM's 80, and less from farther.
+with :math:`\mu_j` the coordinates of the mean along Q: small from EDM's 80, and smaller from higher levels.
 
 References:
     Wang and Vastola, *The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion Models*, 2024,
@@ -50,7 +50,7 @@ __all__ = ["Teleportation"]
 
 @INITIALIZATIONS.register
 class Teleportation(Initialization):
-    """Where the Gaussian with the data's mean and covariance carries the noise of a far level.
+    """The law to which the ODE of the Gaussian with the data's mean and covariance carries noise of a high level.
 
     Arguments:
         shape: the shape of one sample.
@@ -78,7 +78,7 @@ class Teleportation(Initialization):
     def fit(
         cls, data: Tensor, components: int = 256, sigma_max: float = 80.0, *, subspace: Subspace | None = None
     ) -> Teleportation:
-        """On clean data (N, \\*S), with at most ``components`` leading directions.
+        """Fit to clean data (N, \\*S), with at most ``components`` leading directions.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.

@@ -51,7 +51,7 @@ from headstart.progress import Progress
 
 __all__ = ["Record", "Training", "noised", "train"]
 
-#: A fit whose held-out NLL is this many nats a dimension above where it began has gone astray.
+#: A fit has diverged if its held-out NLL is this many nats a dimension above where it began.
 EXPLODED = 10.0
 
 #: Most samples that are held out, and how many of them are looked at together.
@@ -76,7 +76,7 @@ class Training:
         noise: "dynamic" or "fixed".
         levels: how many noise levels a minibatch holds: each is log-uniform in its own equal part of the range.
         held_out: share of the samples, at most 2,000, that is not trained on and says which epoch is best.
-        patience: epochs in a row without a better one after which training stops.
+        patience: training stops after so many epochs in a row without a better one.
         clip: largest norm of a gradient; longer ones are shortened.
         ema: share of the averaged weights that one step keeps, once they have settled.
         checkpoint: a file that is written after every epoch, and gone on from if it exists.
@@ -214,12 +214,12 @@ def train(
         data: clean samples, shape (N, \\*S).
         sigmas: the lowest and the highest level.
         labels: classes, shape (N,).
-        options: how; by default :class:`Training` as it is.
+        options: how to train; by default :class:`Training` as it is.
         seed: of the held-out share, the minibatches and the noise.
         compute: the device, on which the random numbers do not depend, and who is told of epochs, minibatches and NLL.
 
     Returns:
-        What happened. A fit that diverges later than in its first epoch stops, says so, and keeps the best weights.
+        The record of it. A fit that diverges after its first epoch stops, says so, and keeps the best weights.
 
     Raises:
         DataError: if there are fewer than two samples, or NaN or Inf among them.

@@ -35,7 +35,7 @@ def denoiser(device: torch.device | str = "cpu") -> Preconditioned:
 
 
 def classifier(device: torch.device | str = "cpu") -> Classifier:
-    """The classifier of Fashion-MNIST behind :func:`features`. Raises as :func:`denoiser`."""
+    """The classifier of Fashion-MNIST that :func:`features` uses. It raises the errors of :func:`denoiser`."""
     return _trained(Classifier(), "classifier.safetensors", device)
 
 

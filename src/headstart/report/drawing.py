@@ -183,7 +183,7 @@ def widen(values: Sequence[float], factor: float) -> tuple[float, float]:
 
 
 def round_ticks(low: float, high: float, dense: bool = True) -> list[float]:
-    """Round numbers of a log axis between two, about as many as there is room for."""
+    """Round numbers between two ends of a log axis, about as many as there is room for."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     inside = [
         [d * 10.0**p for p in powers for d in ds if low <= d * 10.0**p * 1.0001 and d * 10.0**p <= high * 1.0001]

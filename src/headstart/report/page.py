@@ -91,7 +91,7 @@ def verdict(rows: Sequence[Row], floor: Row) -> str:
     """The result of the run in one sentence, which says so when the baseline wins.
 
     Arguments:
-        rows: one mapping an arm and NFE.
+        rows: one mapping for each method and number of evaluations.
         floor: the distances of real images against real ones.
     """
     plan, baseline = _find(rows, "plan", 4), _find(rows, BASELINE)

@@ -102,7 +102,7 @@ def fixed_point(
         tolerance: of the full move, relative to the level.
 
     Returns:
-        The last grid, and how it came about; that it did not converge is said, and no error.
+        The last grid, and how it came about. It says whether the iteration converged; if not, that is no error.
 
     Raises:
         InputError: as :func:`update`, or if iterations is below 1.

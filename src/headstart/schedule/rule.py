@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Solved(Protocol):
-    """Fine trajectories, as far as a rule asks of them: see :class:`headstart.trajectory.Trajectories`."""
+    """The part of :class:`headstart.trajectory.Trajectories` that a rule uses."""
 
     def follows(self, solver: Any) -> bool:
         """Whether the error of this solver is known from them."""
@@ -52,7 +52,7 @@ class Solved(Protocol):
 
 
 class Measured(Protocol):
-    """The measurements of a network, as far as a rule asks of them: see :class:`headstart.profile.Profile`."""
+    """The part of :class:`headstart.profile.Profile` that a rule uses."""
 
     @property
     def sigma_data(self) -> float:
@@ -180,7 +180,7 @@ def get_rule(rule: str | Rule) -> Rule:
 
 
 def split_name(name: str) -> tuple[type[Kind] | None, tuple[str, ...]]:
-    """The kind that a schedule's name says, and the words that follow, its parameters; no kind if there is none.
+    """The kind of schedule that a name stands for, or None, and the words after it, its parameters.
 
     >>> split_name("log-linear")
     (<class 'headstart.schedule.classic.LogLinear'>, ())
@@ -201,7 +201,7 @@ def _plain(name: str) -> str:
 
 
 def rule_names() -> tuple[str, ...]:
-    """The names that a schedule can be asked for by."""
+    """The names of the rules that ``fit`` and the command line accept."""
     return tuple(name for name, kind in RULES.items() if issubclass(kind, Rule))
 
 

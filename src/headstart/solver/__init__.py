@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 
-#: The names of the solvers that are tried where none is asked for, the first one first.
+#: The names of the solvers that a fit tries where the user names none, the first one first.
 USUAL_SOLVERS = ("dpm++2m", "dpm++3m", "unipc", "deis", "euler")
 
 
 def solver_names() -> tuple[str, ...]:
-    """The names that a solver can be asked for by."""
+    """The names of the solvers that ``fit`` and the command line accept."""
     return tuple(name for name, solver in SOLVERS.items() if not solver.given)
 
 

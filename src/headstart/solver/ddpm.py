@@ -35,7 +35,7 @@ __all__ = ["DDPM"]
 @SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False, init=False)
 class DDPM(Solver):
-    """First order in law, one evaluation and one draw of noise a step.
+    """Ancestral sampling: first order in law, one evaluation and one draw of noise a step.
 
     Arguments:
         variances: tau^2 of each step above 0 of the one schedule that it is then for; none for the posterior's.

@@ -35,7 +35,10 @@ __all__ = ["DEIS"]
 @SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class DEIS(Solver):
-    """Its order is the number of points, where the first step, of first order, is not felt; one evaluation a step.
+    """DEIS: one evaluation a step, and of the order of its number of points.
+
+    The first step is of first order, which limits the order to 2 unless it is taken where it errs little, far above the
+    data's scale.
 
     Arguments:
         points: estimates that the polynomial goes through, from 1, which is Euler's method, to 4; one more than the

@@ -20,8 +20,8 @@ DPM-Solver++(2M) for :math:`\eta = 1`), of the same laws:
     x_b = \Big(\frac ba\Big)^{1 + \eta} x_a + \Big(1 - \Big(\frac ba\Big)^{1 + \eta}\Big) \tilde D_i
     + b\, \sqrt{1 - (b / a)^{2 \eta}}\; z, \qquad z \sim N(0, I).
 
-What the noise does to D within a step, the line takes from the step before, where it is alike in law: on Gaussian data
-the law converges with second order too.
+The line takes the change that noise makes to D from the step before, where it has the same law: on Gaussian data the
+law converges with second order too.
 
 References:
     Lu et al., *DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models*, 2022,
@@ -46,7 +46,7 @@ __all__ = ["DPMSolverPP2M"]
 @SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class DPMSolverPP2M(Solver):
-    """Second order, with noise in law; one evaluation a step.
+    """DPM-Solver++(2M): second order, and one evaluation a step; with noise, the order is that of the law.
 
     Arguments:
         eta: the share of the noise; 0 solves the ODE, and no noise is drawn, and 1 the usual reverse SDE.

@@ -8,8 +8,8 @@ with the polynomial P through the estimates at the last three levels; through as
 steps. A step to 0 returns the denoised estimate.
 
 The paper writes the method out for two estimates. k-diffusion and diffusers give the curvature of three half of this
-weight, and converge with order 2. With the whole of it, here, the method is of order 3, where the first step is not
-felt: that step is of first order, so that it adds an error of second order to the whole, which is small only from a
+weight, and converge with order 2. With the whole of it, here, the method is of order 3, but for
+its first step. That step is of first order and adds an error of second order to the whole, which is small only from a
 level far above the data's scale.
 
 References:
@@ -32,7 +32,7 @@ __all__ = ["DPMSolverPP3M"]
 
 @SOLVERS.register
 class DPMSolverPP3M(Solver):
-    """Third order, one evaluation a step.
+    """DPM-Solver++(3M): third order, one evaluation a step.
 
     >>> DPMSolverPP3M()
     DPMSolverPP3M()

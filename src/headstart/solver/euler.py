@@ -25,7 +25,7 @@ __all__ = ["Euler"]
 
 @SOLVERS.register
 class Euler(Solver):
-    """First order, one evaluation a step."""
+    """Euler's method, which is DDIM: first order, one evaluation a step."""
 
     name = "euler"
     cites = ("song2021denoising",)

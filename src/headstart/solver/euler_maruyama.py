@@ -31,7 +31,7 @@ __all__ = ["EulerMaruyama", "reverse_diffusion"]
 
 @SOLVERS.register
 class EulerMaruyama(Solver):
-    """First order in law, one evaluation and one draw of noise a step.
+    """Euler and Maruyama's method: first order in law, one evaluation and one draw of noise a step.
 
     >>> EulerMaruyama().order
     1

@@ -31,7 +31,7 @@ __all__ = ["Heun"]
 @SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class Heun(Solver):
-    """Second order without churn, two evaluations a step, but one for a step to 0.
+    """Heun's method as in EDM: second order without churn; two evaluations a step, but one for a step to 0.
 
     Arguments:
         churn: S_churn of EDM, over all steps; 0 solves the ODE, and no noise is drawn.

@@ -40,7 +40,7 @@ WEIGHTS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 /
 @SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class IPNDM(Solver):
-    """Second order on graded grids, one evaluation a step.
+    """iPNDM: second order on grids whose neighbouring steps become alike, one evaluation a step.
 
     Arguments:
         points: estimates of the noise that a step uses, from 1, which is Euler's method, to 4.

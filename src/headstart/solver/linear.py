@@ -1,12 +1,12 @@
 r"""A solver of the probability-flow ODE on one grid, as a matrix.
 
-Every such solver that evaluates the network once a step makes the state :math:`x_i` that the network is called with of
-the first one and of the estimates :math:`D_j = D(x_j, s_j)` so far, linearly, and is exact where the estimates are 0:
+If such a solver evaluates the network once a step, every state :math:`x_i` that the network is called with is linear in
+the first state and in the estimates :math:`D_j = D(x_j, s_j)` so far. Where the estimates are 0 it is exact:
 
 .. math:: x_{i+1} = \frac{s_{i+1}}{s_i}\, x_i + \sum_{j \le i} w_{ij}\, D_j .
 
-The last state is the result. The weights depend on the solver and on the levels and on nothing else. They are found by
-running the solver once on states that are written out in the estimates, the j-th estimate being the j-th unit vector.
+The last state is the result. The weights depend on the solver and on the levels alone. They are found by running the
+solver once with the j-th unit vector in the place of the j-th estimate.
 
 References:
     Tong et al., *Learning to Discretize Denoising Diffusion ODEs* (LD3), ICLR 2025, arXiv 2405.15506, and Frankel et

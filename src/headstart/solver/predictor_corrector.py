@@ -37,10 +37,12 @@ __all__ = ["PredictorCorrector"]
 @SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class PredictorCorrector(Solver):
-    """First order in law, down to the bias of Langevin's steps; 1 + M evaluations a step, but one for a step to 0.
+    """Predictor and corrector: 1 + M evaluations a step, but one for a step to 0.
 
-    On Gaussian data of variance v the bias is a share :math:`\\text{snr}^2 b^2 / (v + b^2)` of the variance at b, so
-    that it goes with the level.
+    It is of first order in law, down to the bias of Langevin's steps.
+
+    On Gaussian data of variance v, that bias is a share :math:`\text{snr}^2 b^2 / (v + b^2)` of the variance at b, and
+    vanishes with the level.
 
     Arguments:
         corrections: M, the Langevin steps at each level.

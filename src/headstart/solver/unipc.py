@@ -44,7 +44,9 @@ __all__ = ["UniPC"]
 @SOLVERS.register
 @dataclass(frozen=True, eq=False, repr=False)
 class UniPC(Solver):
-    """UniPC-p: order p + 1 (for p = 3, where the first step, of second order, is not felt); one evaluation a step.
+    """UniPC-p: one evaluation a step, and of order p + 1.
+
+    With p = 3 that holds where the error of the first step, which is of second order, is negligible.
 
     Arguments:
         points: p, the past estimates that the predictor uses, from 1 to 3.

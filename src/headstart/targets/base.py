@@ -46,7 +46,7 @@ class Target(ABC):
         """Log density in nats of the noised law: (B, \\*S) to (B,), in float64.
 
         Arguments:
-            x: where, of shape (B, \\*S).
+            x: noised samples, shape (B, \\*S).
             sigma: the noise level, a scalar or of shape (B,).
 
         Raises:

@@ -1,7 +1,7 @@
 """Laws that experiments and tests share: mixtures of Gaussians, and heavy tails.
 
-Where a law is standardised, its location and scale are those of its exact moments: the average of samples of a law
-without a fourth moment says little of its variance.
+Where a law is standardised, its location and scale are those of its exact moments: samples of a law without a fourth
+moment say little of its variance.
 
 References:
     Fassina et al., *Initialization-Aware Score-Based Diffusion Sampling*, 2026, arXiv 2603.00772 (25 modes, and
@@ -109,7 +109,7 @@ def gmm_paper(d: int = 2) -> GaussianMixture:
 
 
 def t_prod(d: int = 100, nu: float = 3.0) -> ProductT:
-    r"""Independent Student-t coordinates of variance 1: of scale :math:`\sqrt{(\nu - 2) / \nu}`.
+    r"""Independent Student-t coordinates of variance 1, which have the scale :math:`\sqrt{(\nu - 2) / \nu}`.
 
     Arguments:
         d: the dimension.
