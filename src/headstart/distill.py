@@ -10,7 +10,7 @@ With levels :math:`s_0 > \dots > s_N = 0`, of which the horizon :math:`s_0` is f
 and :math:`\xi` (N - 1 numbers), the strictly lower triangular v (N (N - 1) / 2 numbers) or both are learned by
 gradients through it. With :math:`\xi` alone the solver keeps its formula: that is LD3. How the solver's weights move
 with the levels is taken from central differences, which cost no evaluation. The rows of w keep their sums, as they are
-in every consistent solver: what all estimates have in common passes as it is. Were the sums free, brightness and
+in every consistent solver: what all estimates have in common passes unchanged. Were the sums free, brightness and
 contrast would drift together. There are two objectives, neither of which looks through a network:
 
 * **trajectory**, :math:`E\,\|x_N - x^*\|^2`, where :math:`x^*` is where many steps of the same network lead from the
@@ -27,8 +27,8 @@ Then **held-out data decide**, with fresh starts, by the sliced Wasserstein dist
 and the solver that were to be improved are among the candidates. Another one is only taken if it is better by more than
 the standard error of the paired difference, and by 1 %.
 
-We differ from the papers in the start, a learned law at a short horizon and not noise of level 80; in moving no
-starting points, since the start's law is what we have; in the second objective; and in who decides.
+What differs from the papers: the start is a learned law at a short horizon and not noise of level 80, and its points
+are not moved; the second objective; and that held-out data decide.
 
 One file, though a long one: the differentiable sampler, what it learns from and what decides are the steps of one
 algorithm, which is read from top to bottom.
@@ -88,7 +88,7 @@ CLIP = 1.0
 #: Half the width of the central differences, in the logarithm of a gap.
 WIDTH = 1e-4
 
-#: A smaller gain is none.
+#: A smaller gain does not count.
 MARGIN = 0.01
 
 #: Groups of the jackknife.
@@ -107,7 +107,7 @@ class Recipe:
         iterations: steps of Adam for each objective.
         batch_size: samples of an iteration.
         pairs: fine trajectories that "trajectory" learns from.
-        judged: samples of each candidate that are held against the held-out data.
+        judged: samples of each candidate that are compared with the held-out data.
         learning_rate: of Adam, in the logarithms of the gaps of the log levels and in the weights. It falls to 0 by
             half a cosine.
 
@@ -151,7 +151,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """One of the samplers that the held-out data were asked about.
+    """One of the samplers that were compared on the held-out data.
 
     Attributes:
         objective: what it was learned from, or "none" for the one that was to be improved.
@@ -239,7 +239,7 @@ def distill(
         solver: the solver to improve, of the ODE and with one evaluation a step.
         data: clean samples, shape (N, \\*S).
         recipe: how to learn; by default :class:`Recipe` as it is.
-        held_out: indices of the data that only the choice sees, best those that the start was not fitted on; by default
+        held_out: indices of the data that only the choice sees, preferably those that the start was not fitted on; by default
             a fifth at random, at most 3,000.
         conditions: of the data, handed to the denoiser; tensors of length N go with the samples. ``label``, a class for
             each or one for all, also conditions the start.

@@ -10,9 +10,9 @@ shared by all levels (common random numbers), and for neighbouring levels a > b:
 .. math:: L_d(a, b) = \frac{E\,\|F_\text{Heun}(x_a) - F_\text{Euler}(x_a)\|^2}{b^2 + \sigma_d^2}
     \qquad \text{(defect cost, order 4)}
 
-with the score :math:`s = (D - x) / \sigma^2` and one step F of the probability-flow ODE from a to b. The first is the
-paper's; the second is ours: it needs no Jacobian, and for an isotropic Gaussian of standard deviation :math:`\sigma_d`
-it is the Kullback-Leibler divergence that the Euler step adds, to leading order. The samples of the costs are also led
+with the score :math:`s = (D - x) / \sigma^2` and one step F of the probability-flow ODE from a to b. The corrector
+cost is the paper's. The defect cost is ours: it needs no Jacobian, and for an isotropic Gaussian of standard deviation
+:math:`\sigma_d` it is to leading order the Kullback-Leibler divergence that the Euler step adds. The samples of the costs are also led
 down the ODE from their highest level, for what other solvers err by (:mod:`headstart.trajectory`).
 
 One file, though a long one: a profile is its measurements, how they are made and how they are read back, and a
@@ -127,7 +127,7 @@ class Profile:
         batch_size: int = 256,
         progress: Progress | None = None,
     ) -> Profile:
-        """One pass: G evaluations a sample for the loss, and 3 G more for the costs and the trajectory.
+        """Measure a network in one pass: G evaluations a sample for the loss, and 3 G more for costs and trajectories.
 
         Arguments:
             denoiser: the network.
@@ -233,7 +233,7 @@ class Profile:
         """This profile with the samples that it was measured on, drawn again from the same data (N, \\*S).
 
         Raises:
-            InputError: if the data are others.
+            InputError: if these are other data.
         """
         x0, given, _ = _drawn(data, conditions, len(self.losses), self.seed)
         if _digest(x0, given.get("label")) != self.digest:

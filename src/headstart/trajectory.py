@@ -14,12 +14,12 @@ adds is a quadratic form in it,
 .. math:: K(a, b) = \frac{E\,\|\hat x_b - x_b\|^2}{v_b} = \frac1{v_b} \sum_{gh} e_g e_h\, E \langle D_g, D_h \rangle,
     \qquad v_b = \frac{d}{J(b)} = \frac{d\, b^4}{E\,\|x(b) - D(x(b), b)\|^2},
 
-with the Fisher information :math:`J = E\,\|s\|^2` of the noised data, by the network's own score: a shift costs as many
-nats as the density is steep. For a Gaussian, v is its variance, and K the divergence to leading order, which
-is also the defect cost of :mod:`headstart.profile`. For data of many modes it is that of the data's overall spread far
-out, and of a single mode's near 0. With the overall spread everywhere, a giant step down to a low level, which leaves
-samples between the modes, would count for little: on 25 modes the grid of five Euler steps with the least error is off
-by 0.71 nats with it, and by 0.33 as it stands (0.36 for equal defects).
+with the Fisher information :math:`J = E\,\|s\|^2` of the noised data, by the network's own score: a shift costs more
+nats where the density is steeper. For a Gaussian, v is its variance, and K is to leading order the divergence, and the
+defect cost of :mod:`headstart.profile`. For data of many modes, v is near the variance of all data at high levels, and
+near that of a single mode at low ones. With the variance of all data everywhere, a giant step down to a low level,
+which leaves samples between the modes, would count for little: on 25 modes the grid of five Euler steps with the least
+error is then off by 0.71 nats, and by 0.33 as it stands (0.36 for equal defects).
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ class Trajectories:
         *,
         compute: Compute | None = None,
     ) -> Trajectories:
-        """One evaluation a level and trajectory, by DPM-Solver++(2M) on the levels themselves.
+        """Follow the ODE from states x, by DPM-Solver++(2M) on the levels: one evaluation for each level and trajectory.
 
         Arguments:
             denoiser: the network, on the device.
-            x: the states at the highest level, which are to be of their law, shape (T, \\*S).
+            x: noised data of the highest level, shape (T, \\*S).
             sigmas: the levels, decreasing and above 0, each within a tenth or two of the next.
             conditions: handed to the denoiser; tensors of length T go with the trajectories.
             compute: where the denoiser works, on states of what type, and who is told of the batches. The solution

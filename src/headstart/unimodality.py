@@ -1,4 +1,4 @@
-r"""The horizon at which the noised data have one mode, in every direction that was looked along.
+r"""The horizon at which the noised data have one mode, in every direction that was examined.
 
 The dip of a law on the line with distribution function F is its distance from the unimodal ones,
 

@@ -52,7 +52,7 @@ class Dataset:
         return Dataset(self.samples.to(device), None if self.labels is None else self.labels.to(device), self.name)
 
     def rows(self, index: Tensor | slice) -> Dataset:
-        """Some of the samples, with their labels. Raises as Dataset: two samples are the least."""
+        """Some of the samples, with their labels. It raises the errors of Dataset, which has at least two samples."""
         return Dataset(self.samples[index], None if self.labels is None else self.labels[index], self.name)
 
     def __repr__(self) -> str:

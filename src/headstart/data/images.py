@@ -4,7 +4,7 @@ An image is turned as its EXIF tag says, and what is transparent lies on white. 
 transparency or in a palette, are one channel where all are; files of RGB are three, whatever their pixels.
 
 Sub-folders are the classes, in the order of their names; where all names are numbers, they are the classes themselves.
-Symbolic links are followed. Nothing that may be an image is passed over without a word, but what is hidden.
+Symbolic links are followed. But for hidden files, nothing that may be an image is left out silently.
 """
 
 from __future__ import annotations
