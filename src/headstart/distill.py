@@ -239,8 +239,8 @@ def distill(
         solver: the solver to improve, of the ODE and with one evaluation a step.
         data: clean samples, shape (N, \\*S).
         recipe: how to learn; by default :class:`Recipe` as it is.
-        held_out: indices of the data that only the choice sees, preferably those that the start was not fitted on; by default
-            a fifth at random, at most 3,000.
+        held_out: indices of the data that only the choice sees, preferably those that the start was not fitted on; by
+            default a fifth at random, at most 3,000.
         conditions: of the data, handed to the denoiser; tensors of length N go with the samples. ``label``, a class for
             each or one for all, also conditions the start.
         seed: of everything random; the starts' own seeds are those of no other samples.

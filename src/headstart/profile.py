@@ -10,10 +10,10 @@ shared by all levels (common random numbers), and for neighbouring levels a > b:
 .. math:: L_d(a, b) = \frac{E\,\|F_\text{Heun}(x_a) - F_\text{Euler}(x_a)\|^2}{b^2 + \sigma_d^2}
     \qquad \text{(defect cost, order 4)}
 
-with the score :math:`s = (D - x) / \sigma^2` and one step F of the probability-flow ODE from a to b. The corrector
-cost is the paper's. The defect cost is ours: it needs no Jacobian, and for an isotropic Gaussian of standard deviation
-:math:`\sigma_d` it is to leading order the Kullback-Leibler divergence that the Euler step adds. The samples of the costs are also led
-down the ODE from their highest level, for what other solvers err by (:mod:`headstart.trajectory`).
+with the score :math:`s = (D - x) / \sigma^2` and one step F of the probability-flow ODE from a to b. The corrector cost
+is the paper's. The defect cost is ours: it needs no Jacobian, and for an isotropic Gaussian of standard deviation
+:math:`\sigma_d` it is to leading order the Kullback-Leibler divergence that the Euler step adds. The samples of the
+costs are also led down the ODE from their highest level, for what other solvers err by (:mod:`headstart.trajectory`).
 
 One file, though a long one: a profile is its measurements, how they are made and how they are read back, and a
 change of one changes all three.

@@ -92,7 +92,7 @@ class Trajectories:
         *,
         compute: Compute | None = None,
     ) -> Trajectories:
-        """Follow the ODE from states x, by DPM-Solver++(2M) on the levels: one evaluation for each level and trajectory.
+        """Follow the ODE from states x, by DPM-Solver++(2M) on the levels: one evaluation a level and trajectory.
 
         Arguments:
             denoiser: the network, on the device.
