@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headstart.cli.common import COMMANDS
+from headstart.compare import METHODS
 from headstart.initialization import INITIALIZATIONS
 from headstart.metrics import METRICS
 from headstart.schedule import RULES, Rule, rule_names
@@ -40,9 +41,10 @@ def quoted(text: str) -> list[str]:
         ("starts.md", "name", INITIALIZATIONS),
         ("schedules.md", "rule", rule_names()),
         ("metrics.md", "score", METRICS),
+        ("comparison.md", "name", METHODS),
         ("command-line.md", "command", [f"headstart {name}" for name in COMMANDS]),
     ],
-    ids=["solvers", "starts", "rules", "metrics", "commands"],
+    ids=["solvers", "starts", "rules", "metrics", "methods", "commands"],
 )
 def test_a_table_has_every_part(page: str, first: str, names: Iterable[str]) -> None:
     found = [name for row in table(page, first) for name in quoted(row[first])]

@@ -188,6 +188,12 @@ def _exports() -> Iterable[str]:
     return EXPORTERS
 
 
+def _methods() -> Iterable[str]:
+    from headstart.compare import METHODS
+
+    return METHODS
+
+
 #: The names of parts by what stands for them in the help of an option. Parts are slow to import.
 NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "starts": _starts,
@@ -199,6 +205,7 @@ NAMES: Mapping[str, Callable[[], Iterable[str]]] = {
     "usual_metrics": _usual_metrics,
     "exports": _exports,
     "models": _models,
+    "methods": _methods,
 }
 
 

@@ -43,10 +43,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="What to compare, separated by commas: plan, plan-distilled, isotropic, teleportation, gaussian, "
-            "oracle, heun, align-your-steps, gits, ld3; of diffusers dpm++2m, dpm++3m and unipc, each with -karras or "
-            "-logsnr; of k-diffusion k-heun, k-dpm-2, k-lms, k-dpmpp-2m; of azula azula-ddim, azula-heun, azula-zab, "
-            "azula-xeab. (default: all whose packages are installed)",
+            help="What to compare, separated by commas: {methods}. (default: all whose packages are installed)",
         ),
     ] = None,
     arms: Annotated[str | None, typer.Option("--arms", hidden=True, help="An earlier name of --methods.")] = None,
