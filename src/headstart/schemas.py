@@ -16,7 +16,7 @@ __all__ = ["ProfileValues", "TrainingValues"]
 
 
 class ProfileValues(BaseModel):
-    """What is saved of a profile beside its curves."""
+    """The plain values of a saved profile, beside its curves."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -27,7 +27,7 @@ class ProfileValues(BaseModel):
 
 
 class TrainingValues(BaseModel):
-    """What a checkpoint of a training holds beside its weights."""
+    """The plain values of a checkpoint of a training, beside its weights."""
 
     model_config = ConfigDict(extra="forbid")
 
