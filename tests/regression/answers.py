@@ -163,9 +163,10 @@ def comparison() -> Iterator[tuple[str, Any]]:
         sys.path.insert(0, folder)
         try:
             command = ["compare", "python:headstart_answers_model:exact", f"{folder}/points.npy", "--quick"]
-            arms = "plan,plan-distilled,isotropic,teleportation,gaussian,oracle,heun,align-your-steps,gits,ld3"
+            methods = "plan,plan-distilled,isotropic,teleportation,gaussian,oracle,heun,align-your-steps,gits,ld3"
+            command += ["--nfe", "3", "--methods", methods, "--json", "--out", f"{folder}/out"]
             with contextlib.redirect_stdout(io.StringIO()):
-                app([*command, "--nfe", "3", "--arms", arms, "--json", "--out", f"{folder}/out"], standalone_mode=False)
+                app(command, standalone_mode=False)
         finally:
             sys.path.remove(folder)
         rows = json.loads((Path(folder) / "out" / "results.json").read_text())["rows"]
