@@ -293,7 +293,7 @@ def _show_warning(
 
 
 def _exit(error: BaseException, line: str, code: int, as_json: bool) -> typer.Exit:
-    """Say it in one line, and leave with ``code``."""
+    """Print the error in one line, and end with the exit code ``code``."""
     line = " ".join(line.split())
     if as_json:
         _print_error(error, line.removeprefix("error: "))

@@ -32,7 +32,11 @@ def compare(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", readable=False, metavar="OUT", help="The folder for the results; a run in it goes on there."
+            "--out",
+            "-o",
+            readable=False,
+            metavar="OUT",
+            help="The folder for the results; a stopped run goes on there.",
         ),
     ] = Path("runs/compare"),
     nfe: Annotated[
@@ -54,7 +58,7 @@ def compare(
     samples: Annotated[
         int, typer.Option(metavar="N", help="Samples of each method for each number of evaluations and seed.")
     ] = 10_000,
-    seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds, each with samples and fits anew.")] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", help="How many seeds; each has its own samples and fits.")] = 3,
     features: FeaturesSpec = "auto",
     reference_count: ReferenceCount = 10_000,
     sigma_min: Annotated[

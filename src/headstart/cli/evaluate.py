@@ -66,7 +66,7 @@ def evaluate(
         bool,
         typer.Option("--by-class", help="Score each class alone too, and give the mean: OUT and DATA need labels."),
     ] = False,
-    citation: Annotated[bool, typer.Option("--citation", help="What to cite for the scores, in BibTeX, too.")] = False,
+    citation: Annotated[bool, typer.Option("--citation", help="Also print what to cite, in BibTeX.")] = False,
     reference_count: ReferenceCount = 10_000,
     seed: Seed = 0,
     device: Device = "cpu",

@@ -61,7 +61,7 @@ def fit(
     ] = None,
     exponent: Annotated[
         float | None,
-        typer.Option(metavar="Q", help="The root of the cost that defect (4) or corrector (2) levels are cut by."),
+        typer.Option(metavar="Q", help="The power of the step that the cost grows as: 4 for defect, 2 for corrector."),
     ] = None,
     solver: Annotated[
         str | None,
@@ -91,15 +91,15 @@ def fit(
         typer.Option(
             readable=False,
             metavar="FILE",
-            help="Written after every epoch of training a start ({trained_starts}), and gone on from if it is there.",
+            help="The file that training a start ({trained_starts}) writes after every epoch, and goes on from.",
         ),
     ] = None,
     start_cost: Annotated[
         float | None,
         typer.Option(
             metavar="N",
-            help="Evaluations of MODEL that drawing a start is worth, as you measured it, for starts that are trained. "
-            "By default counted in operations.",
+            help="What drawing a trained start costs, in evaluations of MODEL, as you measured it. "
+            "(default: counted in operations)",
         ),
     ] = None,
     shape: Annotated[

@@ -27,7 +27,7 @@ EXAMPLES = (
 @command(*EXAMPLES)
 def inspect(
     plan: Annotated[Path, typer.Argument(readable=False, metavar="PLAN", help="The folder that headstart fit made.")],
-    citation: Annotated[bool, typer.Option("--citation", help="What to cite for it, in BibTeX, instead.")] = False,
+    citation: Annotated[bool, typer.Option("--citation", help="Print what to cite, in BibTeX, instead.")] = False,
     page: Annotated[
         Path | None,
         typer.Option(readable=False, metavar="FILE", help="Write a page about it, to be opened in a browser."),

@@ -34,7 +34,7 @@ def reproduce(
     data: Annotated[
         str, typer.Argument(metavar="[DATA]", help="builtin:fashion-mnist, a file of arrays, or a folder of images.")
     ] = FASHION_MNIST,
-    show: Annotated[bool, typer.Option("--list", help="List the experiments, and do none.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="List the experiments and end.")] = False,
     out: Annotated[
         Path | None,
         typer.Option(

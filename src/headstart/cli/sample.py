@@ -53,7 +53,7 @@ def sample(
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option(metavar="K", help="The class of all samples; or several, A-B or A,B,C, that seeds take in turn."),
+        typer.Option(metavar="K", help="One class for all samples, or several, A-B or A,B,C, that seeds take in turn."),
     ] = None,
     condition: ConditionFiles = None,
     shared: SharedFiles = None,
