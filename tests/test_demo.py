@@ -134,7 +134,7 @@ def test_the_environment_names_versions_and_no_machine(done):
 
 @pytest.mark.parametrize("n", [-1, 0, 1, 100_000])
 def test_the_number_of_images_is_checked(n, tmp_path):
-    with pytest.raises(InputError, match=f"draws 2 to .* images per arm: got {n}"):
+    with pytest.raises(InputError, match=f"draws 2 to .* images per method: got {n}"):
         demo.run(tmp_path / "out", n=n)
     assert not (tmp_path / "out").exists()
 
