@@ -1,7 +1,7 @@
 """EDM's Heun sampler, and grids of others that are measured or learned, with DPM-Solver++(2M) from noise.
 
 The measured grids end at 0.05 standard deviations of the data and a step to 0, and LD3 begins with such an end, as ours
-do: with few evaluations they are better for it. How much goes into them is a
+do: with few evaluations that makes them better. How much goes into them is a
 :class:`~headstart.compare.setting.Sizes`. By default:
 
 * **GITS** follows as many trajectories as its release, 256, by DPM-Solver++(2M) in place of iPNDM.
@@ -118,7 +118,7 @@ def _on(setting: Setting, schedule: Schedule, seconds: float) -> Prepared:
 
 HEUN = Method("heun", "EDM Heun", "peer", "EDM", _heun, affordable=odd)
 
-#: The mark that few evaluations are held against.
+#: The sampler with many evaluations that few are compared with.
 HEUN_35 = Method("heun-35", "EDM Heun, 35", "reference", "EDM", _heun, only=35)
 
 GRIDS = (

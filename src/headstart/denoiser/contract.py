@@ -104,7 +104,7 @@ def checked(out: Any, x: Tensor, who: str) -> Tensor:
     """An answer to x, before any arithmetic could stretch it: a floating-point tensor of x's shape, where x is.
 
     Raises:
-        DenoiserError: if it is another thing; who gave it is named.
+        DenoiserError: if it is not; the message names who gave it.
     """
     given = f"for an input of shape {tuple(x.shape)}"
     if not isinstance(out, Tensor):

@@ -1,4 +1,4 @@
-"""Modules inside a denoiser, which are used in evaluation mode: dropout and batch norm make no function of an input.
+"""Modules inside a denoiser, and their evaluation mode, in which it is used: with dropout on, it is no function of x.
 
 A denoiser is any Python callable, so that its modules are looked for where callables keep what they call: attributes,
 bound objects, arguments of :func:`functools.partial`, defaults, closures, and the globals that a function names.

@@ -45,7 +45,7 @@ __all__ = ["Preconditioned", "UNet", "network"]
 
 
 class Conv(nn.Module):
-    """A convolution, before which the image is halved or doubled by a filter; without a kernel, that alone.
+    """A convolution, before which a filter may halve or double the image; without a kernel, the filter alone.
 
     Arguments:
         inner: channels in.
@@ -272,7 +272,7 @@ class UNet(nn.Module):
             self.out_norm, self.out_conv = norm(now, 1e-5), Conv(now, out, 3)
 
     def forward(self, x: Tensor, noise: Tensor, classes: Tensor | None) -> Tensor:
-        """F of images (B, C, H, W), the noise (B,) as it is told of it, and one-hot classes (B, L)."""
+        """F of images (B, C, H, W), :math:`c_\\text{noise}` (B,) and one-hot classes (B, L)."""
         embed = self._embedding(noise, classes)
         skips: list[Tensor] = []
         beside = x

@@ -196,7 +196,7 @@ class UNet2(nn.Module):
         self.out_conv = Weights(now, channels, 3, 3)
 
     def forward(self, x: Tensor, noise: Tensor, classes: Tensor | None) -> Tensor:
-        """F of images (B, C, H, W), the noise (B,) as it is told of it, and one-hot classes (B, L)."""
+        """F of images (B, C, H, W), :math:`c_\\text{noise}` (B,) and one-hot classes (B, L)."""
         embed = self.emb_noise(self.emb_fourier(noise))
         if classes is not None:
             embed = mixed(embed, self.emb_label(classes * math.sqrt(self.label_dim)), self.shares[0])

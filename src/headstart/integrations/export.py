@@ -3,7 +3,7 @@ r"""Plans out to other people's samplers: levels, starts, and what they cost the
 An :class:`Export` says three things: how many evaluations the framework's own sampler makes, how it ends (whether the
 last level is 0, and who put it there), and what was transformed on the way. Where a framework has no sampler that moves
 as the plan does, it is refused. Levels are those of :math:`x_0 + \sigma \varepsilon`, and starts are the states at the
-first of them: nothing is to be multiplied by it again.
+first of them: do not multiply them by that level again.
 
 >>> from headstart import Sampler, Schedule
 >>> from headstart.initialization import Isotropic

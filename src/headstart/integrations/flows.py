@@ -9,7 +9,7 @@ follows from the schedule, and is turned into an estimate of :math:`x_0`:
 
 **Only where noise and data were drawn independently** is the velocity that of a denoiser. Networks that were trained on
 pairs by optimal transport (``ExactOptimalTransportConditionalFlowMatcher`` and Schrodinger bridges of torchcfm) are
-none: from other starts than their own noise they go astray.
+none: from other starts than their own noise they lead to wrong samples.
 
 References:
     Tong et al., *torchcfm*, version 1.0.7. Lipman et al., *Flow Matching Guide and Code*, version 1.0.10.

@@ -3,8 +3,8 @@ r"""Pickled networks read without executing anything.
 A pickle is a program for a small machine, which imports by name and calls what it imported. Here the names are looked
 up in a closed table and never imported: tensors and plain containers are made, and of anything else that is known, such
 as a module of PyTorch or a class that carries its own source, only its class name, its arguments and its state are
-written down (:class:`Recorded`). Any other name, ``os.system`` or a class whose import runs code, is an error before
-anything happened.
+written down (:class:`Recorded`). Any other name, such as ``os.system`` or a class whose import runs code, is an
+error before anything has happened.
 
 No claim is believed that the file does not back by bytes: pickles are read by Python's own machine in Python, which
 reserves nothing ahead, storages have to be there in full, and a tensor has no more entries than its storage.
@@ -51,7 +51,7 @@ STORAGES = {
 #: Classes of which instances are written down.
 RECORDED = re.compile(r"torch\.nn\.(modules\.\w+|parameter)\.\w+|numpy\.(dtype|ndarray)|torch\.(Size|device)")
 
-#: Modules in a network, and more than any has.
+#: The most modules that a network may have: more than any has.
 MOST_MODULES = 100_000
 
 

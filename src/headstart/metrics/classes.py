@@ -1,4 +1,4 @@
-r"""Scores of each class, and their mean over the K classes: what a mixture's whole may hide, each of its parts shows.
+r"""Scores of each class, and their mean over the K classes, which show what scores of the whole may hide.
 
 .. math:: \bar s = \frac1K \sum_c s(a_c, b_c), \qquad \operatorname{se}^2 = \frac{1}{K^2} \sum_c \operatorname{se}_c^2,
 

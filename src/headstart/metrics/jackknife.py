@@ -7,7 +7,7 @@ The samples are dealt at random into G groups of almost equal size, and the scor
 
 No sample occurs twice, as it would in a bootstrap, which would put nearest neighbours at distance zero. A bias that is
 the same for all groups, such as that of the Fréchet distance, drops out: the error says how far the score moves, not
-how far it is off. With G = 10 the error itself is known to a quarter of its size.
+how far it is off. With G = 10 the error itself is accurate to about 25 %.
 
 References:
     Kott, *The Delete-a-Group Jackknife*, Journal of Official Statistics, 2001.

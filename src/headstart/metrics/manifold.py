@@ -10,8 +10,8 @@ nearest other point of its set. With samples :math:`y_1 \dots y_M`, real points 
 .. math:: \text{density} = \frac{1}{k M} \sum_j \sum_i \mathbf 1[y_j \in B(x_i)], \qquad
     \text{coverage} = \frac1N \sum_i \mathbf 1\Big[ \min_j |x_i - y_j| \le r(x_i) \Big].
 
-The first pair takes one outlier's wide ball for much of the space; the second counts how many balls a sample is in, and
-never takes balls around samples. For samples of the data's own law the second pair has known means,
+In the first pair one outlier's wide ball can cover much of the space; the second counts how many balls a sample is in,
+and never takes balls around samples. For samples of the data's own law the second pair has known means,
 
 .. math:: E\,\text{density} = 1, \qquad E\,\text{coverage} = 1 - \prod_{i = 1}^k \frac{N - i}{N + M - i},
 
