@@ -33,7 +33,7 @@ __all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write
 
 Row = Mapping[str, Any]
 
-#: The colour and the marker of every family of arms.
+#: The colour and the marker of every family of methods.
 FAMILIES = {
     "ours": ("plan", "o"),
     "saved": ("plan", "*"),
@@ -56,12 +56,12 @@ REFERENCE, REAL = (0, (6, 3)), (0, (1.5, 2))
 NAMES = {"frechet": "Fréchet distance", "swd": "sliced Wasserstein distance", "max_swd": "max-sliced Wasserstein"}
 
 #: The page's table: a key of a row of the summary, its heading, whether it holds numbers. Scores come in between.
-BEFORE = (("label", "arm", False), ("family", "of", False), ("nfe", "asked", True), ("evaluations", "NFE", True))
+BEFORE = (("label", "method", False), ("family", "of", False), ("nfe", "asked", True), ("evaluations", "NFE", True))
 AFTER = (("seconds_per_1000", "s per 1,000", True), ("prepare_seconds", "prepare s", True), ("how", "how", False))
 
 
 def comparison_table(results: Row) -> str:
-    """The comparison in Markdown: arms down, evaluations across, the best of each column bold, and who is ahead.
+    """The comparison in Markdown: methods down, evaluations across, the best of each column bold, and who is ahead.
 
     The oracle knows the training data, saved plans may have seen what they are scored against, and marks are no
     competitors: none of them is ever bold. A cell that failed says so.
@@ -99,15 +99,15 @@ def comparison_headline(results: Row) -> str:
     """
     metric, counts = results["metric"], _counts(results)
     groups: dict[tuple[str, str], dict[str, dict[int, Row]]] = {}
-    for label, own in _by_arm(results)[0].items():
+    for label, own in _by_method(results)[0].items():
         first = next(iter(own.values()))
         if first["kind"] in ("ours", "peer"):
             groups.setdefault((first["kind"], label if first["kind"] == "ours" else first["family"]), {})[label] = own
     least = _least(results, metric)
     rows = []
-    for (_, family), arms in groups.items():
-        name = next(iter(arms)) if len(arms) == 1 else f"the best of {len(arms)} of {family}"
-        columns = {nfe: [own[nfe] for own in arms.values() if nfe in own] for nfe in counts}
+    for (_, family), methods in groups.items():
+        name = next(iter(methods)) if len(methods) == 1 else f"the best of {len(methods)} of {family}"
+        columns = {nfe: [own[nfe] for own in methods.values() if nfe in own] for nfe in counts}
         best = {nfe: min(own, key=lambda row: _value(row, metric), default=None) for nfe, own in columns.items()}
         rows.append([name, *(_cell(row, metric, least[nfe]) for nfe, row in best.items())])
     rows.append(_best_row(results))
@@ -133,11 +133,11 @@ def _lines(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[str]]:
-    """The rows of arms, and of what the best of ours has of the best of the others."""
-    arms = _by_arm(results)[0]
+    """The rows of methods, and of what the best of ours has of the best of the others."""
+    methods = _by_method(results)[0]
     least = _least(results, metric)
     rows = []
-    for label, own in arms.items():
+    for label, own in methods.items():
         rows.append([label, *(_cell(own.get(nfe), metric, least[nfe]) for nfe in counts)])
     rows.append(_best_row(results))
     return rows
@@ -156,7 +156,7 @@ def _best_row(results: Row) -> list[str]:
 def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:
     """Reference lines that all samplers are compared with: label, description, value, colour."""
     found = []
-    for label, own in _by_arm(results)[1].items():
+    for label, own in _by_method(results)[1].items():
         (row,) = own.values()
         speed = row["seconds_per_1000"]
         text = _cell(row, metric, 0.0) + (f", {number(speed)} s for 1,000 samples" if speed else "")
@@ -169,14 +169,14 @@ def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:
 
 def _notes(results: Row) -> list[str]:
     """Notes that a reader of this run's numbers needs."""
-    settings, arms = results["settings"], {row["arm"]: row["kind"] for row in results["summary"]}
+    settings, methods = results["settings"], {row["arm"]: row["kind"] for row in results["summary"]}
     notes = [floor_note(results["floor_n"], settings["samples"])]
-    if "saved" in arms.values():
+    if "saved" in methods.values():
         notes.append(
             "A saved plan may have been fitted on what it is scored against here: it is shown, and counts neither for "
             "us nor for the others"
         )
-    if "align-your-steps" in arms:
+    if "align-your-steps" in methods:
         sizes = settings["sizes"]
         notes.append(
             f"Align Your Steps is reduced: its bound is estimated on {sizes['aligned']} samples, the paper's on 8,192; "
@@ -185,13 +185,13 @@ def _notes(results: Row) -> list[str]:
     return [note for note in notes if note]
 
 
-def _by_arm(results: Row) -> tuple[dict[str, dict[int, Row]], dict[str, dict[int, Row]]]:
-    """The summary by label and number of evaluations: arms, and marks to hold them against."""
-    arms: dict[str, dict[int, Row]] = {}
+def _by_method(results: Row) -> tuple[dict[str, dict[int, Row]], dict[str, dict[int, Row]]]:
+    """The summary by label and number of evaluations: methods, and marks to hold them against."""
+    methods: dict[str, dict[int, Row]] = {}
     marks: dict[str, dict[int, Row]] = {}
     for row in results["summary"]:
-        (marks if row["kind"] == "reference" else arms).setdefault(row["label"], {})[row["nfe"]] = row
-    return arms, marks
+        (marks if row["kind"] == "reference" else methods).setdefault(row["label"], {})[row["nfe"]] = row
+    return methods, marks
 
 
 def _value(row: Row, metric: str) -> float:
@@ -217,7 +217,7 @@ def _estimate(score: Row, bold: bool = False) -> str:
 
 def _times(results: Row, counts: Sequence[int]) -> list[list[str]]:
     rows = []
-    for label, own in _by_arm(results)[0].items():
+    for label, own in _by_method(results)[0].items():
         prepared = max((row["prepare_seconds"] or 0.0 for row in own.values()), default=0.0)
         cells = [number(own[nfe]["seconds_per_1000"]) if nfe in own else "" for nfe in counts]
         rows.append([label, *cells, number(prepared) if prepared else "-"])
@@ -225,7 +225,7 @@ def _times(results: Row, counts: Sequence[int]) -> list[list[str]]:
 
 
 def quality(results: Row, against: str) -> str:
-    """The distance against evaluations or seconds, one line an arm, with two standard errors either way, as one SVG.
+    """The distance against evaluations or seconds, one line a method, with two standard errors either way, as one SVG.
 
     Our plans are drawn over the others. A family has one colour; which of its lines is which, the table says. A
     triangle at the upper edge stands for a point beyond it, or for a cell that failed.
@@ -237,20 +237,20 @@ def quality(results: Row, against: str) -> str:
     metric = results["metric"]
     place = "nfe" if against == "nfe" else "seconds_per_1000"
     points = [row for row in results["summary"] if 0 < _value(row, metric) < float("inf") and (row[place] or 0) > 0]
-    arms = [row for row in points if row["kind"] != "reference" or against != "nfe"]
-    if not arms:
+    methods = [row for row in points if row["kind"] != "reference" or against != "nfe"]
+    if not methods:
         return ""
     label = "network evaluations for a sample" if against == "nfe" else "seconds for 1,000 samples"
     marks = [mark for mark in _marks(results, metric) if 0 < mark[2] < float("inf")]
     with style():
-        shown = [name for name in FAMILIES if any(row["family"] == name for row in arms)]
+        shown = [name for name in FAMILIES if any(row["family"] == name for row in methods)]
         legend = 16 * math.ceil(len(shown) / 4)
         figure, (ax,) = new_figure(330 + legend, [1], left=42, bottom=56 + legend, top=24)
-        ys = [_value(row, metric) for row in arms] + [value for _, _, value, _ in marks]
+        ys = [_value(row, metric) for row in methods] + [value for _, _, value, _ in marks]
         high = 1.6 * max(y for y in ys if y <= min(ys) * SPAN)
         competing = [row for row in results["summary"] if row["kind"] != "reference" and row[place]]
         lost = [row for row in competing if not _value(row, metric) <= high]
-        xs = [float(row[place]) for row in (*arms, *lost)]
+        xs = [float(row[place]) for row in (*methods, *lost)]
         ax.set(xscale="log", yscale="log", xlim=widen(xs, 1.18), ylim=(min(ys) / 1.5, high))
         axis_ticks(ax, "x", sorted(set(xs)) if against == "nfe" else round_ticks(min(xs), max(xs)))
         axis_ticks(ax, "y", round_ticks(*ax.get_ylim()))
@@ -267,8 +267,8 @@ def quality(results: Row, against: str) -> str:
             colour = LIGHT[FAMILIES.get(row["family"], ("other", ""))[0]]
             edge: Any = ax.get_xaxis_transform()
             ax.plot([row[place]], [1.0], "^", color=colour, markersize=7, transform=edge, clip_on=False)
-        for arm in dict.fromkeys(row["arm"] for row in arms):
-            own = sorted((row for row in arms if row["arm"] == arm), key=lambda row: float(row[place]))
+        for method in dict.fromkeys(row["arm"] for row in methods):
+            own = sorted((row for row in methods if row["arm"] == method), key=lambda row: float(row[place]))
             colour, marker = FAMILIES.get(own[0]["family"], ("other", "X"))
             strong = own[0]["kind"] == "ours"
             values = [_value(row, metric) for row in own]
@@ -280,7 +280,7 @@ def quality(results: Row, against: str) -> str:
                 marker=marker,
                 markersize=5 if strong else 3.5,
                 linewidth=2.4 if strong else 1.0,
-                linestyle="--" if "distilled" in arm else "-",
+                linestyle="--" if "distilled" in method else "-",
                 elinewidth=1.0,
                 capsize=2,
                 alpha=1.0 if strong else 0.75,
@@ -341,12 +341,12 @@ def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes],
 
 
 def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
-    """The distances with arms down and evaluations across, and below them what all are held against."""
+    """The distances with methods down and evaluations across, and below them what all are held against."""
     counts = _counts(results)
-    arms = _by_arm(results)[0]
+    methods = _by_method(results)[0]
     texts = _distances(results, metric, counts)
     rows = []
-    for (label, *cells), own in zip(texts, [*arms.values(), None], strict=True):
+    for (label, *cells), own in zip(texts, [*methods.values(), None], strict=True):
         values = [_value(own[nfe], metric) if own and nfe in own else float("inf") for nfe in counts]
         first = next(iter(own.values())) if own else None
         rows.append(

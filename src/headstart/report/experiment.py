@@ -54,7 +54,7 @@ def write_experiment_page(
         results: the object of ``results.json``: "model", "data", "n", "seeds", "n_reference", "floor", "floor_n" (how
             many samples that is of), "found" (sentences, the verdict first), "seconds", "environment" if there is one,
             and "tables", by metric, which have "errors" too. Of "rows", "row" and "column" are the place in a table,
-            "evaluations" what a sample costs, and "cited" the keys of what the arm stands on.
+            "evaluations" what a sample costs, and "cited" the keys of what the method stands on.
         grids: PNG files by their captions.
         beside: likewise, of samples above their nearest neighbours.
         path: the file.
@@ -69,7 +69,7 @@ def write_experiment_page(
     sets = f"{results['seeds']} set{'s' * (results['seeds'] != 1)} of seeds"
     note = floor_note(results["floor_n"], results["n"])
     conditions = (
-        f"Network {results['model']}, data {results['data']}: {results['n']} samples of each arm against "
+        f"Network {results['model']}, data {results['data']}: {results['n']} samples of each method against "
         f"{results['n_reference']} real ones, {sets}; standard errors are over the sets. "
         f"Real samples against real ones: {floors}." + (f" {note}." if note else "")
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headstart.deprecation import renamed
 from headstart.report.drawing import (
     LEGEND,
     LIGHT,
@@ -30,16 +31,19 @@ from headstart.report.drawing import (
 from headstart.report.text import number
 
 __all__ = [
-    "arm_colours",
     "error_budget",
     "horizon_curve",
     "measured_profile",
+    "method_colours",
     "quality_against_nfe",
     "quality_against_seconds",
     "schedules",
 ]
 
-#: An arm's or a family's colour and marker, by the first of these words that its name holds.
+#: A name of an earlier version.
+__getattr__ = renamed(__name__, {"arm_colours": "headstart.report.figures:method_colours"})
+
+#: A method's or a family's colour and marker, by the first of these words that its name holds.
 MARKS = {
     "plan": ("plan", "o"),
     "mixture": ("plan", "o"),
@@ -53,16 +57,16 @@ MARKS = {
 Row = Mapping[str, Any]
 
 
-def arm_colours(names: Sequence[str]) -> dict[str, str]:
-    """The colour of every arm, or of every family, as a name in :data:`headstart.report.drawing.LIGHT`."""
+def method_colours(names: Sequence[str]) -> dict[str, str]:
+    """The colour of every method, or of every family, as a name in :data:`headstart.report.drawing.LIGHT`."""
     return {name: _mark(name)[0] for name in names}
 
 
 def quality_against_nfe(rows: Sequence[Row], floor: Row) -> str:
-    """Frechet distance against network evaluations, one line an arm, with the floor of real against real.
+    """Frechet distance against network evaluations, one line a method, with the floor of real against real.
 
     Arguments:
-        rows: one mapping an arm and NFE, with "arm", "nfe" and "frechet".
+        rows: one mapping for each method and NFE, with "arm", "nfe" and "frechet".
         floor: a mapping with "frechet".
     """
     ticks = sorted({float(row["nfe"]) for row in rows})
@@ -84,7 +88,7 @@ def quality_against_seconds(rows: Sequence[Row], floor: Row) -> str:
 
 
 def seconds_per_thousand(row: Row) -> float | None:
-    """Seconds that an arm takes for 1,000 samples."""
+    """Seconds that a method takes for 1,000 samples."""
     return 1000 * row["sample_seconds"] / row["n"] if row.get("sample_seconds") and row.get("n") else None
 
 
@@ -112,25 +116,25 @@ def _quality(
             annotate(ax, (0, floor["frechet"]), "real against real images", LIGHT["floor"], (5, 4), across=True)
 
         labels: list[tuple[float, float, str, str]] = []
-        for arm in dict.fromkeys(str(row["arm"]) for row, _ in points):
-            colour, marker = LIGHT[_mark(arm)[0]], _mark(arm)[1]
+        for method in dict.fromkeys(str(row["arm"]) for row, _ in points):
+            colour, marker = LIGHT[_mark(method)[0]], _mark(method)[1]
             own = sorted(
-                (float(x or 0), float(row["frechet"]), int(row["nfe"])) for row, x in points if row["arm"] == arm
+                (float(x or 0), float(row["frechet"]), int(row["nfe"])) for row, x in points if row["arm"] == method
             )
             x, y, nfes = zip(*own, strict=True)
-            strong = arm == "plan"
+            strong = method == "plan"
             ax.plot(x, y, color=colour, marker=marker, linewidth=2.6 if strong else 1.6, zorder=4 if strong else 3)
             if len(own) == 1:
                 ax.axhline(y[0], color=colour, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
             for at in own if nfe_labels and len(own) > 1 else ():
                 annotate(ax, at[:2], str(at[2]), colour, (0, 7), size=9.5, align="center")
-            labels.append((x[-1], y[-1], arm if len(own) > 1 else f"{arm} {nfes[0]}", colour))
+            labels.append((x[-1], y[-1], method if len(own) > 1 else f"{method} {nfes[0]}", colour))
         label_lines(ax, labels)
         return as_svg(figure, f"Fréchet distance against {label}", f"quality-{label}")
 
 
 def schedules(rows: Sequence[Row]) -> str:
-    """The noise levels that every arm visits, one row an arm and NFE, on a logarithmic axis with 0 at its left edge.
+    """The noise levels that every method visits, a row for each NFE, on a logarithmic axis with 0 at its left edge.
 
     Arguments:
         rows: mappings with "arm", "nfe" and "sigmas"; those without levels are left out.
@@ -156,7 +160,7 @@ def schedules(rows: Sequence[Row]) -> str:
             ax.plot(xs, [y] * len(xs), color=colour, marker=marker, linestyle="none", markersize=5.5, clip_on=False)
             bold = "bold" if row["arm"] == "plan" else "normal"
             ax.text(zero, y - 0.3, f"{row['arm']} {row['nfe']}", color=colour, fontweight=bold, va="bottom")
-        return as_svg(figure, "Noise levels visited by every arm", "schedules")
+        return as_svg(figure, "Noise levels visited by every method", "schedules")
 
 
 def error_budget(plans: Sequence[Row]) -> str:
@@ -317,7 +321,7 @@ def _series(sigmas: NDArray[Any], values: Sequence[float | None]) -> tuple[NDArr
 
 
 def _mark(name: str) -> tuple[str, str]:
-    """Colour and marker of an arm or a family."""
+    """Colour and marker of a method or a family."""
     return next((mark for word, mark in MARKS.items() if word in name.lower()), ("other", "X"))
 
 

@@ -45,7 +45,7 @@ PLAN = ("nfe", "horizon", "initialization", "schedule", "sigmas", "solver", "fit
 
 #: The table's columns: a row's key (or a name computed below), the heading, whether it holds numbers.
 COLUMNS = (
-    ("arm", "arm", False),
+    ("arm", "method", False),
     ("nfe", "NFE", True),
     ("frechet", "Fréchet", True),
     ("ratio", "ratio to Heun", True),
@@ -73,7 +73,7 @@ def write_demo_report(results: Row, grids: Mapping[str, NDArray[Any] | Tensor], 
 
     Arguments:
         results: the object of ``results.json``: "rows", "floor", "environment", "plans", "profile", "data", "seconds".
-        grids: images of shape (N, 1 or 3, H, W), under "real" and under ``f"{arm} {nfe}"`` of a row.
+        grids: images of shape (N, 1 or 3, H, W), under "real" and under ``f"{method} {nfe}"`` of a row.
         path: the file.
 
     Raises:
@@ -121,7 +121,7 @@ def judged(sentence: str, n: int, what: str = "samples") -> str:
 
 
 def _details(rows: Sequence[Row]) -> list[str]:
-    """Notes on the verdict: the other plans, the best of the other arms, how far to trust it."""
+    """Notes on the verdict: the other plans, the best of the other methods, how far to trust it."""
     plan, baseline = _find(rows, "plan", 4), _find(rows, BASELINE)
     if plan is None or baseline is None or not _known(plan, "frechet") or not _known(baseline, "frechet"):
         return []
@@ -137,11 +137,11 @@ def _details(rows: Sequence[Row]) -> list[str]:
     if others:
         best = min(others, key=lambda r: float(r["frechet"]))
         beats = " and beats the plan" if best["frechet"] < plan["frechet"] else ""
-        how = f"the best of the other arms, {best['arm']}, reaches {number(best['frechet'])}{beats}."
+        how = f"the best of the other methods, {best['arm']}, reaches {number(best['frechet'])}{beats}."
         sentences.append(f"With at most {_words(plan['nfe'])} evaluations, {how}")
     seeds, counts = {r.get("seed") for r in rows}, [int(r["n"]) for r in rows if r.get("n")]
     if counts and len(seeds) == 1:
-        sentences.append(f"One seed and {number(min(counts))} images an arm: trust ratios, not digits.")
+        sentences.append(f"One seed and {number(min(counts))} images a method: trust ratios, not digits.")
     return sentences
 
 
@@ -183,7 +183,7 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor]) -> str:
         table=_table(rows, floor),
         environment=dict(results.get("environment") or {}),
         about="The method comes from two papers: where the reverse process starts (Fassina et al., 2026), and where it "
-        "stops on the way (Williams et al., 2024). The others are what the arms on this page use.",
+        "stops on the way (Williams et al., 2024). The others are what the methods on this page use.",
         references=entries(_references(rows, plans)),
     )
 
@@ -220,7 +220,7 @@ def entries(keys: Iterable[str]) -> list[str]:
 
 
 def _references(rows: Sequence[Row], plans: Sequence[Row]) -> list[str]:
-    """The keys of what the arms use, and of the plans' pilots; headstart's own approach first."""
+    """The keys of what the methods use, and of the plans' pilots; headstart's own approach first."""
     used = list(APPROACH)
     for row in rows:
         used += citations(*(str(row.get(part)) for part in ("initialization", "schedule", "solver")))
@@ -278,7 +278,12 @@ def _grids(
             if baseline is not None and row is not baseline and (gain := _speedup(row, baseline)) is not None:
                 caption += f", {_times(gain)} than Heun" if abs(gain - 1) > 0.05 else ", as fast as Heun"
             cards.append(
-                {"key": key, "title": key, "caption": caption, "colour": figures.arm_colours([row["arm"]])[row["arm"]]}
+                {
+                    "key": key,
+                    "title": key,
+                    "caption": caption,
+                    "colour": figures.method_colours([row["arm"]])[row["arm"]],
+                }
             )
     for card in cards:
         grid = image_grid(grids[card["key"]][:64], 8, scale)
@@ -297,7 +302,7 @@ def _table(rows: Sequence[Row], floor: Row) -> list[dict[str, Any]]:
         ratio = row["frechet"] / reference if reference and _known(row, "frechet") else None
         values = {**row, "ratio": ratio, "speed": seconds_per_thousand(row)}
         cells = [{"text": _cell(key, values.get(key)), "value": _sortable(values.get(key))} for key, _, _ in COLUMNS]
-        colour = "floor" if row["nfe"] is None else figures.arm_colours([row["arm"]])[row["arm"]]
+        colour = "floor" if row["nfe"] is None else figures.method_colours([row["arm"]])[row["arm"]]
         table.append({"cells": cells, "colour": colour, "strong": row["arm"] == "plan"})
     return table
 
@@ -312,9 +317,9 @@ def _sortable(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _find(rows: Sequence[Row], arm: str, nfe: int | None = None) -> Row | None:
-    """An arm's row at an NFE, else its middle one."""
-    own = sorted((row for row in rows if row["arm"] == arm), key=lambda row: int(row["nfe"]))
+def _find(rows: Sequence[Row], method: str, nfe: int | None = None) -> Row | None:
+    """A method's row at an NFE, else its middle one."""
+    own = sorted((row for row in rows if row["arm"] == method), key=lambda row: int(row["nfe"]))
     return next((row for row in own if row["nfe"] == nfe), own[len(own) // 2] if own else None)
 
 

@@ -15,7 +15,7 @@ HEADINGS = ("sampler", "start", "evaluations", "Fréchet", "SWD", "max-SWD", "se
 
 
 def results_table(rows: Sequence[Row], floor: Row) -> str:
-    """One line an arm and NFE, by evaluations, with the noise floor last.
+    """One line for each method and NFE, by evaluations, with the noise floor last.
 
     Arguments:
         rows: the "rows" of ``results.json``.
