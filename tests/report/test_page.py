@@ -257,12 +257,12 @@ def test_verdict_says_slower_when_slower() -> None:
     assert "2.0 times slower" in verdict(results["rows"], results["floor"])
 
 
-def test_page_says_when_another_arm_beats_the_plan(tmp_path: Path) -> None:
+def test_page_says_when_another_method_beats_the_plan(tmp_path: Path) -> None:
     results = rows_and_floor()
     next(row for row in results["rows"] if (row["arm"], row["nfe"]) == ("gaussian start", 4))["frechet"] = 2.0
     write_demo_report(results, {}, tmp_path / "report.html")
     text = outline((tmp_path / "report.html").read_text(encoding="utf-8")).text
-    assert "the best of the other arms, gaussian start, reaches 2 and beats the plan." in text
+    assert "the best of the other methods, gaussian start, reaches 2 and beats the plan." in text
 
 
 def test_verdict_of_a_trial_says_so() -> None:
