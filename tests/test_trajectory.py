@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from headstart.compute import Compute
 from headstart.denoiser import denoise
 from headstart.errors import DenoiserError, InputError
 from headstart.noise import Noise
@@ -27,7 +28,7 @@ def followed(
     x = law.sample(noise).double()
     x = x + high * noise.normal(law.shape).double()
     sigmas = np.geomspace(high, low, levels)
-    return x, Trajectories.measure(law, x, sigmas, dtype=torch.float64)
+    return x, Trajectories.measure(law, x, sigmas, compute=Compute(dtype=torch.float64))
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +141,13 @@ def test_batches_and_groups_change_nothing() -> None:
     x = law.sample(noise).double() + 20 * noise.normal((2,)).double()
     sigmas = np.geomspace(20.0, 0.1, 20)
     whole, parts = (
-        Trajectories.measure(law, x, sigmas, dtype=torch.float64, batch_size=size).products for size in (256, 7)
+        Trajectories.measure(law, x, sigmas, compute=Compute(dtype=torch.float64, batch_size=size)).products
+        for size in (256, 7)
     )
     np.testing.assert_allclose(whole, parts, rtol=1e-12)
-    own = Trajectories.measure(law, x[::GROUPS], sigmas, dtype=torch.float64).products.shape
+    own = Trajectories.measure(law, x[::GROUPS], sigmas, compute=Compute(dtype=torch.float64)).products.shape
     assert (whole.shape, own) == ((GROUPS, 20, 20), (4, 20, 20))
-    first = Trajectories.measure(law, x[::GROUPS], sigmas, dtype=torch.float64).products
+    first = Trajectories.measure(law, x[::GROUPS], sigmas, compute=Compute(dtype=torch.float64)).products
     np.testing.assert_allclose(first.mean(axis=0), whole[0], rtol=1e-12)  # of four trajectories each
 
 
@@ -155,7 +157,7 @@ def test_conditions_go_with_their_trajectories() -> None:
 
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
     given = {"label": torch.arange(6), "scale": 2.0}
-    found = Trajectories.measure(shifted, x, [4.0, 2.0, 1.0], given, batch_size=4)
+    found = Trajectories.measure(shifted, x, [4.0, 2.0, 1.0], given, compute=Compute(batch_size=4))
     expected = [2 * (2.0 * label) ** 2 for label in range(6)]  # two coordinates of 2 label, squared
     np.testing.assert_allclose(found.products[:, 0, 1], expected)
 

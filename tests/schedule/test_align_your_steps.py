@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import trapezoid
 
+from headstart.compute import Compute
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.schedule import Schedule, ShortestPaths, log_linear, rho_grid
-from headstart.schedule.align_your_steps import PUBLISHED, align_your_steps, interpolate, klub, published_steps
+from headstart.schedule.align_your_steps import PUBLISHED, Descent, align_your_steps, interpolate, klub, published_steps
 from headstart.targets import Gaussian, GaussianMixture, bimodal, gmm25
 
 DIMENSION, STD = 8, 0.5
@@ -65,7 +67,7 @@ class Told(Progress):
 def found():
     """Optimised at 5 and 10 steps and interpolated to any other number."""
     return align_your_steps(
-        NORMAL, draws(NORMAL, 256), 10, HORIZON, LOWEST, False, coarse=5, subdivisions=1, batch_size=256
+        NORMAL, draws(NORMAL, 256), 10, HORIZON, LOWEST, False, descent=Descent(coarse=5, subdivisions=1)
     )
 
 
@@ -73,7 +75,7 @@ def found():
 @pytest.mark.parametrize(("a", "b"), [(80.0, 0.5), (2.0, 1.0), (1.0, 0.1), (0.1, 0.09), (80.0, 0.002)])
 def test_the_bound_of_a_step_is_that_of_a_gaussian(a, b, sigma_data):
     """Whatever scale the levels inside the step are drawn with."""
-    estimates = klub(NORMAL, draws(NORMAL, 400), a, b, sigma_data=sigma_data, dtype=torch.float64)
+    estimates = klub(NORMAL, draws(NORMAL, 400), a, b, sigma_data=sigma_data, compute=Compute(dtype=torch.float64))
     error = estimates.std(ddof=1) / math.sqrt(len(estimates))
     assert abs(estimates.mean() - closed_form(a, b)) < 4 * error
     assert error < 0.04 * closed_form(a, b)
@@ -86,7 +88,7 @@ def test_the_bound_of_a_step_is_the_left_riemann_error_of_the_loss(a, b):
     levels = np.geomspace(a, b, 150)
     gap = mmse25(a) - np.array([mmse25(s) for s in levels])
     exact = 0.5 * trapezoid(gap, levels**-2.0)
-    estimates = klub(law, draws(law, 4000), a, b, samples=4000, batch_size=1000)
+    estimates = klub(law, draws(law, 4000), a, b, samples=4000, compute=Compute(batch_size=1000))
     error = estimates.std(ddof=1) / math.sqrt(len(estimates))
     assert abs(estimates.mean() - exact) < 4 * error
     assert error < 0.05 * exact
@@ -109,7 +111,7 @@ def test_each_sample_has_a_level_of_its_own():
         seen.append(sigma)
         return NORMAL(x, sigma)
 
-    klub(spy, draws(NORMAL, 100), 2.0, 0.5, dtype=torch.float64, batch_size=30)
+    klub(spy, draws(NORMAL, 100), 2.0, 0.5, compute=Compute(dtype=torch.float64, batch_size=30))
     inside, start = torch.cat(seen[::2]), torch.cat(seen[1::2])
     assert (start == 2.0).all()
     assert ((inside < 2.0) & (inside >= 0.5)).all()
@@ -121,7 +123,7 @@ def test_each_sample_has_a_level_of_its_own():
 
 def test_the_batches_change_nothing():
     data = draws(NORMAL, 50)
-    one, other = (klub(NORMAL, data, 1.0, 0.3, dtype=torch.float64, batch_size=n) for n in (7, 256))
+    one, other = (klub(NORMAL, data, 1.0, 0.3, compute=Compute(dtype=torch.float64, batch_size=n)) for n in (7, 256))
     np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
@@ -133,7 +135,8 @@ def test_conditions_go_with_their_samples():
         return centre + NORMAL(x - centre, sigma)
 
     data, label = draws(NORMAL, 60).double(), torch.arange(60) % 2
-    options = {"sigma_data": 0.5, "dtype": torch.float64, "batch_size": 16, "samples": 40}
+    compute = Compute(dtype=torch.float64, batch_size=16)
+    options = {"sigma_data": 0.5, "samples": 40, "compute": compute}
     plain = klub(NORMAL, data, 1.0, 0.3, **options)
     moved = data + 10.0 * label[:, None] + 3.0
     told = klub(conditional, moved, 1.0, 0.3, conditions={"label": label, "bias": 3.0}, **options)
@@ -162,7 +165,7 @@ def test_the_grid_of_25_modes_is_that_of_the_dynamic_programme():
     def bound(grid):
         return sum(0.5 * (b**-2 - a**-2) * mmse25(a) for a, b in grid.pairs()) - integral
 
-    options = {"coarse": 5, "subdivisions": 1, "batch_size": 256}
+    options = {"descent": Descent(coarse=5, subdivisions=1)}
     grid = align_your_steps(law, draws(law, 128), steps, HORIZON, LOWEST, False, **options)
     least = programme.cost(steps, HORIZON) - integral
     assert bound(grid) == pytest.approx(least, rel=0.03)
@@ -171,24 +174,27 @@ def test_the_grid_of_25_modes_is_that_of_the_dynamic_programme():
 
 def test_more_sweeps_lower_the_bound_that_is_estimated():
     law, data = bimodal(), draws(bimodal(), 64)
-    options = {"coarse": 4, "subdivisions": 0, "batch_size": 64}
+    descent, compute = Descent(coarse=4, subdivisions=0), Compute(batch_size=64)
 
     def bound(grid):
-        return sum(klub(law, data, a, b, batch_size=64).mean() for a, b in grid.pairs())
+        return sum(klub(law, data, a, b, compute=compute).mean() for a, b in grid.pairs())
 
     grids = [rho_grid(4, 5.0, 0.1, final_zero=False)]
-    grids += [align_your_steps(law, data, 4, 5.0, 0.1, False, sweeps=n, **options) for n in (1, 2, 3, 100)]
+    for n in (1, 2, 3, 100):
+        options = {"descent": replace(descent, sweeps=n), "compute": compute}
+        grids.append(align_your_steps(law, data, 4, 5.0, 0.1, False, **options))
     bounds = [bound(grid) for grid in grids]
     assert all(after < before for before, after in itertools.pairwise(bounds))
     told = Told()
-    assert align_your_steps(law, data, 4, 5.0, 0.1, False, sweeps=200, progress=told, **options) == grids[-1]
+    options = {"descent": replace(descent, sweeps=200), "compute": replace(compute, progress=told)}
+    assert align_your_steps(law, data, 4, 5.0, 0.1, False, **options) == grids[-1]
     assert set(told.said) == {"aligning the steps"}
     assert 4 < len(told.said) < 100  # it stopped by itself
 
 
 def test_ends_are_pinned_and_a_seed_says_everything():
     data = draws(NORMAL, 20)
-    options = {"coarse": 2, "subdivisions": 1, "sweeps": 2}
+    options = {"descent": Descent(coarse=2, subdivisions=1, sweeps=2)}
     made = [align_your_steps(NORMAL, data, n, 9.3, 0.07, zero, **options) for n in (1, 2, 5, 9) for zero in (0, 1)]
     for grid, (steps, zero) in zip(made, itertools.product((1, 2, 5, 9), (0, 1)), strict=True):
         assert (grid.steps, grid.horizon, grid.sigmas[-1] == 0) == (steps, 9.3, bool(zero))
@@ -200,8 +206,8 @@ def test_ends_are_pinned_and_a_seed_says_everything():
 
 def test_half_of_the_levels_stay_in_a_subdivision():
     data = draws(NORMAL, 40)
-    before = align_your_steps(NORMAL, data, 3, 9.0, 0.1, False, coarse=3, subdivisions=0)
-    after = align_your_steps(NORMAL, data, 12, 9.0, 0.1, False, coarse=3, subdivisions=2)
+    before = align_your_steps(NORMAL, data, 3, 9.0, 0.1, False, descent=Descent(coarse=3, subdivisions=0))
+    after = align_your_steps(NORMAL, data, 12, 9.0, 0.1, False, descent=Descent(coarse=3))
     np.testing.assert_allclose(after.sigmas[::4], before.sigmas, rtol=1e-12)
     halved = Schedule(after.sigmas[::2])
     assert exact_bound(halved) < 0.8 * exact_bound(interpolate(before, 6, final_zero=False))
@@ -247,17 +253,13 @@ def test_published_grids_are_those_of_diffusers():
     ("options", "message"),
     [
         ({"steps": 0}, "1 step or more"),
-        ({"coarse": 1}, "2 coarse steps"),
-        ({"subdivisions": -1}, "subdivisions"),
-        ({"sweeps": 0}, "1 sweep"),
         ({"horizon": 0.05}, "sigma_min above 0"),
         ({"horizon": math.inf}, "finite"),
         ({"sigma_min": 0.0}, "sigma_min above 0"),
         ({"sigma_min": math.nan}, "sigma_min above 0"),
-        ({"samples": 1}, "at least 2 samples"),
-        ({"batch_size": 0}, "a batch has 1 sample"),
-        ({"sigma_data": 0.0}, "sigma_data is 0"),
-        ({"sigma_data": math.nan}, "sigma_data is nan"),
+        ({"descent": Descent(samples=1)}, "at least 2 samples"),
+        ({"descent": Descent(sigma_data=0.0)}, "sigma_data is 0"),
+        ({"descent": Descent(sigma_data=math.nan)}, "sigma_data is nan"),
     ],
     ids=str,
 )
@@ -265,6 +267,16 @@ def test_bad_input_is_named(options, message):
     good = {"data": draws(NORMAL, 10), "steps": 4, "horizon": 9.0, "sigma_min": 0.1}
     with pytest.raises(InputError, match=message):
         align_your_steps(NORMAL, **{**good, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"coarse": 1}, "2 coarse steps"), ({"subdivisions": -1}, "subdivisions"), ({"sweeps": 0}, "1 sweep")],
+    ids=str,
+)
+def test_a_descent_checks_itself(options, message):
+    with pytest.raises(InputError, match=message):
+        Descent(**options)
 
 
 @pytest.mark.parametrize(
