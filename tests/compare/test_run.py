@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from headstart.compare import QUICK, Method, Prepared, Setting, compare
+from headstart.compare import QUICK, Draws, Method, Prepared, Setting, compare
 from headstart.compare import run as module
 from headstart.compare.methods import odd
 from headstart.compare.summary import ratios, summarised, verdict
+from headstart.compute import Compute
 from headstart.denoiser import Denoiser
 from headstart.errors import ArtefactError, DenoiserError, InputError, MissingExtraError
 from headstart.metrics import Reference
@@ -65,8 +66,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
 
     def run(*methods: Method, **options: Any) -> dict[str, Any]:
         monkeypatch.setattr(module, "METHODS", {method.name: method for method in methods})
-        options = {"nfe": (3, 4), "samples": 20, "seeds": 2, "sizes": QUICK, "batch_size": 8, **options}
+        drawn = {"nfe": (3, 4), "samples": 20, "seeds": 2}
+        draws = Draws(**{name: options.pop(name, value) for name, value in drawn.items()})
+        compute = Compute(options.pop("device", "cpu"), batch_size=options.pop("batch_size", 8))
         data, reference = options.pop("data", DATA), options.pop("reference", REFERENCE)
+        options = {"sizes": QUICK, "draws": draws, "compute": compute, **options}
         return compare(normal, data, reference, tmp_path / "out", **options)
 
     return run
