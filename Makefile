@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test lint format docs clean
+.PHONY: help demo quick test lint format docs audit clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -33,6 +33,11 @@ format: $(VENV)/.tested  ## put the code in form
 
 docs: $(VENV)/.documented  ## the site of the documentation, without a warning: build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+audit: $(VENV)/.tested  ## the installed packages: their versions, and known faults where a database can be reached
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && \
+		$(VENV)/audit/bin/python -m pip -q --retries 0 --timeout 5 install pip-audit >/dev/null 2>&1; } || true
+	PATH="$(abspath $(VENV))/audit/bin:$$PATH" $(BIN)/python .ci/audit.py
 
 clean:  ## remove the environment and all caches, but no results
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +15,7 @@ from torch import nn
 
 from headstart import RectifiedFlow, VariancePreserving, adapt, load_denoiser
 from headstart.errors import DenoiserError, InputError
-from headstart.integrations.black_box import black_box, declared, onnx_network
+from headstart.integrations.black_box import WEIGHTS_ONLY, black_box, declared, onnx_network
 
 X = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
 DECLARED = "prediction=epsilon&process=vp&beta_max=15"
@@ -100,3 +104,53 @@ def test_files_that_are_none_are_named(tmp_path, kind):
         load_denoiser(f"{kind}:{tmp_path / 'network.pt'}")
     with pytest.raises(DenoiserError, match="there is no file"):
         load_denoiser(f"{kind}:{tmp_path / 'nowhere.pt'}")
+
+
+class Runs:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __reduce__(self):
+        return open, (self.place, "w")
+
+
+def rewritten(path, change):
+    """An archive of PyTorch with its entries changed, by their names without its root."""
+    with zipfile.ZipFile(path) as archive:
+        entries = [(entry, archive.read(entry)) for entry in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in entries:
+            archive.writestr(entry, change(entry.filename.partition("/")[2], content))
+        root = entries[0][0].filename.partition("/")[0]
+        for name, content in change(None, b"").items():
+            archive.writestr(f"{root}/{name}", content)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("place", ["inputs", "weights", "library", "object"])
+def test_nothing_in_an_exported_program_is_unpickled_but_tensors(place, network, tmp_path):
+    """PyTorch's own loader executes the first two."""
+    ran, path = tmp_path / "ran", tmp_path / "network.pt2"
+    saved("export", network, path)
+    blob = io.BytesIO()
+    torch.save(Runs(str(ran)), blob)
+
+    def change(name, content):
+        if name is None:
+            added = {"library": "data/aotinductor/model/a.so", "object": "data/constants/opaque_obj_0"}
+            return {added[place]: blob.getvalue()} if place in added else {}
+        if place == "inputs" and name.startswith("data/sample_inputs/"):
+            return blob.getvalue()
+        if place == "weights" and name.endswith("weights_config.json"):
+            config = json.loads(content)
+            config["config"]["layer.weight"]["use_pickle"] = True
+            return json.dumps(config).encode()
+        return blob.getvalue() if place == "weights" and name == "data/weights/weight_0" else content
+
+    rewritten(path, change)
+    with pytest.raises(DenoiserError, match=r"network\.pt2"):
+        load_denoiser(f"export:{path}")
+    assert not ran.exists()
+    assert WEIGHTS_ONLY not in os.environ

@@ -11,7 +11,7 @@ from torch import nn
 
 from headstart import guide, load_denoiser
 from headstart.errors import DenoiserError, InputError
-from headstart.integrations.diffusers import Latents, from_diffusers
+from headstart.integrations.diffusers import Latents, from_diffusers, load, read_scheduler
 
 X = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 MEAN, VARIANCE = 0.3, 0.25
@@ -273,3 +273,13 @@ def test_a_folder_that_names_code_is_refused(diffusers, tmp_path, file):
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(DenoiserError, match=r"model_index\.json or config\.json"):
         load_denoiser(f"diffusers:{tmp_path / 'nowhere'}")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"unet": 3, "scheduler": 4}', '{"unet": [], "scheduler": {}}', "\x00", "NaN"]
+)
+@pytest.mark.parametrize("file", ["model_index.json", "scheduler_config.json"])
+def test_settings_that_are_none_are_refused(file, text, tmp_path):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DenoiserError, match=file):
+        load(tmp_path) if file == "model_index.json" else read_scheduler(tmp_path)

@@ -13,13 +13,15 @@ or flow, whose parameters follow. The network is called with two inputs, z (B, \
 one, the label, where one is given; its only or first output has z's shape. An ONNX network of a fixed batch is given
 batches of that size.
 
-A TorchScript or an exported program can compute anything, and native extensions that it was compiled with run as they
-are: load only what you trust.
+A TorchScript or an exported program is a program, which can compute anything: load only what you trust. Of an exported
+one, no pickle is opened that holds more than tensors, and no compiled library.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,9 @@ from headstart.integrations.arrays import numpy_network
 from headstart.models.load import LOADERS, Loader
 
 __all__ = ["PROCESSES", "black_box", "declared", "onnx_network"]
+
+#: PyTorch's own variable: where it is 1, ``torch.load`` takes tensors and plain containers alone.
+WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 #: The processes that a spec can name.
 PROCESSES: dict[str, type[Any]] = {"ve": VarianceExploding, "vp": VariancePreserving, "flow": RectifiedFlow}
@@ -125,7 +130,27 @@ def _torchscript(file: Path, device: torch.device | str) -> Callable[..., Any]:
 
 
 def _exported(file: Path, device: torch.device | str) -> Callable[..., Any]:
-    return torch.export.load(file).module().to(device)
+    archive = torch._C.PyTorchFileReader(str(file))
+    for name in archive.get_all_records():
+        if name.startswith("data/aotinductor/"):
+            raise DenoiserError(f"{file} holds a compiled library, {name}, which is not opened")
+        if name.startswith(("data/constants/opaque_obj_", "data/constants/custom_obj_")):
+            raise DenoiserError(f"{file} holds an object that is no tensor, {name}, which is not opened")
+    with _tensors_alone():
+        return torch.export.load(file).module().to(device)
+
+
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Let PyTorch unpickle nothing but tensors, also where its own reader would try again without that bound."""
+    before = os.environ.get(WEIGHTS_ONLY)
+    os.environ[WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[WEIGHTS_ONLY]
+        if before is not None:
+            os.environ[WEIGHTS_ONLY] = before
 
 
 def _onnx(file: Path, device: torch.device | str) -> Callable[..., Any]:

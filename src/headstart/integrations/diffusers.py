@@ -26,7 +26,6 @@ References:
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -37,6 +36,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from headstart.artefact import parse_json
 from headstart.denoiser import (
     Denoiser,
     DiscreteVariancePreserving,
@@ -48,6 +48,7 @@ from headstart.denoiser import (
 )
 from headstart.errors import DenoiserError, InputError
 from headstart.extras import require
+from headstart.files import read_regular
 from headstart.models.load import LOADERS, Loader
 
 __all__ = ["Latents", "RawEDM", "convention", "from_diffusers", "load", "network_of", "read_scheduler"]
@@ -332,8 +333,9 @@ def load(path: str, device: torch.device | str = "cpu") -> Denoiser:
     index = folder / "model_index.json"
     if index.is_file():
         parts = _read(index)
-        name = next((name for name in ("unet", "transformer") if parts.get(name, [None])[0] is not None), None)
-        if name is None or parts.get("scheduler", [None])[0] is None:
+        there = [name for name, part in parts.items() if isinstance(part, list) and part and part[0] is not None]
+        name = next((name for name in ("unet", "transformer") if name in there), None)
+        if name is None or "scheduler" not in there:
             raise DenoiserError(f"{index} names no unet or transformer, or no scheduler")
         network, scheduler = folder / name, folder / "scheduler"
     elif (folder / "config.json").is_file():
@@ -357,7 +359,7 @@ def read_scheduler(folder: Path) -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(parse_json(read_regular(file).decode("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DenoiserError(f"{file} cannot be read: {error}") from error
 
