@@ -143,7 +143,7 @@ def test_horizons_outside_the_levels_are_refused(gmm25_profile, sigma):
 
 
 def test_a_start_of_another_shape_is_refused(gmm25_profile):
-    with pytest.raises(InputError, match=r"start of shape \(3,\) cannot be held against samples of \(2,\)"):
+    with pytest.raises(InputError, match=r"start of shape \(3,\) cannot be compared with samples of \(2,\)"):
         initialization_error(gmm25_profile, Isotropic((3,)), 1.0)
 
 

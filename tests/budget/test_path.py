@@ -192,5 +192,5 @@ def test_simulated_paths_need_a_variance_for_each_step(variances):
 
 
 def test_a_start_of_another_shape_is_refused(profile):
-    with pytest.raises(InputError, match="cannot be held against"):
+    with pytest.raises(InputError, match="cannot be compared with"):
         path_objective(profile, Gaussian([0.0], 1.0), GRID)

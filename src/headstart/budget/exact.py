@@ -1,4 +1,4 @@
-r"""The exact divergence of Euler's method in few dimensions: the standard that estimates are held against.
+r"""The exact divergence of Euler's method in few dimensions: the standard that estimates are compared with.
 
 One Euler step of the probability-flow ODE from a to b < a is :math:`F(x) = \kappa x + (1 - \kappa) D(x, a)` with
 :math:`\kappa = b / a`. For an exact denoiser :math:`\nabla D = \mathrm{Cov}(x_0 | x) / a^2`, so that the Jacobian

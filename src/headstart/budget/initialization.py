@@ -102,7 +102,7 @@ def excess(profile: Profile, start: Initialization | Target, sigma: float) -> Te
     """
     noise = profile.noise
     if profile.samples is None or start.shape != profile.shape:
-        raise InputError(f"a start of shape {start.shape} cannot be held against samples of {profile.shape}")
+        raise InputError(f"a start of shape {start.shape} cannot be compared with samples of {profile.shape}")
     x = profile.samples.double() + sigma * noise.double()
     given = () if isinstance(start, Target) else (profile.conditions,)
     return -start.log_prob(x, sigma, *given).cpu() - channel(noise, sigma)
@@ -165,7 +165,7 @@ def initialization_bracket(
         noise: one stream for each sample.
         label: their classes, for the start, or None. The entropy is that of all the samples given, whatever their
             class: for the start of one class, give the samples of that class.
-        chunk: how many noised samples are held against all clean ones at a time, which bounds the memory.
+        chunk: how many noised samples are compared with all clean ones at a time, which bounds the memory.
 
     Raises:
         DataError: if there are fewer than two samples, or NaN or Inf among them.

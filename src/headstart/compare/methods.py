@@ -45,7 +45,7 @@ __all__ = [
     "solving",
 ]
 
-#: What a method is: "ours" is what this project makes, and a "peer" what it is held against. An "oracle" knows the
+#: What a method is: "ours" is what this project makes, and a "peer" what it is compared with. An "oracle" knows the
 #: training data, a "saved" plan may have been fitted on what it is scored against, and a "reference" is a fixed mark.
 #: The best of "ours" is compared with the best of "peer".
 Kind = Literal["ours", "peer", "oracle", "saved", "reference"]

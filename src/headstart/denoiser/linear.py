@@ -3,7 +3,7 @@ r"""The best estimate of clean data that is linear in noisy ones, which every de
 Along a direction in which the data have variance v, it is :math:`m + v / (v + \sigma^2) (x - m)`, and errs by
 :math:`v \sigma^2 / (v + \sigma^2)`. E[x0 | x] errs by no more, whatever the law, and by as much for a Gaussian. The
 directions are the coordinates, or the leading principal directions with one variance for the rest: whichever errs less.
-Both are fitted on other samples than they are held against, so that they never err less by chance.
+Both are fitted on other samples than they are compared with, so that they never err less by chance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Noisy samples on which a denoiser is held against the best linear estimate."""
+"""Noisy samples on which a denoiser is compared with the best linear estimate."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def _estimate_of(plan: Plan) -> str:
 
 @dataclass(frozen=True)
 class Reference:
-    """A sampler that the discretization of a plan is held against.
+    """A sampler that the discretization of a plan is compared with.
 
     Attributes:
         sampler: the sampler.
@@ -102,7 +102,7 @@ def total(steps: Sequence[float]) -> float:
 
 
 def references(plan: Plan) -> dict[str, Reference]:
-    r"""The samplers that the discretization of a plan is held against, by their names for a person.
+    r"""The samplers that the discretization of a plan is compared with, by their names for a person.
 
     * EDM's Heun with 35 evaluations, on 18 steps of the rho 7 grid from 80 down to 0.002 for images of standard
       deviation 1/2: in units of the data, and as far as the profile goes. Two evaluations a step have no estimate of

@@ -49,7 +49,7 @@ FAMILIES = {
 #: No figure shows more than so many times its smallest distance: what lies above is marked, and in the tables.
 SPAN = 300.0
 
-#: The dashes of the lines that all samplers are held against.
+#: The dashes of the lines that all samplers are compared with.
 REFERENCE, REAL = (0, (6, 3)), (0, (1.5, 2))
 
 #: What the distances are called.
@@ -90,7 +90,7 @@ def comparison_table(results: Row) -> str:
 
 def comparison_headline(results: Row) -> str:
     """The comparison in short: our plans, of every other family the best sampler of each column, and what all of them
-    are held against. The best of each column is bold.
+    are compared with. The best of each column is bold.
 
     The oracle and saved plans, which are no competitors, are left out.
 
@@ -341,7 +341,7 @@ def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes],
 
 
 def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
-    """The distances with methods down and evaluations across, and below them what all are held against."""
+    """The distances with methods down and evaluations across, and below them what all are compared with."""
     counts = _counts(results)
     methods = _by_method(results)[0]
     texts = _distances(results, metric, counts)

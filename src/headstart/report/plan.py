@@ -145,7 +145,7 @@ def verdict(plan: Plan) -> str:
 
 
 def _compared(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a table of the discretization error: of the plan, and of what it is held against."""
+    """The rows of a table of the discretization error: of the plan, and of what it is compared with."""
     if values["budget"] is None:
         return []
     own = {**values, "name": "this plan", "steps": values["budget"]["steps"]}
