@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import pytest
 
 import headstart
 from docs.site.names import defined, link, offered, rendered, resolved, units
+from docs.site.notebooks import cells, drawing_style, notebook, run, tutorials
 
 
 @pytest.mark.parametrize("unit", units())
@@ -64,3 +66,46 @@ def test_formulas_become_mathml() -> None:
     assert "arithmatex" not in found
     assert "&#x0003C;" in found
     assert "log</mi><mspace" in found
+
+
+SCRIPT = """# %% [markdown]
+# # A title
+#
+# Some words.
+
+# %%
+x = 1
+print("said")
+x + 1
+
+# %%
+y = x
+"""
+
+
+def test_a_tutorial_shows_what_it_prints_and_the_value_of_its_last_line() -> None:
+    text, code, silent = cells(SCRIPT)
+    assert (text.code, text.text) == (False, "# A title\n\nSome words.")
+    assert code.code
+    names: dict[str, object] = {}
+    assert list(run(code.text, names, "here")) == ["```text\nsaid\n2\n```"]
+    assert list(run(silent.text, names, "here")) == []
+    assert names["y"] == 1
+
+
+def test_a_tutorial_shows_its_figure_in_the_colours_of_the_page() -> None:
+    code = "import matplotlib.pyplot as plt\nfigure, panel = plt.subplots()\npanel.plot([1, 2])\nfigure"
+    with drawing_style():
+        (shown,) = run(code, {}, "here")
+    assert shown.startswith('<div class="figure">\n<svg')
+    assert "var(--plan, #c2410c)" in shown
+
+
+@pytest.mark.parametrize("name", tutorials())
+def test_a_tutorial_is_a_notebook(name: str) -> None:
+    found = json.loads(notebook(name))
+    assert found["nbformat"] == 4
+    assert found["cells"][0]["source"][0].startswith("# ")
+    for cell in found["cells"]:
+        if cell["cell_type"] == "code":
+            compile("".join(cell["source"]), name, "exec")

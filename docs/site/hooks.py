@@ -19,13 +19,13 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from docs.site.names import about, defined, offered, units
+from docs.site.notebooks import as_files
 
 ROOT = Path(__file__).parents[2]
 
 #: Files outside docs, by their place in the site.
 OUTSIDE = {
-    "changelog.md": "CHANGELOG.md",
-    "contributing.md": "CONTRIBUTING.md",
+    **{path.name.lower(): path.name for path in ROOT.glob("*.md") if path.name != "README.md"},
     "citation.cff": "CITATION.cff",
     "licence.txt": "LICENSE",
 }
@@ -52,7 +52,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
     """Add the pages and results that are not in docs."""
     for place, path in outside().items():
         files.append(File.generated(config, place, abs_src_path=str(ROOT / path)))
-    for place, text in reference().items():
+    for place, text in (*reference().items(), *as_files()):
         files.append(File.generated(config, place, content=text))
     return files
 

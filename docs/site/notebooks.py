@@ -42,6 +42,7 @@ def cells(source: str) -> Iterator[Cell]:
 def executed(name: str) -> str:
     """A tutorial as a page in Markdown, with what its cells print and draw."""
     page, names = [], dict[str, Any]({"__name__": "tutorial"})
+    import_diffusers()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), drawing_style():
         for i, cell in enumerate(cells((TUTORIALS / f"{name}.py").read_text(encoding="utf-8"))):
             page.append(f"```python\n{cell.text}\n```" if cell.code else cell.text)
@@ -69,9 +70,19 @@ def run(code: str, names: dict[str, Any], place: str) -> Iterator[str]:
         yield f'<div class="figure">\n{as_svg(value, f"A figure of this tutorial, {place}", place)}\n</div>'
 
 
+def import_diffusers() -> None:
+    """Import diffusers, also beside a torchvision of another build, which cannot be imported: it then does without."""
+    import diffusers
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        diffusers.utils.import_utils._torchvision_available = False
+
+
 @contextlib.contextmanager
 def drawing_style() -> Iterator[None]:
-    """The look of all figures, with its colours in turn; and diffusers, where torchvision is of another build."""
+    """The look of all figures, with its colours in turn."""
     import matplotlib
 
     from headstart.report.drawing import LIGHT, STYLE

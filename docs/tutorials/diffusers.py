@@ -22,12 +22,12 @@ def squares(n):
 
 
 blocks = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")}
-unet = UNet2DModel(8, 1, 1, block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=4, **blocks)
-scheduler, data = DDIMScheduler(clip_sample=False), squares(3000)
+unet = UNet2DModel(8, 1, 1, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, **blocks)
+scheduler, data = DDIMScheduler(clip_sample=False), squares(500)
 optimiser = torch.optim.Adam(unet.parameters(), 2e-3)
-for step in range(400):
-    x, noise = data[torch.randint(len(data), (64,))], torch.randn(64, 1, 8, 8)
-    times = torch.randint(0, 1000, (64,))
+for step in range(300):
+    x, noise = data[torch.randint(len(data), (32,))], torch.randn(32, 1, 8, 8)
+    times = torch.randint(0, 1000, (32,))
     loss = (unet(scheduler.add_noise(x, noise, times), times).sample - noise).square().mean()
     optimiser.zero_grad()
     loss.backward()
@@ -46,7 +46,7 @@ from headstart import fit
 from headstart.integrations.diffusers import from_diffusers
 
 denoiser = from_diffusers(pipe)
-plan = fit(denoiser, data, nfe=5)
+plan = fit(denoiser, data, nfe=5, pilot_samples=32, solver="dpm++2m")
 print(plan)
 
 # %% [markdown]

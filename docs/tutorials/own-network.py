@@ -54,7 +54,7 @@ network = Network()
 optimiser = torch.optim.Adam(network.parameters(), 3e-3)
 for step in range(1500):
     x = data[torch.randint(len(data), (256,))]
-    sigma, noise = torch.exp(1.5 * torch.randn(256, 1) - 1.0), torch.randn(256, 2)
+    sigma, noise = torch.exp(1.6 * torch.randn(256, 1) - 0.3), torch.randn(256, 2)
     loss = (network(x + sigma * noise, sigma[:, 0]) - noise).square().mean()
     optimiser.zero_grad()
     loss.backward()
@@ -77,7 +77,7 @@ print(check(denoiser, data))
 # ## A plan
 
 # %%
-plan = fit(denoiser, data, nfe=4)
+plan = fit(denoiser, data, nfe=4, sigma_max=20.0)  # the highest level that it has seen often enough
 print(plan.explain())
 
 # %% [markdown]
@@ -87,7 +87,7 @@ print(plan.explain())
 # points that nobody was fitted to; real points have one too, since there are finitely many of them.
 
 # %%
-heun = Sampler(Isotropic((2,)), rho_grid(18, 80.0, 0.002), Heun())
+heun = Sampler(Isotropic((2,)), rho_grid(18, 20.0, 0.002), Heun())
 samples = {"plan, 4 evaluations": plan.sample(denoiser, 2000), "Heun, 35": heun.sample(denoiser, 2000)}
 samples["real points"] = spirals(2000, 20_000)
 for name, x in samples.items():
