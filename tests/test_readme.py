@@ -174,7 +174,10 @@ def test_snippets_run(page: Path, small: None) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
-    lost = [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
+    here = [
+        t for t in targets if t and "://" not in t and not t.startswith("reference/")
+    ]  # which the site's build makes
+    lost = [t for t in here if not (page.parent / t).exists()]
     assert not lost, f"{page.relative_to(ROOT)} links to {', '.join(lost)}"
 
 
