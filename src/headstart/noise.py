@@ -65,6 +65,10 @@ class Stream(IntEnum):
     #: Samples of the network itself, where there are no data (:func:`headstart.choose.own_samples`).
     OWN_SAMPLES = 2**62
 
+    #: Noise at the highest level, where a network is asked for the mean of a condition
+    #: (:func:`headstart.choose.judge.expected`).
+    EXPECTED = 7 * 2**60
+
     #: Samples of a pilot (:class:`headstart.choose.pilot.Pilot`).
     PILOT = 2**63
 

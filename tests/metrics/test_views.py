@@ -127,3 +127,19 @@ def test_data_that_tell_nothing_are_refused(real):
 def test_samples_of_another_shape_are_refused():
     with pytest.raises(DataError, match="shape"):
         ViewReference.of(IMAGES[:50]).distance(IMAGES[:50, :, :20])
+
+
+def test_bands_can_be_looked_at_as_a_whole():
+    views = Views(IMAGES)
+    found = dict(views(IMAGES, None))
+    assert {name: view.shape[1] for name, view in found.items()} == {
+        "whole": 28 * 28,
+        "band 1": 28 * 28,
+        "band 2": 14 * 14,
+        "band 3": 7 * 7,
+    }
+    assert all(view.var(dim=0).mean() == pytest.approx(1, rel=0.01) for view in found.values())
+    doubled = dict(views(2 * IMAGES, None))
+    assert all(torch.allclose(doubled[name], 2 * view) for name, view in found.items())
+    constant = torch.nn.functional.interpolate(IMAGES, scale_factor=2)  # its finest band is 0
+    assert [name for name, _ in Views(constant)(constant, None)] == ["whole", "band 2", "band 3"]

@@ -73,7 +73,9 @@ def test_the_folder_holds_two_files_that_others_can_read(tmp_path):
     values = json.loads((tmp_path / "plan" / "plan.json").read_text(), parse_constant=pytest.fail)
     assert values.pop("tensors_sha256")
     assert values == json.loads(json.dumps(plan.to_dict(), allow_nan=False))
-    assert values["candidates"] == [asdict(candidate) for candidate in CANDIDATES]
+    since_4 = {"final": None, "turn": 0.0}
+    assert [{**since_4, **candidate} for candidate in values["candidates"]] == list(map(asdict, CANDIDATES))
+    assert not any(since_4.keys() & candidate.keys() for candidate in values["candidates"])
     tensors = safetensors.torch.load_file(tmp_path / "plan" / "tensors.safetensors")
     assert torch.equal(tensors["profile.losses"], torch.from_numpy(plan.profile.losses))
 
@@ -342,6 +344,15 @@ def test_a_doubt_is_kept_and_a_plan_without_one_stays_of_version_3(tmp_path):
         assert [line for line in loaded.explain().splitlines() if line.startswith("Doubt")] == [
             f"Doubt      {doubt}" for doubt in plan.record.doubts
         ]
+
+
+@pytest.mark.parametrize("said", [{"final": 0.125}, {"turn": -0.5}], ids=lambda said: next(iter(said)))
+def test_what_a_pilot_says_more_of_a_candidate_is_kept(said, tmp_path):
+    plan = make()
+    record = replace(plan.record, candidates=(*CANDIDATES[:2], replace(CANDIDATES[2], **said)))
+    replace(plan, record=record).save(tmp_path / "plan")
+    assert json.loads((tmp_path / "plan" / "plan.json").read_text())["version"] == 4
+    assert Plan.load(tmp_path / "plan").record == record
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Record)])

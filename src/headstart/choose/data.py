@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from headstart.arrays import as_classes
 from headstart.compute import Compute
-from headstart.conditions import Conditions
+from headstart.conditions import Conditions, Split, to_device
 from headstart.data import Dataset, load_data
 from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
 from headstart.denoiser.law import learned_law
@@ -22,7 +23,7 @@ from headstart.noise import Noise, Stream
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import Heun
 
-__all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "own_samples"]
+__all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "own_samples", "split_of"]
 
 #: Names of an earlier version.
 __getattr__ = renamed(__name__, {"hold_out": "headstart.conditions:hold_out"})
@@ -134,6 +135,66 @@ def _own_levels(
             f"down to {FINE * law.deviation:.4g} alone (see sigma_max), or fit on data"
         )
     return rho_grid(OWN_STEPS, highest, lowest)
+
+
+def split_of(
+    denoiser: Denoiser,
+    data: Tensor | Dataset | ArrayLike | None,
+    labels: Tensor | ArrayLike | None,
+    conditions: Mapping[str, Any] | None,
+    shape: Sequence[int] | None,
+    own: int,
+    sigma_max: float | None,
+    seed: int,
+    compute: Compute,
+) -> tuple[Split, str]:
+    """The data of a fit with their conditions, cut once, and where they come from, in words.
+
+    Raises:
+        DataError: if they are fewer than ten, not finite, or not floating point.
+        InputError: if there are none, and the shape of a sample is not given or the labels do not fit.
+    """
+    given, source = to_device(conditions or {}, "cpu"), "data"
+    if data is None:
+        data, source = _own(denoiser, shape, own, sigma_max, given, labels, seed, compute)
+    dataset = dataset_of(data, labels)
+    if labels is not None:
+        given["label"] = dataset.labels
+    return Split.of(dataset.samples, given, seed=seed), source
+
+
+def _own(
+    denoiser: Denoiser,
+    shape: Sequence[int] | None,
+    count: int,
+    sigma_max: float | None,
+    conditions: Mapping[str, Any],
+    labels: Tensor | ArrayLike | None,
+    seed: int,
+    compute: Compute,
+) -> tuple[Tensor, str]:
+    """Samples of the network itself, and their cost in words."""
+    if shape is None:
+        raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
+    if labels is not None:
+        classes = as_classes(labels, "labels")
+        if classes.shape != (count,):
+            raise InputError(
+                f"labels have shape {tuple(classes.shape)}: expected ({count},), one for each sample to draw"
+            )
+        conditions = {**conditions, "label": classes}
+    began = time.perf_counter()
+    samples = own_samples(
+        denoiser,
+        shape,
+        count,
+        sigma_max=sigma_max,
+        conditions=conditions,
+        seed=seed,
+        compute=compute,
+    )
+    seconds = time.perf_counter() - began
+    return samples, f"{count} samples of the network itself, drawn with 35 evaluations each in {seconds:.0f} s"
 
 
 def dataset_of(data: Tensor | Dataset | ArrayLike, labels: Tensor | ArrayLike | None) -> Dataset:

@@ -5,9 +5,10 @@
 3. Every family at every horizon is screened by its error in nats (:mod:`headstart.budget`) and by its far quantiles,
    which nats do not see, without calling the network. Where a Gaussian misses the tails of the data, a Student-t is
    fitted too.
-4. A pilot draws a few hundred samples for each of a handful of combinations and compares them with the held-out data
-   in several views (:mod:`headstart.choose.pilot`). Where it cannot tell two apart, the one whose start errs less is
-   taken.
+4. A pilot draws samples of many combinations, a hundred of most and a thousand of the best, and compares them with the
+   held-out data in several views, given their conditions (:mod:`headstart.choose.pilot`,
+   :mod:`headstart.choose.judge`, :mod:`headstart.choose.race`). Where it cannot tell two apart, the one whose start
+   errs less is taken.
 
 Without a pilot (``criterion="nats"``) the budget decides alone, and among equals the largest horizon is taken: there
 the start has the least to know.
@@ -26,13 +27,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from headstart.arrays import as_classes
 from headstart.choose.constraints import Constraints, asked_levels
 from headstart.choose.cost import cost_of
-from headstart.choose.data import OWN_SAMPLES, dataset_of, own_samples
+from headstart.choose.data import OWN_SAMPLES, split_of
 from headstart.choose.learn import learn
 from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, one_level, spread
-from headstart.choose.pilot import Pilot, decide, tied
+from headstart.choose.pilot import Pilot, turned
+from headstart.choose.race import race, tied
 from headstart.choose.screen import (
     GROUPS,
     Option,
@@ -69,6 +70,9 @@ __all__ = ["fit"]
 #: Samples that the cost of a start is counted on.
 TIMED = 64
 
+#: Samples of the novelty test.
+NOVEL = 256
+
 #: Training samples that the novelty test looks at: copies of others go unseen, and its time grows with their square.
 TESTED = 60_000
 
@@ -101,7 +105,7 @@ def fit(
     sigma_max: float | None = None,
     criterion: Literal["pilot", "nats"] = "pilot",
     check: bool = True,
-    pilot_samples: int = 256,
+    pilot_samples: int = 1024,
     seed: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -144,11 +148,11 @@ def fit(
         exponent: of the length that the levels are cut from, for "defect" and "corrector"; their orders, 4 and 2, by
             default.
         sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
-        criterion: "pilot" decides by the distance of pilot samples to held-out data
-            (:class:`headstart.metrics.ViewReference`), "nats" by the budget.
+        criterion: "pilot" decides by the distance of pilot samples to held-out data (:mod:`headstart.choose.judge`),
+            "nats" by the budget.
         check: whether to ask first if the network is a denoiser of these data, in a few hundred evaluations
             (:func:`headstart.check`): an error stops the fit, and doubts are kept in the plan's record.
-        pilot_samples: samples of each pilot, and of the novelty test.
+        pilot_samples: samples of each combination that comes to the end of the pilot; at first all have 128 at most.
         seed: of the held-out share, of fitting, of measuring and of the pilot (whose samples are never those of
             another seed).
         device: where the network works.
@@ -169,7 +173,7 @@ def fit(
     constraints = Constraints(nfe, horizon, asked_levels(schedule, exponent), method, sigma_min, sigma_max)
     _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size, start_cost)
 
-    split, source = _split(denoiser, data, labels, conditions, shape, own, sigma_max, seed, compute)
+    split, source = split_of(denoiser, data, labels, conditions, shape, own, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
     doubts = _checked(network, split, sigma_max, seed, compute) if check else ()
     by_rule = horizon == "unimodal"
@@ -195,7 +199,8 @@ def fit(
         options = seen
 
     fixed = {"initialization": len({id(option.start) for option in options}) == 1, **constraints.fixed}
-    pilot = Pilot(network, held_out, profile, pilot_samples, seed, compute)
+    turning = solver is None and not constraints.distilled
+    pilot = Pilot(network, held_out, profile, pilot_samples, seed, compute, turning)
     looked_at: list[Option] = []
     if criterion == "nats":
         looked_at = [least(combined(profile, option, constraints)) for option in contenders(options, tails)]
@@ -203,7 +208,7 @@ def fit(
     elif all(fixed.values()) and not constraints.distilled:
         best = tails(options[0])
     else:
-        best, looked_at = decide(pilot, options, tails, constraints)
+        best, looked_at = race(pilot, options, tails, constraints)
     learned = None
     if constraints.distilled:
         best, more, learned = learn(pilot, best, options, tails, split)
@@ -212,13 +217,15 @@ def fit(
     tested = None
     if len(split.fitted) >= BLOCKS and len(held_out) >= 2 * BLOCKS:
         fitted_on = split.fitted.samples[:TESTED]
-        tested = novelty(pilot.samples(best), fitted_on, held_out.samples, seed=seed, progress=compute.progress)
+        drawn = pilot.samples(best, min(NOVEL, pilot_samples))
+        tested = novelty(drawn, fitted_on, held_out.samples, seed=seed, progress=compute.progress)
     chosen = _reasons(best, fixed, criterion, learned) | ({"horizon": "by the unimodality rule"} if by_rule else {})
+    final = turned(profile, best)
     return Plan(
-        initialization=best.start,
-        schedule=best.schedule,
-        solver=best.solver,
-        budget=best.budget,
+        initialization=final.start,
+        schedule=final.schedule,
+        solver=final.solver,
+        budget=final.budget,
         profile=profile,
         record=Record(
             candidates=_records(options, looked_at, best, tails),
@@ -259,61 +266,6 @@ def _check_choice(
     names = start_names(initialization)
     if criterion == "nats" and not any(isinstance(start, str) or start.tractable for start in names):
         raise InputError("a start without a density has no budget in nats: use a pilot")
-
-
-def _split(
-    denoiser: Denoiser,
-    data: Tensor | Dataset | ArrayLike | None,
-    labels: Tensor | ArrayLike | None,
-    conditions: Mapping[str, Any] | None,
-    shape: Sequence[int] | None,
-    own: int,
-    sigma_max: float | None,
-    seed: int,
-    compute: Compute,
-) -> tuple[Split, str]:
-    """The data with their conditions, cut once, and where they come from."""
-    given, source = to_device(conditions or {}, "cpu"), "data"
-    if data is None:
-        data, source = _own(denoiser, shape, own, sigma_max, given, labels, seed, compute)
-    dataset = dataset_of(data, labels)
-    if labels is not None:
-        given["label"] = dataset.labels
-    return Split.of(dataset.samples, given, seed=seed), source
-
-
-def _own(
-    denoiser: Denoiser,
-    shape: Sequence[int] | None,
-    count: int,
-    sigma_max: float | None,
-    conditions: Mapping[str, Any],
-    labels: Tensor | ArrayLike | None,
-    seed: int,
-    compute: Compute,
-) -> tuple[Tensor, str]:
-    """Samples of the network itself, and their cost in words."""
-    if shape is None:
-        raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
-    if labels is not None:
-        classes = as_classes(labels, "labels")
-        if classes.shape != (count,):
-            raise InputError(
-                f"labels have shape {tuple(classes.shape)}: expected ({count},), one for each sample to draw"
-            )
-        conditions = {**conditions, "label": classes}
-    began = time.perf_counter()
-    samples = own_samples(
-        denoiser,
-        shape,
-        count,
-        sigma_max=sigma_max,
-        conditions=conditions,
-        seed=seed,
-        compute=compute,
-    )
-    seconds = time.perf_counter() - began
-    return samples, f"{count} samples of the network itself, drawn with 35 evaluations each in {seconds:.0f} s"
 
 
 def _checked(network: Denoiser, split: Split, sigma_max: float | None, seed: int, compute: Compute) -> tuple[str, ...]:
@@ -422,6 +374,8 @@ def _reasons(best: Option, fixed: Mapping[str, bool], criterion: str, learned: s
         how |= dict.fromkeys(("schedule", "solver"), "one level or two leave no choice")
     if best.schedule.steps == 1:
         how["sigma_min"] = how["schedule"]
+    if best.turn:
+        how["solver"] = f"by pilot, which turned the last row of {best.solver.name} by {best.turn:g}"
     chosen = {part: "as asked" if known else how[part] for part, known in fixed.items()}
     if learned is not None:
         chosen["schedule"] = learned

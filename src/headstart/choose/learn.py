@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from headstart.choose.pilot import Pilot, winner
+from headstart.choose.pilot import Pilot
+from headstart.choose.race import winner
 from headstart.choose.screen import ADMISSIBLE, Option, Tails, contenders, resampled, varied
 from headstart.conditions import Split
 from headstart.denoiser import Range
@@ -67,6 +68,6 @@ def learn(
             won[id(better)] = {"data": "learned from the data", "trajectory": "learned from fine trajectories"}[
                 learned.winner.objective
             ]
-    scored = pilot(found)
+    scored = pilot(pilot(found), pilot.count)
     place = scored.index(winner(scored))
     return scored[place], scored, won[id(found[place])]

@@ -1,192 +1,246 @@
-"""The pilot: a few hundred samples for each of a handful of combinations, held against held-out data.
+"""The pilot: samples of a combination of start, levels and solver, held against held-out data.
 
 It settles what nats cannot: one nat of discretization is imperceptible detail where one nat of initialization is
 visible structure; and at a few steps a solver that errs more in nats, since it extrapolates further, often makes the
-better samples. The distance is that of :mod:`headstart.metrics.views`. All pilots share their seeds, so that their
+better samples. The distance is that of :mod:`headstart.choose.judge`. All pilots share their seeds, so that their
 differences are paired.
+
+**The last row.** A solver's step to 0 ends at a weighted sum of the network's answers. The last two of them are at
+hand, and
+
+.. math:: x_N(v) = x_N + v\\, (D_{N-1} - D_{N-2})
+
+is judged for any v without another evaluation, since projections are linear. The v of the least score is kept where
+it is better than v = 0 by more than one standard error. A plan stores it as a solver with its weights
+(:class:`headstart.solver.Distilled`). At two evaluations, where all solvers take the same steps, it is all there is to
+choose of a solver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.choose.constraints import Constraints
-from headstart.choose.levels import SIGMA_MINS, one_level
-from headstart.choose.screen import Option, Score, Tails, combined, contenders, varied
+from headstart.choose.judge import Judge, expected
+from headstart.choose.screen import Option, Score, resampled
 from headstart.compute import Compute
 from headstart.conditions import Part
 from headstart.denoiser import Denoiser
-from headstart.metrics import ViewReference
+from headstart.metrics.checks import digest
 from headstart.noise import Stream
 from headstart.profile import Profile
 from headstart.sampler import Sampler
-from headstart.schedule import Rule, Schedule, Tangent
-from headstart.solver import get_solver
+from headstart.solver import Distilled, is_linear, linear_weights
 
-__all__ = ["Pilot", "decide", "tied", "winner"]
+__all__ = ["FEW", "Pilot", "turned"]
 
-#: Horizons that the first round looks at, from the shortest one that is admissible to this many times it.
-ROUND, REACH = 5, 16.0
+#: Samples that every combination is judged by first.
+FEW = 128
 
-#: Nats of a start's error that are not seen.
-VISIBLE = 1.0
+#: How far the last row is turned.
+TURNS = (-1.0, 5.0)
 
-#: What each of them is tried with, besides the "defect" schedule with DPM-Solver++(2M): solvers that extrapolate more.
-LEADS = ((Tangent(), "unipc"), (Tangent(), "dpm++3m"))
+#: Answers of the network that are kept, in bytes: combinations that share their first levels share them.
+KEPT = 2**28
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """The first samples of a combination: their projections, and those of the difference of the last two answers."""
+
+    samples: tuple[Tensor, ...]
+    change: tuple[Tensor, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.samples[0])
+
+    def at(self, turn: float) -> tuple[Tensor, ...]:
+        """The projections of the samples with the last row turned."""
+        if not turn or self.change is None:
+            return self.samples
+        return tuple(torch.add(a, b, alpha=turn) for a, b in zip(self.samples, self.change, strict=True))
+
+    def joined(self, other: _Drawn) -> _Drawn:
+        """Those of two sets of samples."""
+        samples = tuple(torch.cat(pair) for pair in zip(self.samples, other.samples, strict=True))
+        if self.change is None or other.change is None:
+            return _Drawn(samples, None)
+        return _Drawn(samples, tuple(torch.cat(pair) for pair in zip(self.change, other.change, strict=True)))
 
 
 class Pilot:
-    """Draws pilot samples and scores them by their distance to the held-out data.
+    """Draws samples of combinations and scores them by their distance to the held-out data.
 
     Arguments:
         denoiser: the network, its shared conditions fixed, on the device.
         held_out: data that neither starts nor, if possible, the network were fitted on, with their conditions, which
             the pilot samples take over.
         profile: the measurements of the network.
-        count: samples of each pilot.
+        count: samples of each combination that comes far.
         seed: of the views, and of the samples, whose own seeds are those of no other samples.
         compute: how samples are drawn.
+        turning: whether the last row of a solver may be turned.
     """
 
     def __init__(
-        self, denoiser: Denoiser, held_out: Part, profile: Profile, count: int, seed: int, compute: Compute
+        self,
+        denoiser: Denoiser,
+        held_out: Part,
+        profile: Profile,
+        count: int,
+        seed: int,
+        compute: Compute,
+        turning: bool = True,
     ) -> None:
         self.denoiser, self.profile, self.compute, self.seed = denoiser, profile, compute, seed
-        self.held_out = held_out.samples
-        self.conditions = held_out.take(torch.arange(count) % len(held_out)).conditions
-        self.seeds = Stream.PILOT.seeds(seed, count)
-
-    def __call__(self, options: Iterable[Option]) -> list[Option]:
-        """The options with their scores."""
-        options = list(options)
-        return [self._scored(option) for option in self.compute.progress.track(options, "piloting")]
+        self.held_out, self.count, self.turning = held_out, count, turning
+        self.few = min(FEW, count)
+        self._answers = _Answers(denoiser)
+        self._drawn: dict[Any, _Drawn] = {}
 
     @cached_property
-    def reference(self) -> ViewReference:
-        """The held-out data that pilots are compared with."""
-        return ViewReference.of(self.held_out, seed=self.seed)
+    def judge(self) -> Judge:
+        """The held-out data that samples are compared with."""
+        means = expected(self.denoiser, self.held_out, float(self.profile.sigmas[0]), self.seed, self.compute)
+        return Judge.of(self.held_out.samples.float(), means, self.seed)
 
-    def samples(self, option: Option) -> Tensor:
-        """The pilot samples of a combination, of shape (count, \\*S)."""
-        return (
-            Sampler(option.start, option.schedule, option.solver)
-            .sample(
-                self.denoiser,
-                seeds=self.seeds,
-                batch_size=self.compute.batch_size,
-                device=self.compute.device,
-                dtype=self.compute.dtype,
-                conditions=self.conditions,
-            )
-            .float()
-        )
+    def __call__(self, options: Iterable[Option], count: int | None = None) -> list[Option]:
+        """The options with their scores: the first ones as ``pilot``, or those of ``count`` samples as ``final``."""
+        options = list(options)
+        return [self._scored(option, count) for option in self.compute.progress.track(options, "piloting")]
 
-    def _scored(self, option: Option) -> Option:
-        samples = self.samples(option)
-        score = Score.of(len(samples), lambda kept: self.reference.distance(samples[torch.from_numpy(kept)]))
-        return replace(option, pilot=score)
+    def samples(self, option: Option, count: int) -> Tensor:
+        """The first samples of a combination, its last row turned, of shape (count, \\*S)."""
+        sampler = _sampler(turned(self.profile, option))
+        return torch.cat([self._sample(sampler, self.denoiser, rows) for rows in self.compute.batches(count)])
+
+    def _scored(self, option: Option, count: int | None) -> Option:
+        few = count is None
+        drawn = self._extended(option, self.few if count is None else count, self._answers if few else self.denoiser)
+        plain = score = self._score(drawn, 0.0)
+        turn = 0.0
+        if drawn.change is not None:
+            turn = self._turn(drawn)
+            score = self._score(drawn, turn)
+            if plain.value - score.value <= plain.gap(score):
+                turn, score = 0.0, plain
+        return replace(option, pilot=score, turn=turn) if few else replace(option, final=score, turn=turn)
+
+    def _turn(self, drawn: _Drawn) -> float:
+        """The turn of the last row with the least distance, to two digits after the point."""
+        from scipy.optimize import minimize_scalar
+
+        every = torch.ones(len(drawn), dtype=torch.bool)
+
+        def distance(turn: float) -> float:
+            return self.judge.energy(drawn.at(turn)).of(every)
+
+        found = minimize_scalar(distance, bounds=TURNS, options={"xatol": 0.02})
+        return round(float(found.x), 2)
+
+    def _score(self, drawn: _Drawn, turn: float) -> Score:
+        energy = self.judge.energy(drawn.at(turn))
+        return Score.of(len(drawn), lambda kept: energy.of(torch.from_numpy(kept)))
+
+    def _extended(self, option: Option, count: int, denoiser: Denoiser) -> _Drawn:
+        """At least ``count`` samples of a combination, those that are known among them."""
+        key = (id(option.start), option.schedule, option.solver)
+        known = self._drawn.get(key)
+        first = 0 if known is None else len(known)
+        if first < count:
+            parts = [part for part in (known, *self._projected(option, first, count, denoiser)) if part is not None]
+            known = parts[0]
+            for part in parts[1:]:
+                known = known.joined(part)
+            self._drawn[key] = known
+        assert known is not None
+        return known
+
+    def _projected(self, option: Option, first: int, count: int, denoiser: Denoiser) -> Iterator[_Drawn]:
+        """The samples from place ``first`` on in batches, projected."""
+        turning = self.turning and _turns(option)
+        for part in self.compute.batches(count - first):
+            last = _Last(denoiser)
+            places = slice(first + part.start, first + part.stop)
+            samples = self._sample(_sampler(option), last if turning else denoiser, places)
+            change = self.judge.project(last.change()) if turning else None
+            yield _Drawn(self.judge.project(samples, self._rows(places)), change)
+
+    def _sample(self, sampler: Sampler, denoiser: Denoiser, places: slice) -> Tensor:
+        return sampler.sample(
+            denoiser,
+            seeds=Stream.PILOT.seeds(self.seed, places.stop - places.start, places.start),
+            batch_size=self.compute.batch_size,
+            device=self.compute.device,
+            dtype=self.compute.dtype,
+            conditions=self.held_out.conditions.take(self._rows(places)),
+        ).float()
+
+    def _rows(self, places: slice) -> Tensor:
+        """Which of the held-out data each sample takes the conditions of."""
+        return torch.arange(places.start, places.stop) % len(self.held_out)
 
 
-def decide(
-    pilot: Pilot, options: Sequence[Option], tails: Tails, constraints: Constraints
-) -> tuple[Option, list[Option]]:
-    """The best combination and all that were piloted.
+def turned(profile: Profile, option: Option) -> Option:
+    """The combination whose solver has its last row turned, as the pilot judged it."""
+    if not option.turn:
+        return option
+    weights = linear_weights(option.solver, option.schedule)
+    weights[-1, -2:] += [-option.turn, option.turn]
+    return resampled(profile, option, option.kind, option.schedule, Distilled.from_matrix(weights.tolist()))
 
-    First the horizon, with each of a few solvers and grids that differ most: what is the best of them depends on it.
-    Then the horizons next to it, every solver on every kind of schedule (one at a time can get stuck: what suits one
-    solver does not suit the next), the last levels, if another one wins all pairs with it, and the horizons again.
+
+def _turns(option: Option) -> bool:
+    """Whether the last step of a combination is one to 0 that has two answers to go by."""
+    return is_linear(option.solver) and option.schedule.steps > 1 and option.schedule.sigmas[-1] == 0
+
+
+def _sampler(option: Option) -> Sampler:
+    return Sampler(option.start, option.schedule, option.solver)
+
+
+class _Last:
+    """A denoiser that keeps its last two answers."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.answers: Sequence[Tensor] = ()
+
+    def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        answer = self.denoiser(x, sigma, **conditions)
+        self.answers = (*self.answers[-1:], answer.detach().clone())
+        return answer
+
+    def change(self) -> Tensor:
+        """The difference of the last two answers, on the CPU."""
+        before, last = self.answers
+        return (last.float() - before.float()).cpu()
+
+
+class _Answers:
+    """A denoiser that remembers its latest answers, by the state's bytes and the noise level.
+
+    The first steps of many combinations are the same. A state tells its conditions too: it belongs to one seed, and
+    the samples of a pilot are asked for the same in every combination.
     """
-    profile = pilot.profile
-    free = constraints.sigma_min is None and not isinstance(constraints.schedule, Schedule)
-    lasts = [last for s in SIGMA_MINS[1:] if (last := s * profile.sigma_data) > profile.sigmas[-1]] if free else []
-    by_horizon = contenders(options, tails)
-    spread = _spread(by_horizon, ROUND)
-    known = {option.schedule.horizon for option in spread}
-    unknown = [o for o in options if not (o.start.tractable or o.start.oracle) and o.schedule.horizon in known]
-    first = [*spread, *(option for option in unknown if option not in spread)]
-    piloted = pilot(varied(profile, option, **lead) for option in first for lead in _leads(option, constraints))
-    best = winner(sorted(piloted, key=lambda option: (not option.start.tractable, option.nats.value)))
 
-    def against(best: Option, rivals: Iterable[Option]) -> Option:
-        """The better of the best so far and its rivals."""
-        seen = {(id(o.start), o.schedule, o.solver) for o in piloted}
-        new = pilot([o for o in rivals if (id(o.start), o.schedule, o.solver) not in seen])
-        piloted.extend(new)
-        return winner([best, *new])
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.known: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+        self.size = 0
 
-    def nearby(best: Option) -> list[Option]:
-        """The same at the horizons next to it."""
-        place = min(range(len(by_horizon)), key=lambda i: abs(by_horizon[i].schedule.horizon - best.schedule.horizon))
-        near = [o for o in by_horizon[max(place - 1, 0) : place + 2] if o.schedule.horizon != best.schedule.horizon]
-        alike: dict[str, Any] = {"kind": best.kind, "solver": best.solver}
-        if (last := best.schedule.sigma_min) in lasts:
-            alike["sigma_min"] = last
-        return [varied(profile, o, **alike) for o in near if o.schedule.horizon > 2 * last]
-
-    best = against(best, nearby(best))
-    best = against(best, combined(profile, best, constraints))
-    if best.schedule.steps > 1:
-        below = [last for last in lasts if last < best.schedule.horizon / 2]
-        other = against(best, [varied(profile, best, sigma_min=last) for last in below])
-        if other is not best:
-            best = against(other, combined(profile, other, constraints))
-        best = against(best, nearby(best))
-    return best, piloted
-
-
-def _leads(option: Option, constraints: Constraints) -> list[dict[str, Any]]:
-    """The kinds and solvers that a horizon is first tried with, where they are free."""
-    leads: list[dict[str, Any]] = [{}]
-    for kind, name in () if one_level(option.schedule) else LEADS:
-        lead: dict[str, Any] = {}
-        if constraints.solver is None:
-            lead["solver"] = get_solver(name)
-        if not isinstance(constraints.schedule, (Rule, Schedule)):
-            lead["kind"] = kind
-        if lead not in leads:
-            leads.append(lead)
-    return leads
-
-
-def tied(option: Option, other: Option) -> bool:
-    """Whether two combinations are statistically indistinguishable by the pilot."""
-    return option.pilot is not None and other.pilot is not None and option.pilot.tied(other.pilot)
-
-
-def _spread(options: Sequence[Option], count: int) -> list[Option]:
-    """At most ``count`` of the options, from the smallest horizon to :data:`REACH` times it, evenly by rank."""
-    near = [o for o in options if o.schedule.horizon <= REACH * options[0].schedule.horizon]
-    places = np.unique(np.linspace(0, len(near) - 1, min(count, len(near))).round().astype(int))
-    return [near[i] for i in places]
-
-
-def _lowest(options: Sequence[Option]) -> Option:
-    """The piloted option with the smallest distance."""
-
-    def score(option: Option) -> float:
-        assert option.pilot is not None
-        return option.pilot.value
-
-    return min(options, key=score)
-
-
-def winner(options: Sequence[Option]) -> Option:
-    """The option with the best pilot, or of those that cannot be told from it and whose start errs least, the one with
-    the shortest horizon.
-
-    One nat of the start's error is visible structure, where tens of nats of discretization are imperceptible detail.
-    And where starts err alike, a longer way down only adds to the network's own error. Of one horizon it is the first.
-    """
-    best = _lowest(options)
-    equals = [option for option in options if option is best or tied(option, best)]
-    known = [option for option in equals if option.start.tractable] or equals
-    least = min(max(option.e_init, 0.0) for option in known)
-    visible = [option for option in known if max(option.e_init, 0.0) <= least + VISIBLE]
-    return min(visible, key=lambda option: option.schedule.horizon)
+    def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        key = (digest(x), digest(torch.as_tensor(sigma)))
+        if key not in self.known:
+            self.known[key] = found = self.denoiser(x, sigma, **conditions)
+            self.size += found.nbytes
+            while self.size > KEPT and len(self.known) > 1:
+                self.size -= self.known.popitem(last=False)[1].nbytes
+        self.known.move_to_end(key)
+        return self.known[key]

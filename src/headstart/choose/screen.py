@@ -61,7 +61,7 @@ FEWEST = 1000
 
 @dataclass(frozen=True)
 class Score:
-    """A number to be made small, and what it is without each group of the samples that it was measured on."""
+    """A score to minimise, with its jackknife replicates: its value without each group of the samples."""
 
     value: float
     without: tuple[float, ...]
@@ -72,10 +72,13 @@ class Score:
         group = np.arange(count) % GROUPS
         return cls(score(group >= 0), tuple(score(group != i) for i in range(GROUPS)))
 
-    def tied(self, other: Score) -> bool:
-        """Whether it is within one standard error of another one on the same samples, by a delete-a-group jackknife."""
-        gaps = np.subtract(self.without, other.without)
-        return abs(self.value - other.value) <= float(gaps.std(ddof=0)) * math.sqrt(GROUPS - 1)
+    def tied(self, other: Score, errors: float = 1.0) -> bool:
+        """Whether it is within so many standard errors of another one on the same samples."""
+        return abs(self.value - other.value) <= errors * self.gap(other)
+
+    def gap(self, other: Score) -> float:
+        """The standard error of the difference to another one on the same samples, by a delete-a-group jackknife."""
+        return float(np.subtract(self.without, other.without).std(ddof=0)) * math.sqrt(GROUPS - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,9 @@ class Option:
         nats: what the budget alone decides by: the whole budget of the ODE, or J of a stochastic solver.
         errors: the start's error in nats on each sample of the profile, or None if it has no density.
         tail: how far the start's far quantiles are from those of the noised data, or None if it was not looked at.
-        pilot: distance of pilot samples to held-out data.
+        pilot: distance to held-out data of the first samples that were drawn of it.
+        final: the same of more samples, where it came far.
+        turn: by how much the last row of its solver is turned (:mod:`headstart.choose.pilot`).
     """
 
     start: Initialization
@@ -103,6 +108,13 @@ class Option:
     errors: NDArray[np.float64] | None = None
     tail: TailGap | None = None
     pilot: Score | None = None
+    final: Score | None = None
+    turn: float = 0.0
+
+    @property
+    def best_known(self) -> Score | None:
+        """The score by most samples."""
+        return self.pilot if self.final is None else self.final
 
     @property
     def e_init(self) -> float:
@@ -123,6 +135,8 @@ class Option:
             nats=self.nats.value,
             tail=None if self.tail is None else self.tail.value,
             pilot=None if self.pilot is None else self.pilot.value,
+            final=None if self.final is None else self.final.value,
+            turn=self.turn,
             flat=in_flat,
             pilot_flat=in_pilot_flat,
         )

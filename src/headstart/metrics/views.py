@@ -92,10 +92,16 @@ class Views:
             found += [(band, i, j) for i, j in drawn.tolist()]
         return found
 
-    def __call__(self, x: Tensor, places: Sequence[Place]) -> list[tuple[str, Tensor]]:
-        """The views of samples (B, \\*S) by their names, each of shape (B, d); differentiable."""
+    def __call__(self, x: Tensor, places: Sequence[Place] | None) -> list[tuple[str, Tensor]]:
+        """The views of samples (B, \\*S) by their names, each of shape (B, d); differentiable, and linear in them.
+
+        Without places, each band is one view as a whole, but for those that are constant in the data.
+        """
         bands = self._bands(x)
         found = [("whole", x.flatten(1) / self.scales[0])]
+        if places is None:
+            seen = [(i, band) for i, band in enumerate(bands, 1) if self.scales[i] > 0]
+            return found + [(f"band {i}", band.flatten(1) / self.scales[i]) for i, band in seen]
         for band, i, j in places:
             patch = bands[band][..., i : i + PATCH, j : j + PATCH]
             found.append((f"band {band + 1}", patch.flatten(1) / self.scales[band + 1]))

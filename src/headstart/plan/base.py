@@ -6,6 +6,7 @@ in words why it was chosen, and :mod:`headstart.plan.file` keeps it.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,11 +35,13 @@ class Candidate:
         e_init: the start's error in nats, or None if it has no density.
         e_init_error: its standard error.
         nats: the whole budget: :math:`B_\\text{ODE}`, or J for "ddpm" and "euler-maruyama".
-        pilot: distance of pilot samples to held-out data (:class:`headstart.metrics.ViewReference`), or None if it was
-            not piloted.
+        pilot: distance of pilot samples to held-out data (:mod:`headstart.choose.judge`), or None if it was not
+            piloted.
         tail: logarithm of the start's far quantiles over those of the noised data; below 0, the start misses the tails.
         flat: whether its budget is as good as the best one of the chosen start, up to 5 % or the Monte-Carlo error.
         pilot_flat: whether the pilot cannot tell it from the chosen combination.
+        final: the same of more samples, for the few that came far; values by unlike counts do not compare.
+        turn: by how much the last row of the solver's weights was turned (:mod:`headstart.choose.pilot`).
     """
 
     initialization: str
@@ -53,6 +56,13 @@ class Candidate:
     tail: float | None = None
     flat: bool = False
     pilot_flat: bool = False
+    final: float | None = None
+    turn: float = 0.0
+
+    @property
+    def rank(self) -> tuple[float, float, float]:
+        """Sorts candidates: by their last scores first, then by those of the pilot, then by their budgets."""
+        return tuple(math.inf if value is None else value for value in (self.final, self.pilot, self.nats))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -172,11 +172,13 @@ def _decision_lines(plan: Plan) -> list[str]:
     if decided == "budget":
         return [f"Decided by the budget, the least of {len(plan.record.candidates)} candidates."]
     lines = [f"Decided by a pilot of {len(compared)} candidates (distance to held-out data):"]
-    for c in sorted(compared, key=lambda c: c.pilot or 0.0)[:5]:
+    finalists = [c for c in compared if c.final is not None]
+    for c in sorted(finalists or compared, key=lambda c: c.rank)[:5]:
         start = "" if c.e_init is None else f": E_init {c.e_init:.2f}"
+        turn = f" turned by {c.turn:g}" if c.turn else ""
         lines.append(
-            f"  {c.pilot:.4f}  {c.initialization} at {c.horizon:.3g}, {c.schedule} to {c.sigma_min:.3g}, "
-            f"{c.solver}{start}"
+            f"  {c.final or c.pilot:.4f}  {c.initialization} at {c.horizon:.3g}, {c.schedule} to {c.sigma_min:.3g}, "
+            f"{c.solver}{turn}{start}"
         )
     return lines
 

@@ -42,17 +42,22 @@ TRIES = 10
 #: The fields of the record, which stand in ``plan.json`` beside the parts.
 RECORDED = tuple(f.name for f in fields(Record))
 
-#: Those that plans of version 1 did not have, and those that plans without a doubt do not have: they are of version 3,
-#: which earlier headstarts read.
-SINCE_2, SINCE_4 = ("source", "start_cost", "novelty"), ("doubts",)
+#: Those that plans of version 1 did not have.
+SINCE_2 = ("source", "start_cost", "novelty")
+
+#: Fields of the record and of its candidates, by their defaults, that came with version 4. A plan in which none of them
+#: says anything is written as version 3, which earlier headstarts read.
+SINCE_4: dict[str, Any] = {"doubts": ()}
+CANDIDATE_SINCE_4: dict[str, Any] = {"final": None, "turn": 0.0}
 
 
 def values_of(plan: Plan) -> dict[str, Any]:
     """A plan without its tensors, as plain values for JSON."""
     start = None if plan.budget is None else plan.budget.initialization
+    version, record = _recorded(plan.record)
     return {
         "format": "headstart-plan",
-        "version": VERSION if plan.record.doubts else 3,
+        "version": version,
         "nfe": plan.nfe,
         "initialization": {"name": plan.initialization.name, "values": plan.initialization.state()[0]},
         "schedule": {"name": plan.schedule.name, "sigmas": list(plan.schedule.sigmas)},
@@ -64,12 +69,19 @@ def values_of(plan: Plan) -> dict[str, Any]:
             "discretization": list(plan.budget.discretization),
         },
         "profile": plan.profile.state()[0],
-        **{
-            name: list(v) if isinstance(v, tuple) else v
-            for name, v in asdict(plan.record).items()
-            if plan.record.doubts or name not in SINCE_4
-        },
+        **record,
     }
+
+
+def _recorded(record: Record) -> tuple[int, dict[str, Any]]:
+    """The version of the layout that a record needs, and its fields as plain values."""
+    values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(record).items()}
+    says = any(getattr(record, name) != default for name, default in SINCE_4.items())
+    says |= any(getattr(c, name) != default for c in record.candidates for name, default in CANDIDATE_SINCE_4.items())
+    if says:
+        return VERSION, values
+    candidates = [{k: v for k, v in c.items() if k not in CANDIDATE_SINCE_4} for c in values["candidates"]]
+    return 3, {k: v for k, v in values.items() if k not in SINCE_4} | {"candidates": candidates}
 
 
 def digest_of(plan: Plan) -> str:
@@ -175,7 +187,7 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         values = {**values, **{name: getattr(Record(), name) for name in SINCE_2}, "candidates": candidates}
     if version == VERSION:
         return values
-    values = {**values, **{name: getattr(Record(), name) for name in SINCE_4}}
+    values = {**values, **SINCE_4}
     return {**values, "version": VERSION} if version in (1, 2, 3) else values
 
 

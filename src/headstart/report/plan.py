@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,8 @@ COLUMNS_OF = (
     ("e_init", "E_init, nats", True),
     ("nats", "budget, nats", True),
     ("pilot", "pilot", True),
+    ("final", "final", True),
+    ("turn", "last row turned by", True),
 )
 
 #: The headings of the discretization errors, and whether they hold numbers.
@@ -128,7 +129,7 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         grid=_grid(samples),
         neighbours=_neighbours(samples, data),
         headings=[column[1:] for column in COLUMNS_OF],
-        candidates=[{"cells": _candidate(candidate)} for candidate in sorted(plan.record.candidates, key=_rank)],
+        candidates=[{"cells": _candidate(c)} for c in sorted(plan.record.candidates, key=lambda c: c.rank)],
         environment=environment("cpu") | {"plan's seed": plan.profile.seed},
         references=entries(plan.cited),
     )
@@ -155,11 +156,6 @@ def _compared(values: dict[str, Any]) -> list[dict[str, Any]]:
         cells = [{"text": text, "value": text} for text in texts]
         rows.append({"cells": [*cells, {"text": number(row["steps"], padded=True), "value": row["steps"]}]})
     return rows
-
-
-def _rank(candidate: Candidate) -> tuple[float, float]:
-    """Those that were piloted first, the best of them before all."""
-    return (math.inf if candidate.pilot is None else candidate.pilot, candidate.nats)
 
 
 def _candidate(candidate: Candidate) -> list[dict[str, Any]]:
