@@ -43,6 +43,7 @@ __all__ = [
     "check_regular",
     "exchange",
     "finish",
+    "followed",
     "locked_part",
     "read_regular",
     "staged",
@@ -89,7 +90,7 @@ def atomic_write(content: bytes, path: str | Path) -> None:
         ArtefactError: if something else than a regular file is there, or the file cannot be written; nothing is left
             behind then.
     """
-    target = _followed(path)
+    target = followed(path)
     _check_kind(target, path)
     try:
         with staged(target.parent) as place:
@@ -113,7 +114,7 @@ def staged(folder: Path, derived: Sequence[str] = (), swap: Exchange = exchange)
     Raises:
         OSError: if the folder cannot be made or written to.
     """
-    folder = _followed(folder)
+    folder = followed(folder)
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     left: list[str] = []
     own = lock = None
@@ -150,7 +151,7 @@ def staged(folder: Path, derived: Sequence[str] = (), swap: Exchange = exchange)
 
 def finish(folder: Path) -> None:
     """Finish what writers that were killed had ready for a folder, and clear what else they left in it."""
-    folder = _followed(folder)
+    folder = followed(folder)
     with contextlib.suppress(OSError):
         with _alone(folder):
             left = _clear(folder)
@@ -164,7 +165,7 @@ def check_file(path: str | Path) -> None:
     Raises:
         ArtefactError: if something else than a regular file is there, or its folder cannot be written to.
     """
-    target = _followed(path)
+    target = followed(path)
     _check_kind(target, path)
     check_folder(target.parent)
 
@@ -175,7 +176,7 @@ def check_folder(path: str | Path) -> None:
     Raises:
         ArtefactError: if it is no folder and cannot be made, or cannot be written to.
     """
-    target = _followed(path)
+    target = followed(path)
     try:
         _try(next(place for place in (target, *target.parents) if _exists(place)))
     except OSError as error:
@@ -188,7 +189,10 @@ def check_regular(path: Path) -> None:
     Raises:
         OSError: with the kind of thing that it is.
     """
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "it is no name that a file can have", str(path)) from error
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, f"it is {_kind(mode)} and no regular file", str(path))
 
@@ -248,9 +252,16 @@ def _try(folder: Path) -> None:
         pass
 
 
-def _followed(path: str | Path) -> Path:
-    """The place itself, links followed."""
-    return Path(os.path.realpath(path))
+def followed(path: str | Path) -> Path:
+    """The place itself, links followed.
+
+    Raises:
+        ArtefactError: if no file can have that name.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # a character that is none, or that ends a name
+        raise ArtefactError(f"{str(path)!r} is no name that a file can have") from error
 
 
 def _exists(path: Path) -> bool:

@@ -18,9 +18,10 @@ import torch
 from headstart.budget import Budget, discretization_error
 from headstart.errors import ArtefactError, HeadstartWarning
 from headstart.files import exchange
-from headstart.initialization import Flow, Training
+from headstart.initialization import Flow, Initialization, Training
 from headstart.plan import Plan, Record
 from headstart.plan.file import write
+from headstart.profile import Profile
 from headstart.solver import DDPM
 from headstart.targets import gmm25
 from tests.cases import SOLVERS, STARTS, TARGET
@@ -311,6 +312,15 @@ def test_a_path_that_is_no_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "nothing"):
         with pytest.raises(ArtefactError, match=r"is not a plan: .*cannot be read"):
             Plan.load(path)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b"], ids=["surrogate", "zero"])
+def test_a_name_that_no_file_can_have_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for work in (Plan.load, make().save, Profile.load, Initialization.load, make().profile.save):
+        with pytest.raises(ArtefactError, match="no name that a file can have"):
+            work(name)
+    assert os.listdir(tmp_path) == []
 
 
 def test_tensors_of_others_are_refused(tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from headstart.errors import ArtefactError
-from headstart.files import check_folder
+from headstart.files import check_folder, followed
 
 __all__ = ["check_place", "identity"]
 
@@ -18,7 +19,7 @@ def check_place(folder: Path) -> Path:
         ArtefactError: if something is there that is neither a plan nor an empty folder, or that cannot be exchanged as
             a whole, or nothing can be written there.
     """
-    target = Path(os.path.realpath(folder))
+    target = followed(folder)
     try:
         there = identity(target) is not None
         inside = {path.name for path in target.iterdir()} if target.is_dir() else set()
@@ -39,9 +40,15 @@ def check_place(folder: Path) -> Path:
 
 
 def identity(folder: Path) -> tuple[int, int, int] | None:
-    """Tells a folder from the one that takes its place; None if nothing is there."""
+    """Tells a folder from the one that takes its place; None if nothing is there.
+
+    Raises:
+        OSError: if that cannot be known.
+    """
     try:
         found = folder.stat()
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "it is no name that a file can have", str(folder)) from error
     return found.st_dev, found.st_ino, found.st_ctime_ns
