@@ -97,3 +97,24 @@ def test_a_note_without_a_bar_is_no_error(terminal: Console) -> None:
     RichProgress(terminal).note("too early")
     Progress().note("to no one")
     assert shown(terminal) == ""
+
+
+def test_without_a_terminal_a_line_says_how_far_the_work_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    pipe = Console(file=io.StringIO(), force_terminal=False, width=40)
+    work = RichProgress(pipe)
+    for _ in work.track(range(2), "shards"):
+        work.note("12 samples, [7]/s")
+        for _ in work.track((letter for letter in "ab"), "sampling"):
+            pass
+    lines = [line.split("; ") for line in shown(pipe).splitlines()]
+    assert [line[0] for line in lines] == [
+        "shards 0 of 2",
+        "shards 0 of 2, sampling 0",
+        "shards 0 of 2, sampling 1",
+        "shards 1 of 2",
+        "shards 1 of 2, sampling 0",
+        "shards 1 of 2, sampling 1",
+    ]
+    assert all(line[2] == "12 samples, [7]/s" for line in lines[1:])
+    assert all("left" in line[1] for line in lines[3:])

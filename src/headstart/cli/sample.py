@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from headstart.data.shards import Manifest
+    from headstart.shards import Drawn
+
 __all__ = ["EXAMPLES", "sample"]
 
 EXAMPLES = (
@@ -28,11 +31,15 @@ EXAMPLES = (
     "headstart sample plan builtin:fashion-mnist --seeds 100-199 -o samples",
     "headstart sample plan python:mymodel:load -n 16 --label 3 -o samples",
     "headstart sample plan python:mymodel:load -n 100 --label 0-9 -o samples",
+    "headstart sample plan python:mymodel:load -n 1000000 --shards tar -o samples",
     "headstart sample plan python:mymodel:load -n 16 --condition coarse=coarse.npy --shared table=table.npy -o samples",
 )
 
 #: The grid shows no more images than these.
 SHOWN = 100
+
+#: Samples that take more bytes come in shards, whether or not these are asked for.
+AT_ONCE = 1 << 28
 
 #: The files that a run writes.
 ARRAYS, GRID = "samples.npz", "grid.png"
@@ -57,6 +64,13 @@ def sample(
     ] = None,
     condition: ConditionFiles = None,
     shared: SharedFiles = None,
+    shards: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Write shards, one after the other: npz, tar (WebDataset), folder, zip."),
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Samples of a shard; about 64 MiB by default.")
+    ] = None,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
     as_json: Json = False,
@@ -64,6 +78,9 @@ def sample(
     """Draw samples with a PLAN into the folder OUT: samples.npz and, of images, grid.png.
 
     samples.npz holds the arrays samples (N, ...), seeds (N,) and, with --label, labels (N,).
+
+    With --shards, and where the samples take more than 256 MiB, OUT gets shards and a manifest instead: memory holds
+    one of them, and the same command goes on where it was stopped.
     """
     wanted = _seeds(n, seeds)
     classes = [] if label is None else parse_numbers(label, "label")
@@ -74,30 +91,57 @@ def sample(
         check_file(output / name)
     device = usable(device)
     import numpy as np
-    import torch
 
+    from headstart.compute import Compute
+    from headstart.data.shards import Manifest, ranges
     from headstart.denoiser import Counted
     from headstart.models import load_denoiser
     from headstart.plan import Plan
+    from headstart.shards import draw_shards, shard_size_for
 
     chosen = Plan.load(plan)
     denoiser = Counted(load_denoiser(model, device))
-    # The conditions of a seed do not depend on what is drawn beside it.
-    conditions = in_turn(read_conditions(condition, shared, *(["label"] if classes else [])), wanted)
-    labels = torch.tensor([classes[seed % len(classes)] for seed in wanted]) if classes else None
-    if labels is not None:
-        conditions["label"] = labels
+    read = read_conditions(condition, shared, *(["label"] if classes else []))
+
+    def conditions(of: Sequence[int]) -> dict[str, Any]:
+        return _conditions(read, classes, of)
+
+    shape = chosen.initialization.shape
+    if shards or shard_size or 4 * math.prod(shape) * len(wanted) > AT_ONCE:
+        size = shard_size or shard_size_for(shape, batch_size)
+        manifest = Manifest(
+            plan=chosen.digest,
+            model=model,
+            nfe=chosen.nfe,
+            kind=_kind(shards or "npz", shape, bool(classes)),
+            shape=shape,
+            count=len(wanted),
+            shard_size=size,
+            batch_size=batch_size,
+            seeds=ranges(wanted),
+            labels=label,
+            conditions={text.partition("=")[0]: _digest(text) for text in (*(condition or ()), *(shared or ()))},
+        )
+        compute = Compute(device, progress=RichProgress())
+        done = draw_shards(chosen, denoiser, wanted, output, manifest, conditions=conditions, compute=compute)
+        return _of_shards(output, manifest, done)
     started = time.perf_counter()
     samples = chosen.sample(
-        denoiser, seeds=wanted, batch_size=batch_size, device=device, progress=RichProgress(), conditions=conditions
+        denoiser,
+        seeds=wanted,
+        batch_size=batch_size,
+        device=device,
+        progress=RichProgress(),
+        conditions=(given := conditions(wanted)),
     )
     seconds = time.perf_counter() - started
+    labels = given.get("label") if classes else None
     arrays = {"samples": samples.float().numpy(), "seeds": np.array(wanted, dtype=np.uint64)}
     if labels is not None:
         arrays["labels"] = labels.numpy()
     files = _write(output, arrays, samples)
 
-    shape, nfe = tuple(samples.shape[1:]), denoiser.samples / len(samples)
+    nfe = denoiser.samples / len(samples)
     text = f"{len(samples)} samples of shape {shape} in {seconds:.3g} s, {nfe:g} network evaluations each\n"
     text += f"They are in {output}: {', '.join(files)}"
     return Answer(
@@ -110,6 +154,51 @@ def sample(
             "labels": classes,
             "nfe": nfe,
             "seconds": seconds,
+        },
+    )
+
+
+def _conditions(read: dict[str, Any], classes: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
+    """The conditions of the samples with these seeds, which do not depend on what is drawn beside them."""
+    import torch
+
+    found = in_turn(read, seeds)
+    if classes:
+        found["label"] = torch.tensor([classes[seed % len(classes)] for seed in seeds])
+    return found
+
+
+def _kind(name: str, shape: tuple[int, ...], labels: bool) -> Any:
+    from headstart.data.shards import check_kind
+
+    check_kind(name, shape, labels)
+    return name
+
+
+def _digest(text: str) -> str:
+    """SHA-256 of the file of NAME=FILE."""
+    from headstart.data.shards import digest
+
+    return digest(Path(text.partition("=")[2]))[0]
+
+
+def _of_shards(output: Path, manifest: Manifest, done: Drawn) -> Answer:
+    text = f"{manifest.count} samples of shape {manifest.shape} in {manifest.shards} shards, "
+    text += f"{manifest.nfe} network evaluations each\n"
+    if done.kept:
+        text += f"{done.kept} shards were there; "
+    text += f"{done.samples} samples were drawn in {done.seconds:.3g} s\nThey are in {output}"
+    return Answer(
+        text,
+        {
+            "out": str(output),
+            "n": manifest.count,
+            "shape": list(manifest.shape),
+            "shards": manifest.shards,
+            "kept": done.kept,
+            "drawn": done.samples,
+            "nfe": manifest.nfe,
+            "seconds": done.seconds,
         },
     )
 

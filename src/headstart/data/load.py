@@ -10,6 +10,7 @@ what               how it is read
 ``.safetensors``   tensors named as in ``.npz``
 folder             images of one size, by name; sub-folders, if any, are the classes (:mod:`headstart.data.images`)
 folder             the four original files of Fashion-MNIST
+folder             samples in shards, as ``headstart sample --shards`` writes them (:mod:`headstart.data.shards`)
 =================  =================================================================================================
 
 Labels are the array named ``labels``, ``label`` or ``y``, if there is one. Floating-point arrays are taken as they are;
@@ -55,6 +56,7 @@ def load_data(spec: str | Path | Tensor | ArrayLike | Dataset, split: Split = "t
 
     Raises:
         DataError: if there is nothing at ``spec``, or it cannot be read, or it holds no samples, NaN or Inf.
+        ArtefactError: if it holds samples in shards, and one is damaged.
 
     >>> load_data(np.zeros((5, 8, 8, 3), dtype=np.uint8))
     Dataset(array: 5 samples of shape (3, 8, 8))
@@ -71,6 +73,10 @@ def load_data(spec: str | Path | Tensor | ArrayLike | Dataset, split: Split = "t
     if path.is_dir():
         if has_originals(path):
             return fashion_mnist(split, path)
+        from headstart.data.shards import gathered, has_manifest
+
+        if has_manifest(path):
+            return Dataset(*gathered(path), str(path))
         pixels, classes = read_folder(path)
         return Dataset(_samples(pixels, str(path)), classes, str(path))
     samples, *labels = read_arrays(path, partial(_wanted, path=path)).values()
