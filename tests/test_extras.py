@@ -36,7 +36,7 @@ from headstart import Noise, Plan, fit
 from headstart.targets import gmm25
 
 law, folder = gmm25(), Path(sys.argv[1])
-plan = fit(law, law.sample(Noise(range(300))), nfe=3, criterion="nats", schedule="rho")
+plan = fit(law, law.sample(Noise(range(300))), nfe=3, criterion="budget", schedule="rho")
 plan.save(folder / "plan")
 again = Plan.load(folder / "plan")
 assert torch.equal(again.sample(law, 3), plan.sample(law, 3))

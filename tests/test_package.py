@@ -26,7 +26,7 @@ CORE = """
 from headstart import Noise, Plan, fit
 from headstart.targets import gmm25
 
-plan = fit(gmm25(), gmm25().sample(Noise(range(200))), nfe=2, criterion="nats", schedule="rho")
+plan = fit(gmm25(), gmm25().sample(Noise(range(200))), nfe=2, criterion="budget", schedule="rho")
 plan.save("plan")
 assert Plan.load("plan").sample(gmm25(), 3).shape == (3, 2)
 """

@@ -65,7 +65,7 @@ def prepare(folder: Path) -> None:
         Flow.fit(data, hidden=(4,), transforms=1, training=once),
         Autoregressive.fit(data, patch=1, channels=4, layers=1, heads=1, training=once),
     ]
-    plan = choose.fit(TARGET, data, 3, criterion="nats")
+    plan = choose.fit(TARGET, data, 3, criterion="budget")
     for number, start in enumerate(starts):
         Plan(start, plan.schedule, plan.solver, plan.budget, plan.profile, plan.record).save(folder / f"plan-{number}")
         start.save(folder / f"start-{number}")
@@ -134,7 +134,7 @@ def tensors(folder: Path, draw: random.Random) -> None:
     if number == 8:
         profile = Profile.load(path)
         repr(profile)
-        choose.fit(TARGET, TARGET.sample(Noise(range(100))), 3, profile=profile, criterion="nats")
+        choose.fit(TARGET, TARGET.sample(Noise(range(100))), 3, profile=profile, criterion="budget")
         return
     start = Initialization.load(path)
     low, high = max(start.sigmas[0], 0.1), min(start.sigmas[1], 5.0)

@@ -29,7 +29,7 @@ def commands(folder: Path, draw: random.Random) -> None:
     model, points = "python:fuzzmodels:load", "points.npy"
     good = draw.choice(
         [
-            ["fit", model, points, "--nfe", "3", "--criterion", "nats", "-o", "out", "--horizon", "2", "--seed", "1"],
+            ["fit", model, points, "--nfe", "3", "--criterion", "budget", "-o", "out", "--horizon", "2", "--seed", "1"],
             [
                 "fit",
                 model,
@@ -90,8 +90,8 @@ def arguments(folder: Path, draw: random.Random) -> None:
                 "initialization": "gaussian",
                 "schedule": "rho",
             }
-            | {"solver": "euler", "sigma_min": 0.05, "sigma_max": 80.0, "criterion": "nats", "seed": 0, "device": "cpu"}
-            | {"batch_size": 64, "labels": None, "pilot_samples": 64},
+            | {"solver": "euler", "sigma_min": 0.05, "sigma_max": 80.0, "criterion": "budget", "seed": 0}
+            | {"device": "cpu", "batch_size": 64, "labels": None, "pilot_samples": 64},
         ),
         (
             plan.sample,

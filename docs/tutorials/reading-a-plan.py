@@ -39,7 +39,7 @@ print(plan.budget)
 piloted = sorted((c for c in plan.record.candidates if c.pilot is not None), key=lambda c: c.pilot)
 for c in piloted[:8]:
     print(f"{c.initialization:10} at {c.horizon:6.3g}   {c.schedule:22} {c.solver:9} distance {c.pilot:.4f}")
-print("horizons that cannot be told from the chosen one:", plan.flat)
+print("horizons that cannot be told from the chosen one:", plan.equivalent)
 
 # %%
 import matplotlib.pyplot as plt

@@ -10,9 +10,9 @@
 3. **The finals**: the best cell of each class for each start and number of evaluations, with three more sets of seeds,
    next to EDM's Heun sampler with 35 evaluations.
 
-The best are chosen by the distance to held-out training images (:class:`headstart.metrics.ViewReference`). The Fréchet
-distance is of the bundled classifier's features to the test images, which nothing here was fitted to or chosen by. The
-seeds of the finals are other samples; the profile, the starts and what is learned are those of seed 0.
+The best are chosen by the distance to held-out training images (:class:`headstart.metrics.MultiscaleReference`). The
+Fréchet distance is of the bundled classifier's features to the test images, which nothing here was fitted to or chosen
+by. The seeds of the finals are other samples; the profile, the starts and what is learned are those of seed 0.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from headstart.data import fashion_mnist
 from headstart.denoiser import Denoiser
 from headstart.distill import Objective, Recipe, distill
 from headstart.initialization import Initialization, Isotropic
-from headstart.metrics import Reference, ViewReference, evaluate, floor
+from headstart.metrics import MultiscaleReference, Reference, evaluate, floor
 from headstart.models import features, load_denoiser
 from headstart.profile import Profile
 from headstart.sampler import Sampler
@@ -210,7 +210,7 @@ class _Setup:
     fitted_on: Tensor
     held_out: Tensor
     reference: Reference
-    views: ViewReference
+    views: MultiscaleReference
     starts: Mapping[str, Initialization]
     grids: Grids
     sigma_min: float
@@ -246,7 +246,7 @@ class _Setup:
             fitted_on,
             held_out,
             Reference.of(test, features(run.device), progress=run.progress),
-            ViewReference.of(real[held_out]),
+            MultiscaleReference.of(real[held_out]),
             {"isotropic": Isotropic(profile.shape), "gaussian": gaussian, "mixture": mixture},
             Grids.of(denoiser, profile, teacher, states, lengths),
             sigma_min,

@@ -20,7 +20,7 @@ contrast would drift together. There are two objectives, neither of which looks 
   .. math:: E_u \big[ 2\, E|u^T(x - y)| - E|u^T(x - x')| - E|u^T(y - y')| \big],
 
   of whole samples and, if samples are images, of patches of the bands of their Laplacian pyramid
-  (:mod:`headstart.metrics.views`). It is estimated without bias, so that small batches do not draw the samples
+  (:mod:`headstart.metrics.multiscale`). It is estimated without bias, so that small batches do not draw the samples
   together.
 
 Then **held-out data decide**, with fresh starts, by the sliced Wasserstein distances of the same views. The schedule
@@ -64,7 +64,7 @@ from headstart.denoiser import Denoiser, Range, answer, in_evaluation_mode
 from headstart.deprecation import gathered
 from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
 from headstart.initialization import Initialization
-from headstart.metrics import ViewReference, Views
+from headstart.metrics import Multiscale, MultiscaleReference
 from headstart.noise import Stream, generator_of
 from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
@@ -424,7 +424,7 @@ class _Pool:
             raise InputError(f"held_out must be indices of the {len(data)} samples, from 0 to {len(data) - 1}")
         self.held_out = held
         self.learned_from = order[~torch.isin(order, held)]
-        self.views = Views(self.data[self.learned_from])
+        self.views = Multiscale(self.data[self.learned_from])
 
     def some(self, count: int) -> Tensor:
         """Indices of samples to learn from, drawn at random."""
@@ -560,7 +560,7 @@ class _Judge:
         self.pool = pool
         self.index = pool.held_out[torch.arange(count) % len(pool.held_out)]
         self.x = pool.starts(3 * 2**30, self.index)
-        self.reference = ViewReference.of(pool.data[pool.held_out], pool.seed, pool.views)
+        self.reference = MultiscaleReference.of(pool.data[pool.held_out], pool.seed, pool.views)
         self.first: list[dict[str, float]] = []
 
     def __call__(self, objective: str, schedule: Schedule, solver: Solver, losses: tuple[float, ...]) -> Learned:

@@ -154,7 +154,7 @@ def test_the_labels_of_a_dataset_count_only_if_they_are_given(profile):
 
 def test_without_data_a_plan_is_fitted_on_samples_of_the_network():
     counted = Counted(TARGET)
-    plan = fit(counted, None, 3, shape=(2,), own=400, initialization="gaussian", pilot_samples=16)
+    plan = fit(counted, None, 3, shape=(2,), n_samples=400, initialization="gaussian", pilot_samples=16)
     assert counted.samples > 400 * 35
     assert plan.record.source.startswith("400 samples of the network itself, drawn with 35 evaluations each in ")
     assert plan.record.source in plan.explain()
@@ -171,7 +171,7 @@ def test_own_samples_begin_at_80_or_where_the_network_ends(sigma_max, first):
         asked.append((float(sigma[0]), len(x)))
         return TARGET(x, sigma)
 
-    fit(network, None, 2, shape=(2,), own=40, sigma_max=sigma_max, schedule="rho", **FAST)
+    fit(network, None, 2, shape=(2,), n_samples=40, sigma_max=sigma_max, schedule="rho", **FAST)
     assert next(level for level, count in asked if count == 40) == pytest.approx(first)
     assert max(level for level, _ in asked[:40]) == pytest.approx(first)
 
@@ -251,7 +251,7 @@ def test_own_samples_check_their_arguments(arguments, message):
 )
 def test_labels_of_the_networks_own_samples_are_one_for_each(labels):
     with pytest.raises(InputError, match=r"expected \(40,\), one for each sample to draw"):
-        fit(TARGET, None, 2, shape=(2,), own=40, labels=labels)
+        fit(TARGET, None, 2, shape=(2,), n_samples=40, labels=labels)
 
 
 @pytest.mark.parametrize("label", [1, torch.tensor([1])], ids=repr)

@@ -65,7 +65,7 @@ def test_a_horizon_is_kept(profile):
     ("asked", "kind"),
     [("isotropic", Isotropic), ("gaussian", Gaussian), ("mixture", Mixture), ("empirical", Empirical)],
 )
-@pytest.mark.parametrize("criterion", ["pilot", "nats"])
+@pytest.mark.parametrize("criterion", ["pilot", "budget"])
 def test_a_family_is_kept(asked, kind, criterion, profile):
     plan = fit(TARGET, DATA, 3, profile=profile, initialization=asked, pilot_samples=16, criterion=criterion)
     assert isinstance(plan.initialization, kind)
@@ -103,7 +103,17 @@ def test_a_rule_with_its_parameters_is_kept(rule, profile):
     assert plan.schedule == rho_grid(4, plan.horizon, plan.schedule.sigma_min, rho=3.0)
 
 
-@pytest.mark.parametrize("criterion", ["pilot", "nats"])
+def test_the_old_names_of_arguments_still_work(profile):
+    given = {"profile": profile, "initialization": "gaussian", "schedule": "defect", "solver": "euler"}
+    with pytest.warns(DeprecationWarning, match='criterion="nats" is now criterion="budget"'):
+        old = fit(TARGET, DATA, 3, criterion="nats", **given)
+    assert old.record.criterion == "budget"
+    assert old.digest == fit(TARGET, DATA, 3, criterion="budget", **given).digest
+    with pytest.warns(DeprecationWarning, match="own= of fit"), pytest.raises(InputError, match="shape of one sample"):
+        fit(TARGET, None, 3, own=40)
+
+
+@pytest.mark.parametrize("criterion", ["pilot", "budget"])
 def test_a_schedule_is_kept(criterion, profile):
     schedule = Schedule([5.0, 1.0, 0.2, 0.1], "mine")
     plan = fit(TARGET, DATA, 3, profile=profile, schedule=schedule, criterion=criterion, pilot_samples=16)
@@ -131,12 +141,12 @@ def test_a_solver_is_kept(solver, profile):
 
 
 def test_heun_spends_an_odd_number(profile):
-    plan = fit(TARGET, DATA, 4, profile=profile, solver="heun", criterion="nats")
+    plan = fit(TARGET, DATA, 4, profile=profile, solver="heun", criterion="budget")
     assert plan.nfe == evaluations(plan) == 3
 
 
 def test_the_default_is_four_evaluations_or_those_of_the_schedule(profile):
-    assert fit(TARGET, DATA, profile=profile, criterion="nats").nfe == 4
+    assert fit(TARGET, DATA, profile=profile, criterion="budget").nfe == 4
     schedule = rho_grid(7, 5.0, 0.1)
     assert fit(TARGET, DATA, profile=profile, schedule=schedule, **FAST).nfe == 7
     assert fit(TARGET, DATA, profile=profile, schedule=schedule, solver="heun", **FAST).nfe == 13
@@ -258,7 +268,7 @@ def test_images():
         ({"nfe": -3}, "network evaluations"),
         ({"nfe": 2.5}, "whole number of network evaluations"),
         ({"pilot_samples": 15}, "a pilot needs at least 16 samples: got 15"),
-        ({"criterion": "taste"}, "unknown criterion 'taste': expected 'pilot' or 'nats'"),
+        ({"criterion": "taste"}, "unknown criterion 'taste': expected 'pilot' or 'budget'"),
         ({"horizon": 0.05, "sigma_min": 0.06}, "horizon must lie above sigma_min.*0.05 and 0.06"),
         ({"horizon": 0.01}, "horizon must lie above sigma_min"),
         ({"horizon": math.nan}, "horizon is nan"),
@@ -271,7 +281,7 @@ def test_images():
         ({"initialization": []}, "name at least one initialization"),
         ({"initialization": Isotropic((3,))}, r"does not fit samples of shape \(2,\)"),
         ({"solver": "rk4"}, "unknown solver 'rk4': expected one of euler"),
-        ({"criterion": "nats", "nfe": 1}, "which is all that one evaluation does: use a pilot"),
+        ({"criterion": "budget", "nfe": 1}, "which is all that one evaluation does: use a pilot"),
         ({"sigma_max": 50.0, "horizon": 60.0, "profile": None}, "knows noise up to sigma = 50: got a level of 60"),
         ({"sigma_max": -1.0}, "sigma_max is -1.0"),
         ({"schedule": rho_grid(5, 3.0, 0.1)}, "costs 5 evaluations with dpm.*, and nfe is 3"),

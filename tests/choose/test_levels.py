@@ -28,7 +28,7 @@ def test_every_kind_of_schedule_ends_at_zero(kind, profile):
 
 def test_levels_beyond_the_usual_ones_are_measured():
     """The user's own levels decide how far the network is measured; what it knows is the limit."""
-    wide = fit(TARGET, DATA, 3, horizon=1000.0, sigma_min=0.001, criterion="nats", initialization="isotropic")
+    wide = fit(TARGET, DATA, 3, horizon=1000.0, sigma_min=0.001, criterion="budget", initialization="isotropic")
     assert wide.schedule.sigmas[0] == wide.profile.sigmas[0] == pytest.approx(1000)
     assert wide.schedule.sigma_min == 0.001
     assert wide.profile.sigmas[-1] == pytest.approx(0.001)

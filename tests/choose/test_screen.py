@@ -28,18 +28,18 @@ def test_nats_choose_the_horizon_of_the_exact_divergence(nfe, low, high, chi2_pr
         initialization=start,
         solver="euler",
         sigma_min=0.04,
-        criterion="nats",
+        criterion="budget",
     )
     assert low <= plan.horizon <= high
-    assert plan.record.criterion == "nats"
-    assert plan.flat[1] == plan.horizon
+    assert plan.record.criterion == "budget"
+    assert plan.equivalent[1] == plan.horizon
     assert all(c.pilot is None for c in plan.record.candidates)
 
 
 @pytest.mark.slow
 def test_a_start_that_knows_less_starts_farther_out(chi2_profile):
     near, far = (
-        fit(CHI2, CHI2_DATA, 6, profile=chi2_profile, initialization=start, criterion="nats").horizon
+        fit(CHI2, CHI2_DATA, 6, profile=chi2_profile, initialization=start, criterion="budget").horizon
         for start in ("gaussian", "isotropic")
     )
     assert far > 2 * near
@@ -47,25 +47,25 @@ def test_a_start_that_knows_less_starts_farther_out(chi2_profile):
 
 @pytest.mark.slow
 def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
-    plan = fit(TARGET, DATA, 6, profile=profile, initialization="isotropic", criterion="nats")
+    plan = fit(TARGET, DATA, 6, profile=profile, initialization="isotropic", criterion="budget")
     equal = [c for c in plan.record.candidates if c.flat]
     assert {c for c in plan.record.candidates if c.nats <= 1.05 * min(c.nats for c in equal)} <= set(equal)
-    assert plan.horizon == max(c.horizon for c in equal) == plan.flat[1]
+    assert plan.horizon == max(c.horizon for c in equal) == plan.equivalent[1]
 
 
 def test_screening_takes_no_evaluations(profile):
     """Only the chosen plan is sampled, for the novelty test, and its start's cost counted."""
     counted = Counted(TARGET)
-    fit(counted, DATA, 4, profile=profile, criterion="nats", pilot_samples=32, check=False)
+    fit(counted, DATA, 4, profile=profile, criterion="budget", pilot_samples=32, check=False)
     assert counted.samples == (settled := SETTLED + 32 * 4)
     counted = Counted(TARGET)
-    plan = fit(counted, DATA, 4, criterion="nats", pilot_samples=32, check=False)
+    plan = fit(counted, DATA, 4, criterion="budget", pilot_samples=32, check=False)
     levels, (count, costed) = len(plan.profile.sigmas), (len(plan.profile.losses), len(plan.profile.defect))
     assert counted.samples == settled + levels * count + (2 * (levels - 1) + levels) * costed
 
 
 def test_the_budget_of_a_stochastic_solver_is_that_of_its_path(chi2_profile):
-    plan = fit(CHI2, CHI2_DATA, 11, profile=chi2_profile, initialization="gaussian", solver="ddpm", criterion="nats")
+    plan = fit(CHI2, CHI2_DATA, 11, profile=chi2_profile, initialization="gaussian", solver="ddpm", criterion="budget")
     best = min((c for c in plan.record.candidates if c.horizon == plan.horizon), key=lambda c: c.nats)
     expected = path_objective(chi2_profile, plan.initialization, plan.schedule, "ddpm")
     assert best.nats == pytest.approx(expected.value, rel=1e-12)
@@ -74,12 +74,12 @@ def test_the_budget_of_a_stochastic_solver_is_that_of_its_path(chi2_profile):
 def test_nats_need_a_density(profile):
     bank = Generator((2,), lambda noise, label: TARGET.sample(noise)).drawn(50)
     with pytest.raises(InputError, match="without a density has no budget in nats"):
-        fit(TARGET, DATA, 3, profile=profile, initialization=bank, criterion="nats")
+        fit(TARGET, DATA, 3, profile=profile, initialization=bank, criterion="budget")
 
 
 def test_the_budget_chooses_the_solver_and_the_schedule(profile):
     """At its horizon, no other of the usual combinations has a smaller budget."""
-    plan = fit(TARGET, DATA, 6, profile=profile, initialization="gaussian", criterion="nats", pilot_samples=32)
+    plan = fit(TARGET, DATA, 6, profile=profile, initialization="gaussian", criterion="budget", pilot_samples=32)
     assert (plan.record.chosen["solver"], plan.record.chosen["schedule"]) == ("by budget", "by budget")
     for solver in map(get_solver, USUAL_SOLVERS):
         for rule in usual_rules():
@@ -90,7 +90,7 @@ def test_the_budget_chooses_the_solver_and_the_schedule(profile):
 
 
 @pytest.mark.parametrize("given", [{"solver": "deis"}, {"schedule": "rho"}, {"solver": "euler", "schedule": "tangent"}])
-@pytest.mark.parametrize("criterion", ["nats", "pilot"])
+@pytest.mark.parametrize("criterion", ["budget", "pilot"])
 def test_what_is_fixed_is_not_varied(profile, given, criterion):
     plan = fit(
         TARGET, DATA, 4, profile=profile, initialization="gaussian", criterion=criterion, pilot_samples=32, **given
@@ -105,7 +105,7 @@ def test_what_is_fixed_is_not_varied(profile, given, criterion):
 def test_starts_know_the_horizons_that_they_are_screened_at(profile):
     start = Gaussian.fit(DATA)
     start.sigmas = (2.0, 9.0)
-    plan = fit(TARGET, DATA, 3, profile=profile, initialization=start, criterion="nats")
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization=start, criterion="budget")
     assert all(2 <= c.horizon <= 9 for c in plan.record.candidates)
 
 

@@ -25,9 +25,9 @@ def test_starts_by_name():
 
 def test_starts_are_fitted_on_what_is_not_held_out(profile):
     fitted, out = hold_out(DATA, 0)
-    plan = fit(TARGET, DATA, 3, profile=profile, initialization="empirical", criterion="nats")
+    plan = fit(TARGET, DATA, 3, profile=profile, initialization="empirical", criterion="budget")
     assert torch.equal(plan.initialization.data, DATA[fitted])
-    assert {tuple(x) for x in fit(TARGET, DATA, 3, criterion="nats").profile.samples.tolist()} <= {
+    assert {tuple(x) for x in fit(TARGET, DATA, 3, criterion="budget").profile.samples.tolist()} <= {
         tuple(x) for x in DATA[out].tolist()
     }
 
@@ -81,7 +81,7 @@ def test_operations_are_counted_by_their_size():
 
 
 def test_the_cost_of_a_start_is_the_same_every_time_and_where_it_is_given_it_stands(profile):
-    arguments = {"profile": profile, "criterion": "nats", "pilot_samples": 16}
+    arguments = {"profile": profile, "criterion": "budget", "pilot_samples": 16}
     plans = [fit(network, DATA, 5, initialization=Slow(), **arguments) for _ in range(2)]
     assert plans[0].record.start_cost == plans[1].record.start_cost
     asked = fit(network, DATA, 5, initialization=Slow(), start_cost=1.2, **arguments)
@@ -95,7 +95,7 @@ def test_the_cost_of_a_start_is_the_same_every_time_and_where_it_is_given_it_sta
 def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile):
     """A start is worth two evaluations of this network: of 5, 3 are left."""
     start = Slow()
-    plan = fit(network, DATA, 5, profile=profile, initialization=start, criterion="nats", pilot_samples=16)
+    plan = fit(network, DATA, 5, profile=profile, initialization=start, criterion="budget", pilot_samples=16)
     assert plan.nfe == 3
     assert 1.5 < plan.record.start_cost < 2.5
     assert "drawing a start costs" in plan.explain()
@@ -104,7 +104,7 @@ def test_a_costly_start_leaves_fewer_evaluations_to_the_solver(profile):
 @pytest.mark.parametrize(("solver", "nfe"), [("dpm++2m", 3), ("heun", 4)])
 def test_nats_do_not_choose_a_start_that_leaves_a_single_step(solver, nfe, profile):
     """A start of two evaluations leaves one, or two of which Heun's method makes one step: a step to 0 has no nats."""
-    arguments = {"profile": profile, "solver": solver, "criterion": "nats", "pilot_samples": 16}
+    arguments = {"profile": profile, "solver": solver, "criterion": "budget", "pilot_samples": 16}
     with pytest.raises(InputError, match=r"a gaussian start costs 1\.[89] evaluations.*: use a pilot"):
         fit(network, DATA, nfe, initialization=Slow(), **arguments)
     plan = fit(network, DATA, nfe, initialization=[Slow(), "isotropic"], **arguments)
@@ -115,7 +115,7 @@ def test_nats_do_not_choose_a_start_that_leaves_a_single_step(solver, nfe, profi
 def test_a_start_too_costly_for_the_evaluations_is_left_out(profile):
     """A start of two evaluations leaves one of three: the other one is taken, with all three."""
     starts = [Slow(), "gaussian"]
-    plan = fit(network, DATA, 3, profile=profile, initialization=starts, criterion="nats", pilot_samples=16)
+    plan = fit(network, DATA, 3, profile=profile, initialization=starts, criterion="budget", pilot_samples=16)
     assert (type(plan.initialization), plan.nfe) == (Gaussian, 3)
 
 

@@ -103,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     np.save(folder / "line.npy", points[:, 0])
     (folder / "text.npy").write_text("no array")
     sys.path.insert(0, str(folder))
-    fit = ["--nfe", "3", "--criterion", "nats"]
+    fit = ["--nfe", "3", "--criterion", "budget"]
     for data, model, plan, more in (
         ("points.npy", "exact", "plan", []),
         ("images.npz", "images", "conditional", ["--conditional", "--initialization", "mixture"]),

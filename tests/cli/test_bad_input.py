@@ -157,7 +157,7 @@ def test_usage(more: tuple[str, ...], message: str, run: Run, place: Path, tmp_p
 def test_a_disk_that_fills_up(
     command: str, run: Run, places: dict[str, Path], tmp_path: Path, two_kilobytes: Callable[[], Any]
 ) -> None:
-    arguments = {"fit": (*FIT, "--criterion", "nats"), "sample": (*SAMPLE, "-n", "1000")}[command]
+    arguments = {"fit": (*FIT, "--criterion", "budget"), "sample": (*SAMPLE, "-n", "1000")}[command]
     before = sorted(tmp_path.rglob("*"))
     with two_kilobytes():
         done = run(*(part.format_map(places) for part in arguments))

@@ -40,8 +40,8 @@ def test_fields_of_the_record_keep_their_old_names(name):
 
 def test_the_equal_horizons_are_those_of_the_criterion_with_its_start():
     plan = make("mixture")
-    assert plan.flat is None
+    assert plan.equivalent is None
     first, second, third = plan.record.candidates
     changed = (replace(first, flat=True), replace(second, flat=True), replace(second, horizon=2.5, pilot_flat=True))
-    assert recorded(plan, candidates=(*changed, third), criterion="nats").flat == (1.5, 1.5)
+    assert recorded(plan, candidates=(*changed, third), criterion="budget").flat == (1.5, 1.5)
     assert recorded(plan, candidates=(*changed, third)).flat == (2.5, 2.5)

@@ -95,8 +95,8 @@ def test_without_a_budget_there_is_nothing_to_compare():
     [
         ("pilot", CANDIDATES, {"solver": "by pilot"}, "pilot"),
         ("pilot", CANDIDATES[:1], {"solver": "as asked"}, "user"),
-        ("nats", CANDIDATES[:1], {"solver": "as asked", "horizon": "by budget"}, "budget"),
-        ("nats", CANDIDATES, {"solver": "as asked"}, "user"),
+        ("budget", CANDIDATES[:1], {"solver": "as asked", "horizon": "by budget"}, "budget"),
+        ("budget", CANDIDATES, {"solver": "as asked"}, "user"),
     ],
 )
 def test_what_decided(criterion, candidates, chosen, expected):

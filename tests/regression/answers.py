@@ -68,27 +68,31 @@ def fits() -> Mapping[str, tuple[Callable[[], Plan], Any, Mapping[str, Any]]]:
         "pilot": (lambda: fit(PLANE, POINTS, 4, **quick), PLANE, {}),
         "one evaluation": (lambda: fit(PLANE, POINTS, 1, **quick), PLANE, {}),
         "another seed": (lambda: fit(PLANE, POINTS, 3, seed=5, batch_size=50, **quick), PLANE, {}),
-        "budget": (lambda: fit(PLANE, POINTS, 6, criterion="nats"), PLANE, {}),
-        "own samples": (lambda: fit(PLANE, None, 3, shape=(2,), own=200, **quick), PLANE, {}),
+        "budget": (lambda: fit(PLANE, POINTS, 6, criterion="budget"), PLANE, {}),
+        "own samples": (lambda: fit(PLANE, None, 3, shape=(2,), n_samples=200, **quick), PLANE, {}),
         "labels": (lambda: fit(images, PIXELS, 3, labels=CLASSES, **quick), images, {"label": labels}),
-        "one label": (lambda: fit(images, PIXELS, 3, conditions={"label": 1}, criterion="nats"), images, {"label": 1}),
+        "one label": (
+            lambda: fit(images, PIXELS, 3, conditions={"label": 1}, criterion="budget"),
+            images,
+            {"label": 1},
+        ),
         "heavy tails": (lambda: fit(HEAVY, HEAVY.sample(Noise(range(5200))), 4, **quick), HEAVY, {}),
         "given levels": (lambda: fit(PLANE, POINTS, schedule=grid, initialization="gaussian", **quick), PLANE, {}),
         "unimodal": (lambda: fit(PLANE, POINTS, 4, horizon="unimodal", solver="ddpm", **quick), PLANE, {}),
         "distilled": (lambda: fit(images, PIXELS, 3, schedule="distilled", solver="dpm++2m", **quick), images, {}),
         "oracle": (lambda: fit(images, PIXELS, 2, initialization=Empirical(PIXELS[60:]), **quick), images, {}),
-        "half": (lambda: fit(images, PIXELS, 3, dtype=torch.bfloat16, criterion="nats"), images, {}),
+        "half": (lambda: fit(images, PIXELS, 3, dtype=torch.bfloat16, criterion="budget"), images, {}),
     }
     for kind in ("defect", "corrector", "least_error", "rho", "log_linear", "cosine", "linear_vp", "tangent"):
 
         def of_kind(kind: str = kind) -> Plan:
-            return fit(PLANE, POINTS, 5, schedule=kind, horizon=1.5, initialization="mixture", criterion="nats")
+            return fit(PLANE, POINTS, 5, schedule=kind, horizon=1.5, initialization="mixture", criterion="budget")
 
         found[f"levels {kind}"] = of_kind, PLANE, {}
     for solver in ("euler", "heun", "dpm++2m", "dpm++3m", "unipc", "deis", "ipndm", "euler-maruyama"):
 
         def with_solver(solver: str = solver) -> Plan:
-            return fit(images, PIXELS, 5, solver=solver, horizon=1.0, sigma_min=0.05, criterion="nats")
+            return fit(images, PIXELS, 5, solver=solver, horizon=1.0, sigma_min=0.05, criterion="budget")
 
         found[f"solver {solver}"] = with_solver, images, {}
     return found

@@ -32,7 +32,7 @@ def data() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def plan(data: torch.Tensor) -> Plan:
-    return fit(law, data, 3, initialization=["gaussian", "isotropic"], criterion="nats")
+    return fit(law, data, 3, initialization=["gaussian", "isotropic"], criterion="budget")
 
 
 def test_it_shows_levels_reasons_candidates_and_references(plan: Plan, tmp_path: Path) -> None:

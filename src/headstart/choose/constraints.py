@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, TypeAlias
 
 from headstart.choose.levels import with_exponent
+from headstart.deprecation import renamed
 from headstart.errors import InputError
 from headstart.profile import Profile
 from headstart.schedule import Rule, Schedule, get_rule, rho_grid, usual_rules
 from headstart.solver import USUAL_SOLVERS, Solver, get_solver, is_linear
 
-__all__ = ["DISTILLED", "MOST_NFE", "Constraints", "Levels", "asked_levels"]
+__all__ = ["DISTILLED", "MOST_NFE", "Constraints", "Levels", "named_criterion", "named_levels"]
+
+#: A name of an earlier version.
+__getattr__ = renamed(__name__, {"asked_levels": "headstart.choose.constraints:named_levels"})
 
 #: In place of a schedule or a rule: learn levels and coefficients, from the best of the usual ones.
 DISTILLED: Literal["distilled"] = "distilled"
@@ -25,7 +30,7 @@ Levels: TypeAlias = "Rule | Schedule | Literal['distilled'] | None"
 USUAL_NFE, MOST_NFE = 4, 1000
 
 
-def asked_levels(schedule: str | Rule | Schedule | None, exponent: float | None) -> Levels:
+def named_levels(schedule: str | Rule | Schedule | None, exponent: float | None) -> Levels:
     """The levels that are asked for, a rule that is named as its value.
 
     Arguments:
@@ -41,6 +46,20 @@ def asked_levels(schedule: str | Rule | Schedule | None, exponent: float | None)
     if not isinstance(levels, Rule):
         raise InputError(f"an exponent is for a schedule cut from a measured length: not {levels or 'for any one'}")
     return with_exponent(levels, exponent)
+
+
+def named_criterion(criterion: str) -> Literal["pilot", "budget"]:
+    """The criterion that is named, "pilot" or "budget"; "nats" is an old name of the latter.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if criterion == "nats":
+        warnings.warn('criterion="nats" is now criterion="budget"', DeprecationWarning, stacklevel=5)  # past fit
+        return "budget"
+    if criterion not in ("pilot", "budget"):
+        raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'budget'")
+    return "pilot" if criterion == "pilot" else "budget"
 
 
 @dataclass(frozen=True)
@@ -124,7 +143,7 @@ class Constraints:
         }
 
     @property
-    def asked(self) -> list[float]:
+    def named(self) -> list[float]:
         """The levels above 0 that the user named."""
         levels = self.schedule.sigmas if isinstance(self.schedule, Schedule) else (self.sigma_T, self.sigma_min)
         return [level for level in levels if level]
@@ -132,7 +151,7 @@ class Constraints:
     @property
     def levels(self) -> list[float]:
         """The levels that a profile must hold for them."""
-        own = list(self.asked)
+        own = list(self.named)
         if isinstance(self.schedule, Schedule):
             return own
         if self.sigma_T is not None and self.sigma_min is None:

@@ -143,7 +143,7 @@ def split_of(
     labels: Tensor | ArrayLike | None,
     conditions: Mapping[str, Any] | None,
     shape: Sequence[int] | None,
-    own: int,
+    n_samples: int,
     sigma_max: float | None,
     seed: int,
     compute: Compute,
@@ -156,7 +156,7 @@ def split_of(
     """
     given, source = to_device(conditions or {}, "cpu"), "data"
     if data is None:
-        data, source = _own(denoiser, shape, own, sigma_max, given, labels, seed, compute)
+        data, source = _own(denoiser, shape, n_samples, sigma_max, given, labels, seed, compute)
     dataset = dataset_of(data, labels)
     if labels is not None:
         given["label"] = dataset.labels

@@ -10,7 +10,7 @@
    :mod:`headstart.choose.judge`, :mod:`headstart.choose.race`). Where it cannot tell two apart, the one whose start
    errs less is taken.
 
-Without a pilot (``criterion="nats"``) the budget decides alone, and among equals the largest horizon is taken: there
+Without a pilot (``criterion="budget"``) the budget decides alone, and among equals the largest horizon is taken: there
 the start has the least to know.
 """
 
@@ -27,7 +27,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from headstart.choose.constraints import Constraints, asked_levels
+from headstart.choose.constraints import Constraints, named_criterion, named_levels
 from headstart.choose.cost import cost_of
 from headstart.choose.data import OWN_SAMPLES, split_of
 from headstart.choose.learn import learn
@@ -53,6 +53,7 @@ from headstart.conditions import Part, Split, to_device
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.denoiser import check as examine
+from headstart.deprecation import keywords
 from headstart.errors import DenoiserError, InputError
 from headstart.initialization import Initialization, Subspace, Training
 from headstart.metrics import novelty
@@ -83,6 +84,7 @@ PRINCIPAL = 64
 UNSEEN = "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
 
 
+@keywords(own="n_samples")
 @in_evaluation_mode
 def fit(
     denoiser: Denoiser,
@@ -92,7 +94,7 @@ def fit(
     labels: Tensor | ArrayLike | None = None,
     conditions: Mapping[str, Any] | None = None,
     shape: Sequence[int] | None = None,
-    own: int = OWN_SAMPLES,
+    n_samples: int = OWN_SAMPLES,
     profile: Profile | None = None,
     horizon: float | Literal["unimodal"] | None = None,
     initialization: Starts = None,
@@ -103,7 +105,7 @@ def fit(
     sigma_min: float | None = None,
     exponent: float | None = None,
     sigma_max: float | None = None,
-    criterion: Literal["pilot", "nats"] = "pilot",
+    criterion: Literal["pilot", "budget"] = "pilot",
     check: bool = True,
     pilot_samples: int = 1024,
     seed: int = 0,
@@ -121,13 +123,13 @@ def fit(
         nfe: network evaluations per sample; 4 by default, or what a given schedule costs. A solver that cannot spend
             exactly so many spends fewer (Heun spends an odd number), and the plan says how many.
         labels: classes of the data, shape (N,): the network is then called with ``label=``, and starts are fitted by
-            class. Without data, the classes of the samples that are drawn, shape (own,). The labels of a
+            class. Without data, the classes of the samples that are drawn, shape (n_samples,). The labels of a
             :class:`~headstart.data.Dataset` are not used unless they are given here: a network must know what to do
             with them.
         conditions: what else the network is called with; tensors of length N go with the data. ``label`` here is the
             same as ``labels``, and may be one class for all.
         shape: the shape S of one sample, where there are no data.
-        own: how many samples of the network itself to draw then, at 35 evaluations each.
+        n_samples: how many samples of the network itself to draw then, at 35 evaluations each.
         profile: the profile of another plan for the same network, data and seed, or one measured on :func:`hold_out`'s
             share of the data.
         horizon: sigma_T, or "unimodal" for the rule of the paper's second version: the level at which the noised data
@@ -149,7 +151,7 @@ def fit(
             default.
         sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
         criterion: "pilot" decides by the distance of pilot samples to held-out data (:mod:`headstart.choose.judge`),
-            "nats" by the budget.
+            "budget" by the error budget in nats.
         check: whether to ask first if the network is a denoiser of these data, in a few hundred evaluations
             (:func:`headstart.check`): an error stops the fit, and doubts are kept in the plan's record.
         pilot_samples: samples of each combination that comes to the end of the pilot; at first all have 128 at most.
@@ -167,13 +169,13 @@ def fit(
         DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         InputError: if an argument is out of its range, or does not fit another one.
     """
-    began = time.perf_counter()
+    began, criterion = time.perf_counter(), named_criterion(criterion)
     compute = Compute(device, dtype, batch_size, progress or Progress())
     method = None if solver is None else get_solver(solver)
-    constraints = Constraints(nfe, horizon, asked_levels(schedule, exponent), method, sigma_min, sigma_max)
+    constraints = Constraints(nfe, horizon, named_levels(schedule, exponent), method, sigma_min, sigma_max)
     _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size, start_cost)
 
-    split, source = split_of(denoiser, data, labels, conditions, shape, own, sigma_max, seed, compute)
+    split, source = split_of(denoiser, data, labels, conditions, shape, n_samples, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
     doubts = _checked(network, split, sigma_max, seed, compute) if check else ()
     by_rule = horizon == "unimodal"
@@ -192,7 +194,7 @@ def fit(
         nearest = min((o for o in options if o.start.name == "gaussian"), key=lambda o: _distance(o, options))
         if not reaches(tails(nearest)):
             options += screened("student-t")
-    if criterion == "nats":
+    if criterion == "budget":
         seen = [option for option in options if option.schedule.sigmas[1] > 0]
         if not seen:
             raise InputError(_costly(options, cost, constraints) + UNSEEN)
@@ -202,7 +204,7 @@ def fit(
     turning = solver is None and not constraints.distilled
     pilot = Pilot(network, held_out, profile, pilot_samples, seed, compute, turning)
     looked_at: list[Option] = []
-    if criterion == "nats":
+    if criterion == "budget":
         looked_at = [least(combined(profile, option, constraints)) for option in contenders(options, tails)]
         best = largest_tied(looked_at)
     elif all(fixed.values()) and not constraints.distilled:
@@ -257,14 +259,12 @@ def _check_choice(
     generator_of(seed)  # which must be a whole number
     if start_cost is not None and not 0 <= start_cost < math.inf:
         raise InputError(f"the cost of a start is finite and at least 0: got {start_cost}")
-    if criterion not in ("pilot", "nats"):
-        raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'nats'")
-    if criterion == "nats" and constraints.evaluations == 1:
+    if criterion == "budget" and constraints.evaluations == 1:
         raise InputError(UNSEEN)
     if pilot_samples < 2 * GROUPS:
         raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
     names = start_names(initialization)
-    if criterion == "nats" and not any(isinstance(start, str) or start.tractable for start in names):
+    if criterion == "budget" and not any(isinstance(start, str) or start.tractable for start in names):
         raise InputError("a start without a density has no budget in nats: use a pilot")
 
 
@@ -300,7 +300,7 @@ def _measured(
 ) -> Profile:
     """The profile of the network on the data that are held out, at the usual levels and at those that are fixed."""
     # Last levels are in units of the held-out data, which need not share an outlier that all of the data have.
-    for level in constraints.asked:
+    for level in constraints.named:
         known.check(level)
     levels = [*constraints.levels, SIGMA_MINS[0] * spread(split.held_out.samples)]
     return Profile.measure(
@@ -367,8 +367,8 @@ def _start_cost(
 
 def _reasons(best: Option, fixed: Mapping[str, bool], criterion: str, learned: str | None) -> dict[str, str]:
     """How each part came about, in words."""
-    how = dict.fromkeys(fixed, {"pilot": "by pilot", "nats": "by budget"}[criterion])
-    if criterion == "nats":
+    how = dict.fromkeys(fixed, f"by {criterion}")
+    if criterion == "budget":
         how["sigma_min"] = "by default"
     if one_level(best.schedule):
         how |= dict.fromkeys(("schedule", "solver"), "one level or two leave no choice")

@@ -5,10 +5,10 @@ The score is the energy distance in several views, the sum of
 .. math:: D_v = 2\, E|X - Y| - E|X - X'| - E|Y - Y'|
 
 for samples X, data Y and each view v of them: the whole, and of images the bands of their Laplacian pyramid, which see
-the sharpness that whole images hide (:class:`headstart.metrics.Views`); each in units of its own spread, per root of
-its dimension, and along at most 256 random directions. D is 0 for the same law only. The means are over pairs of unlike
-samples, so that a score of a hundred samples is **without bias**, and can be below 0. That matters more than its noise:
-distances with a bias, such as Wasserstein's, prefer laws that are too narrow when samples are few.
+the sharpness that whole images hide (:class:`headstart.metrics.Multiscale`); each in units of its own spread, per root
+of its dimension, and along at most 256 random directions. D is 0 for the same law only. The means are over pairs of
+unlike samples, so that a score of a hundred samples is **without bias**, and can be below 0. That matters more than its
+noise: distances with a bias, such as Wasserstein's, prefer laws that are too narrow when samples are few.
 
 A distance of laws would not notice samples that are all good and answer other conditions than their own. So where
 samples have conditions c, what is left of them when their mean is taken off is compared too, in the same views:
@@ -37,7 +37,7 @@ from torch import Tensor
 from headstart.compute import Compute
 from headstart.conditions import Part
 from headstart.denoiser import Denoiser, denoise
-from headstart.metrics import Views
+from headstart.metrics import Multiscale
 from headstart.metrics.wasserstein import directions_of
 from headstart.noise import Stream
 
@@ -75,13 +75,13 @@ class Energy:
 class _Reference:
     """Real data in views: how a view is projected, shape (d, k) or as it is, and the data in it, shape (N, k)."""
 
-    views: Views
+    views: Multiscale
     directions: tuple[Tensor | None, ...]
     points: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, real: Tensor, seed: int) -> _Reference:
-        views = Views(real)
+        views = Multiscale(real)
         seen = [view for _, view in views(real, None)]
         directions = [
             directions_of(view.shape[1], DIRECTIONS, seed + i) if view.shape[1] > DIRECTIONS else None

@@ -25,7 +25,7 @@ EXAMPLES = (
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist -o plan --initialization flow --checkpoint flow.pt",
     "headstart fit builtin:fashion-mnist builtin:fashion-mnist --nfe 3 -o plan --schedule distilled",
     "headstart fit python:mymodel:load fields.npy -o plan --condition coarse=coarse.npy --shared table=table.npy",
-    "headstart fit builtin:fashion-mnist self --shape 1,28,28 --own 1000 -o plan",
+    "headstart fit builtin:fashion-mnist self --shape 1,28,28 --n-samples 1000 -o plan",
 )
 
 
@@ -77,7 +77,9 @@ def fit(
     ] = None,
     criterion: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Choose by a pilot of samples (pilot) or by the error budget alone (nats)."),
+        typer.Option(
+            metavar="NAME", help="Choose by a pilot of samples (pilot) or by the error budget alone (budget)."
+        ),
     ] = "pilot",
     check: Annotated[
         bool,
@@ -105,10 +107,11 @@ def fit(
     shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="The shape of one sample, where DATA is 'self'.")
     ] = None,
-    own: Annotated[
+    n_samples: Annotated[
         int,
         typer.Option(metavar="N", help="Samples of MODEL to fit on where DATA is 'self', with 35 evaluations each."),
     ] = 2000,
+    own: Annotated[int | None, typer.Option("--own", hidden=True, help="An earlier name of --n-samples.")] = None,
     conditional: Annotated[
         bool, typer.Option("--conditional", help="Fit on the data's labels: sampling then takes --label.")
     ] = False,
@@ -152,7 +155,7 @@ def fit(
         labels=dataset.labels if dataset is not None and conditional else None,
         conditions=read_conditions(condition, shared, *(["label"] if conditional else [])),
         shape=_sizes(shape),
-        own=own,
+        n_samples=n_samples if own is None else own,
         horizon=_horizon(horizon),
         initialization=families,
         training=training,

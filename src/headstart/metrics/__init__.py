@@ -8,10 +8,10 @@ from headstart.metrics.kernel import KernelDistance, kernel_distance
 from headstart.metrics.manifold import Manifold, manifold
 from headstart.metrics.max_sliced import MaxSliced, max_sliced
 from headstart.metrics.metric import METRICS, Comparison, Metric, Value
+from headstart.metrics.multiscale import Multiscale, MultiscaleReference
 from headstart.metrics.novelty import Novelty, nearest, novelty
 from headstart.metrics.scores import Reference, Scores, always, evaluate, floor, floor_note, needed
 from headstart.metrics.tails import Quantile, TailGap, TailLevel, quantile_table, tail_gap
-from headstart.metrics.views import ViewReference, Views
 from headstart.metrics.wasserstein import (
     SlicedDistances,
     bulk_sliced_wasserstein,
@@ -32,6 +32,8 @@ __all__ = [
     "Manifold",
     "MaxSliced",
     "Metric",
+    "Multiscale",
+    "MultiscaleReference",
     "Novelty",
     "Quantile",
     "Reference",
@@ -40,8 +42,6 @@ __all__ = [
     "TailGap",
     "TailLevel",
     "Value",
-    "ViewReference",
-    "Views",
     "always",
     "bulk_sliced_wasserstein",
     "by_class",
@@ -65,4 +65,11 @@ __all__ = [
     "tail_sliced_wasserstein",
 ]
 
-__getattr__ = renamed(__name__, {"SCORES": "headstart.metrics:METRICS"})
+__getattr__ = renamed(
+    __name__,
+    {
+        "SCORES": "headstart.metrics:METRICS",
+        "ViewReference": "headstart.metrics:MultiscaleReference",
+        "Views": "headstart.metrics:Multiscale",
+    },
+)

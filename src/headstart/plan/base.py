@@ -74,7 +74,7 @@ class Record:
 
     Attributes:
         candidates: the combinations that were looked at.
-        criterion: what decided: "pilot" or "nats".
+        criterion: what decided: "pilot" or "budget".
         chosen: how the user or the criterion came to each part.
         seed: of everything random in fitting.
         fit_seconds: wall-clock time of fitting, measuring included.
@@ -87,7 +87,7 @@ class Record:
     """
 
     candidates: tuple[Candidate, ...] = ()
-    criterion: Literal["pilot", "nats"] = "pilot"
+    criterion: Literal["pilot", "budget"] = "pilot"
     chosen: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     fit_seconds: float = 0.0
@@ -132,7 +132,16 @@ class Plan(Sampler):
 
     @property
     def flat(self) -> tuple[float, float] | None:
-        """The lowest and the highest horizon that the criterion cannot tell from the chosen one, with its start."""
+        """The old name of :attr:`equivalent`."""
+        warnings.warn("Plan.flat is now Plan.equivalent", DeprecationWarning, stacklevel=2)
+        return self.equivalent
+
+    @property
+    def equivalent(self) -> tuple[float, float] | None:
+        """The lowest and the highest horizon that are statistically indistinguishable from the chosen one.
+
+        By what decided, and with the chosen start; None where nothing was compared.
+        """
         same = [c for c in self.record.candidates if c.initialization == self.initialization.name]
         level = [c.horizon for c in same if (c.pilot_flat if self.record.criterion == "pilot" else c.flat)]
         return (min(level), max(level)) if level else None

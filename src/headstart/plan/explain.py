@@ -38,12 +38,12 @@ def explanation(plan: Plan) -> str:
 
 
 def _choice_lines(plan: Plan) -> list[str]:
-    flat = ""
-    if plan.flat is not None and plan.flat[0] < plan.flat[1]:
-        flat = f"; as good from {plan.flat[0]:.3g} to {plan.flat[1]:.3g}"
+    equivalent = ""
+    if plan.equivalent is not None and plan.equivalent[0] < plan.equivalent[1]:
+        equivalent = f"; as good from {plan.equivalent[0]:.3g} to {plan.equivalent[1]:.3g}"
     return [
         f"Start      {plan.initialization!r} at sigma_T = {plan.horizon:.3g}"
-        f"{_why(plan, 'initialization', 'horizon')}{flat}",
+        f"{_why(plan, 'initialization', 'horizon')}{equivalent}",
         f"Levels     {plan.schedule!r}{_why(plan, 'schedule', 'sigma_min')}",
         f"Solver     {plan.solver!r}, {plan.nfe} network evaluation{'s' * (plan.nfe != 1)}{_why(plan, 'solver')}",
     ]
@@ -138,7 +138,7 @@ def _reference(profile: Profile, sampler: Sampler) -> Reference:
 
 def decided_by(plan: Plan) -> Literal["pilot", "budget", "user"]:
     """The judge of the candidates: the pilot, the budget, or the user, who then asked for every part."""
-    if plan.record.criterion == "nats":
+    if plan.record.criterion == "budget":
         return "budget" if "by budget" in plan.record.chosen.values() else "user"
     return "pilot" if any(candidate.pilot is not None for candidate in plan.record.candidates) else "user"
 

@@ -50,6 +50,9 @@ SINCE_2 = ("source", "start_cost", "novelty")
 SINCE_4: dict[str, Any] = {"doubts": ()}
 CANDIDATE_SINCE_4: dict[str, Any] = {"final": None, "turn": 0.0}
 
+#: What decided, by the words that files keep from earlier versions.
+IN_FILES = {"budget": "nats"}
+
 
 def values_of(plan: Plan) -> dict[str, Any]:
     """A plan without its tensors, as plain values for JSON."""
@@ -76,6 +79,7 @@ def values_of(plan: Plan) -> dict[str, Any]:
 def _recorded(record: Record) -> tuple[int, dict[str, Any]]:
     """The version of the layout that a record needs, and its fields as plain values."""
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(record).items()}
+    values["criterion"] = IN_FILES.get(record.criterion, record.criterion)
     says = any(getattr(record, name) != default for name, default in SINCE_4.items())
     says |= any(getattr(c, name) != default for c in record.candidates for name, default in CANDIDATE_SINCE_4.items())
     if says:
@@ -200,7 +204,11 @@ def _nested(values: dict[str, Any]) -> dict[str, Any]:
     if missing := [name for name in RECORDED if name not in values]:
         raise ValueError(f"{missing[0]}: Field required")
     parts = {name: value for name, value in values.items() if name not in RECORDED}
-    return {**parts, "record": {name: values[name] for name in RECORDED}}
+    record = {name: values[name] for name in RECORDED}
+    for word, in_files in IN_FILES.items():
+        if record["criterion"] == in_files:
+            record["criterion"] = word
+    return {**parts, "record": record}
 
 
 AtLeastZero = Annotated[FiniteFloat, Field(ge=0)]

@@ -81,7 +81,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
         "decided_by": decided_by(plan),
         "budget": budget,
         "curve": [asdict(candidate) for candidate in curve.values()],
-        "flat_region": None if plan.flat is None else list(plan.flat),
+        "flat_region": None if plan.equivalent is None else list(plan.equivalent),
         "start_cost": plan.record.start_cost,
         "novelty": None if plan.record.novelty is None else plan.record.novelty.to_dict(),
     }
