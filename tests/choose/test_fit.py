@@ -354,3 +354,30 @@ def test_a_plan_knows_no_unit(scale):
     assert weights[0] == pytest.approx(weights[1], abs=0.05)  # the last row is turned to within 0.02
     assert [s / scale for s in theirs.schedule.sigmas] == pytest.approx(list(ours.schedule.sigmas), rel=1e-3)
     assert theirs.budget.total == pytest.approx(ours.budget.total, rel=0.02, abs=0.02)
+
+
+# Several budgets
+
+
+def test_several_budgets_share_what_is_measured_and_fitted(profile):
+    counted = Counted(TARGET)
+    plans = fit(counted, DATA, [3, 2], check=False, **FAST)
+    together = counted.samples
+    assert list(plans) == [3, 2]
+    assert {n: plan.nfe for n, plan in plans.items()} == {3: 3, 2: 2}
+    assert plans[2].profile is plans[3].profile
+    assert plans[2].initialization is plans[3].initialization
+    alone = {}
+    for n in (2, 3):
+        counted = Counted(TARGET)
+        alone[n] = fit(counted, DATA, n, check=False, **FAST)
+        together -= counted.samples
+        assert alone[n].record.candidates == plans[n].record.candidates
+        assert alone[n].schedule == plans[n].schedule
+    assert together < -len(DATA)  # the network is measured once
+
+
+@pytest.mark.parametrize("nfe", [[], [3, 3]], ids=str)
+def test_budgets_differ(nfe):
+    with pytest.raises(InputError, match="several that differ"):
+        fit(TARGET, DATA, nfe, **FAST)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headstart import fit
-from headstart.choose.race import ALIKE, OTHERS, winner
+from headstart.choose.race import ALIKE, OTHERS, better, winner
 from headstart.choose.screen import Score
 from tests.choose.cases import DATA, TARGET
 
@@ -72,3 +72,19 @@ def test_a_handful_is_judged_by_all_samples(profile):
     assert min(best) in {c.pilot for c in finalists}
     listed = plan.explain().split("Decided by a pilot")[1].splitlines()[1:]
     assert len(listed) == min(5, len(finalists))
+
+
+def test_better_is_what_all_samples_surely_say():
+    """By which a plan of fewer evaluations takes the place of one of more."""
+    near, far, alike = (Score(value, tuple(value + 0.1 * (-1) ** i for i in range(8))) for value in (1.0, 2.0, 1.1))
+    noisy = Score(2.0, tuple(2 - 3 * (-1) ** i for i in range(8)))
+
+    def of(score: Score | None) -> Any:
+        return SimpleNamespace(final=score)
+
+    assert better(of(near), of(far))
+    assert not better(of(far), of(near))
+    assert not better(of(near), of(noisy))
+    assert not better(of(near), of(None))
+    assert not better(of(None), of(far))
+    assert better(of(near), of(alike))  # whose differences are the same in all groups

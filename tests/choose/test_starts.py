@@ -122,7 +122,7 @@ def test_a_start_too_costly_for_the_evaluations_is_left_out(profile):
 def test_a_trained_start_learns_the_horizon_of_a_schedule(monkeypatch, profile):
     seen = {}
     fitted = lambda *_, **given: seen.update(given) or [Isotropic((2,))]  # noqa: E731
-    monkeypatch.setattr(sys.modules["headstart.choose.fit"], "fit_starts", fitted)
+    monkeypatch.setattr(sys.modules["headstart.choose.choice"], "fit_starts", fitted)
     far = 75 * float(DATA.std())
     fit(TARGET, DATA, profile=profile, schedule=rho_grid(3, far, 0.1), solver="euler", initialization="flow")
     assert seen["sigmas"][0] < seen["sigmas"][1] == far

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -24,7 +25,7 @@ from headstart.cli import app, demo, evaluate, fit, inspect, sample
 from headstart.cli.common import COMMANDS, NAMES
 from headstart.cli.real import split
 from headstart.data import fashion_mnist
-from headstart.errors import ArtefactError, DataError
+from headstart.errors import ArtefactError, DataError, InputError
 from headstart.metrics import METRICS
 from headstart.plan import Plan
 from headstart.report import results_table
@@ -381,3 +382,14 @@ def test_demo_prints_the_verdict_and_where_the_report_is(
     del options["progress"], defaults["progress"]
     assert options == {"n": 20, "seed": 5, "device": "cpu", "batch_size": 9, "quick": True}
     assert defaults == {"n": 1000, "seed": 0, "device": "cpu", "batch_size": 256, "quick": False}
+
+
+def test_several_budgets_make_a_plan_each(place: Path, run: Run, tmp_path: Path) -> None:
+    fit_it = ("fit", "python:headstart_cli_models:exact", place / "points.npy", "--criterion", "budget")
+    done = run(*fit_it, "--nfe", "3,2", "-o", tmp_path / "plan", "--json")
+    assert done.code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan-2", "plan-3"]
+    told = json.loads(done.out)["plans"]
+    assert [(Path(one["out"]).name, one["plan"]["nfe"]) for one in told] == [("plan-3", 3), ("plan-2", 2)]
+    assert {Plan.load(tmp_path / f"plan-{n}").nfe for n in (2, 3)} == {2, 3}
+    assert run(*fit_it, "--nfe", "3,x", "-o", tmp_path / "other").code == InputError.exit_code

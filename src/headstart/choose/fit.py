@@ -18,78 +18,61 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from headstart.choose.constraints import Constraints, named_criterion, named_levels
-from headstart.choose.cost import cost_of
+from headstart.choose.choice import UNSEEN, Choice
+from headstart.choose.constraints import DISTILLED, Constraints, named_criterion, named_levels
 from headstart.choose.data import OWN_SAMPLES, split_of
-from headstart.choose.learn import learn
-from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, one_level, spread
-from headstart.choose.pilot import Pilot, turned
-from headstart.choose.race import race, tied
-from headstart.choose.screen import (
-    GROUPS,
-    Option,
-    Tails,
-    admissible,
-    combined,
-    contenders,
-    equivalent,
-    largest_tied,
-    least,
-    reaches,
-    screen,
-)
-from headstart.choose.starts import Starts, fit_starts, start_names
+from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, spread
+from headstart.choose.pilot import Pilot
+from headstart.choose.screen import GROUPS, Tails
+from headstart.choose.starts import Starts, start_names
 from headstart.compute import Compute
-from headstart.conditions import Part, Split, to_device
+from headstart.conditions import Split, to_device
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.denoiser import check as examine
 from headstart.deprecation import keywords
 from headstart.errors import DenoiserError, InputError
-from headstart.initialization import Initialization, Subspace, Training
-from headstart.metrics import novelty
-from headstart.metrics.novelty import BLOCKS
+from headstart.initialization import Subspace, Training
 from headstart.noise import generator_of
-from headstart.plan import Candidate, Plan, Record
+from headstart.plan import Plan, Record
 from headstart.profile import Profile
 from headstart.progress import Progress
-from headstart.schedule import Distilled, Rule, Schedule
+from headstart.schedule import Rule, Schedule
 from headstart.solver import Solver, get_solver
 from headstart.unimodality import unimodal_horizon
 
 __all__ = ["fit"]
 
-#: Samples that the cost of a start is counted on.
-TIMED = 64
-
-#: Samples of the novelty test.
-NOVEL = 256
-
-#: Training samples that the novelty test looks at: copies of others go unseen, and its time grows with their square.
-TESTED = 60_000
-
 #: In more dimensions than this, the unimodality rule looks along as many principal directions.
 PRINCIPAL = 64
 
-#: What is wrong with a single evaluation, also if it is all that a start leaves.
-UNSEEN = "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
+
+@overload
+def fit(
+    denoiser: Denoiser, data: Tensor | Dataset | ArrayLike | None, nfe: int | None = None, **options: Any
+) -> Plan: ...
 
 
-@keywords(own="n_samples")
+@overload
+def fit(
+    denoiser: Denoiser, data: Tensor | Dataset | ArrayLike | None, nfe: Iterable[int], **options: Any
+) -> dict[int, Plan]: ...
+
+
+@keywords(own="n_samples")  # type: ignore[misc]  # the overloads leave the options to this signature
 @in_evaluation_mode
 def fit(
     denoiser: Denoiser,
     data: Tensor | Dataset | ArrayLike | None,
-    nfe: int | None = None,
+    nfe: int | Iterable[int] | None = None,
     *,
     labels: Tensor | ArrayLike | None = None,
     conditions: Mapping[str, Any] | None = None,
@@ -113,15 +96,19 @@ def fit(
     dtype: torch.dtype = torch.float32,
     batch_size: int = 256,
     progress: Progress | None = None,
-) -> Plan:
+) -> Plan | dict[int, Plan]:
     """The plan for a number of network evaluations. Whatever is given is kept, and the rest is chosen around it.
+
+    For several numbers, the plans by their numbers: the network is measured once, starts are fitted once, and no plan
+    is worse than a cheaper one of them, which takes its place otherwise.
 
     Arguments:
         denoiser: the network, on ``device``; it is not changed.
         data: clean samples, shape (N, \\*S), of the law that the network was trained on; or None, to fit on samples of
             the network itself.
-        nfe: network evaluations per sample; 4 by default, or what a given schedule costs. A solver that cannot spend
-            exactly so many spends fewer (Heun spends an odd number), and the plan says how many.
+        nfe: network evaluations per sample, or several numbers of them; 4 by default, or what a given schedule costs. A
+            solver that cannot spend exactly so many spends fewer (Heun spends an odd number), and the plan says how
+            many.
         labels: classes of the data, shape (N,): the network is then called with ``label=``, and starts are fitted by
             class. Without data, the classes of the samples that are drawn, shape (n_samples,). The labels of a
             :class:`~headstart.data.Dataset` are not used unless they are given here: a network must know what to do
@@ -172,75 +159,46 @@ def fit(
     began, criterion = time.perf_counter(), named_criterion(criterion)
     compute = Compute(device, dtype, batch_size, progress or Progress())
     method = None if solver is None else get_solver(solver)
-    constraints = Constraints(nfe, horizon, named_levels(schedule, exponent), method, sigma_min, sigma_max)
-    _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size, start_cost)
+    levels, budgets = named_levels(schedule, exponent), _budgets(nfe)
+    every = [Constraints(budget, horizon, levels, method, sigma_min, sigma_max) for budget in budgets]
+    for constraints in every:
+        _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size, start_cost)
 
     split, source = split_of(denoiser, data, labels, conditions, shape, n_samples, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
     doubts = _checked(network, split, sigma_max, seed, compute) if check else ()
-    by_rule = horizon == "unimodal"
-    if by_rule:
-        constraints = constraints.at(_unimodal(split.fitted.samples, seed, compute.progress))
+    if horizon == "unimodal":
+        sigma = _unimodal(split.fitted.samples, seed, compute.progress)
+        every = [constraints.at(sigma) for constraints in every]
     if profile is None:
-        profile = _measured(network, split, constraints, Range.of(denoiser, sigma_max, compute.dtype), seed, compute)
+        profile = _measured(network, split, every[0], Range.of(denoiser, sigma_max, compute.dtype), seed, compute)
     else:
         profile = profile.with_samples(held_out.samples, held_out.conditions)
 
-    tails = Tails(held_out, seed, compute)
-    cost = partial(_start_cost, network, held_out, profile, compute, start_cost)
-    screened = partial(_screened, split, profile, constraints, training, seed, compute, cost)
-    options = screened(initialization)
-    if initialization is None:
-        nearest = min((o for o in options if o.start.name == "gaussian"), key=lambda o: _distance(o, options))
-        if not reaches(tails(nearest)):
-            options += screened("student-t")
-    if criterion == "budget":
-        seen = [option for option in options if option.schedule.sigmas[1] > 0]
-        if not seen:
-            raise InputError(_costly(options, cost, constraints) + UNSEEN)
-        options = seen
-
-    fixed = {"initialization": len({id(option.start) for option in options}) == 1, **constraints.fixed}
-    turning = solver is None and not constraints.distilled
-    pilot = Pilot(network, held_out, profile, pilot_samples, seed, compute, turning)
-    looked_at: list[Option] = []
-    if criterion == "budget":
-        looked_at = [least(combined(profile, option, constraints)) for option in contenders(options, tails)]
-        best = largest_tied(looked_at)
-    elif all(fixed.values()) and not constraints.distilled:
-        best = tails(options[0])
-    else:
-        best, looked_at = race(pilot, options, tails, constraints)
-    learned = None
-    if constraints.distilled:
-        best, more, learned = learn(pilot, best, options, tails, split)
-        looked_at += more
-
-    tested = None
-    if len(split.fitted) >= BLOCKS and len(held_out) >= 2 * BLOCKS:
-        fitted_on = split.fitted.samples[:TESTED]
-        drawn = pilot.samples(best, min(NOVEL, pilot_samples))
-        tested = novelty(drawn, fitted_on, held_out.samples, seed=seed, progress=compute.progress)
-    chosen = _reasons(best, fixed, criterion, learned) | ({"horizon": "by the unimodality rule"} if by_rule else {})
-    final = turned(profile, best)
-    return Plan(
-        initialization=final.start,
-        schedule=final.schedule,
-        solver=final.solver,
-        budget=final.budget,
-        profile=profile,
-        record=Record(
-            candidates=_records(options, looked_at, best, tails),
-            criterion=criterion,
-            chosen=chosen,
-            seed=seed,
-            fit_seconds=time.perf_counter() - began,
-            source=source,
-            start_cost=cost(best.start),
-            novelty=tested,
-            doubts=doubts,
-        ),
+    choice = Choice(
+        split=split,
+        initialization=initialization,
+        training=training,
+        start_cost=start_cost,
+        by_rule=horizon == "unimodal",
+        pilot=Pilot(network, held_out, profile, pilot_samples, seed, compute, method is None and levels != DISTILLED),
+        tails=Tails(held_out, seed, compute),
+        record=Record(criterion=criterion, seed=seed, source=source, doubts=doubts),
     )
+    plans = choice.plans(every, began)
+    return {n: plan for n, plan in zip(budgets, plans, strict=True) if n} if isinstance(nfe, Iterable) else plans[0]
+
+
+def _budgets(nfe: int | Iterable[int] | None) -> list[int | None]:
+    """The numbers of evaluations that are asked for.
+
+    Raises:
+        InputError: if there is none, or one is named twice.
+    """
+    budgets: list[int | None] = [*nfe] if isinstance(nfe, Iterable) else [nfe]
+    if not budgets or len({*budgets}) < len(budgets):
+        raise InputError(f"nfe is {nfe!r}: expected a number of evaluations, or several that differ")
+    return budgets
 
 
 def _check_choice(
@@ -316,74 +274,6 @@ def _measured(
     )
 
 
-def _screened(
-    split: Split,
-    profile: Profile,
-    constraints: Constraints,
-    training: Training | None,
-    seed: int,
-    compute: Compute,
-    cost: Callable[[Initialization], float],
-    families: Starts,
-) -> list[Option]:
-    """The starts of these families, fitted and screened."""
-    starts = fit_starts(
-        split.fitted.samples,
-        families,
-        split.fitted.label,
-        seed,
-        compute.progress,
-        training=training,
-        sigmas=horizon_range(profile.sigma_data, constraints.sigma_T),
-        device=compute.device,
-    )
-    return screen(profile, starts, {id(start): cost(start) for start in starts if not start.closed_form}, constraints)
-
-
-def _costly(options: Sequence[Option], cost: Callable[[Initialization], float], constraints: Constraints) -> str:
-    """How the cost of drawing the starts left the solver a single evaluation, in words."""
-    dear = {option.start.name: f"{cost(option.start):.2g}" for option in options if not option.start.closed_form}
-    costs = ", ".join(f"a {name} start costs {evaluations}" for name, evaluations in dear.items())
-    asked = f"and {constraints.evaluations} are asked for (see start_cost), so that the solver has a single one"
-    return f"drawing {costs} evaluations, {asked}: " if costs else ""
-
-
-def _start_cost(
-    network: Denoiser,
-    held_out: Part,
-    profile: Profile,
-    compute: Compute,
-    given: float | None,
-    start: Initialization,
-) -> float:
-    """The cost of drawing a start, in evaluations of the network: as given, if it is not in closed form, or counted."""
-    if given is not None and not start.closed_form:
-        return given
-    timed = held_out.take(slice(0, min(TIMED, compute.batch_size)))
-    sigma = min(max(profile.sigma_data, start.sigmas[0]), start.sigmas[1], float(profile.sigmas[0]))
-    conditions = to_device(timed.conditions, compute.device)
-    return cost_of(start, network, sigma, len(timed), conditions, compute.device, compute.dtype)
-
-
-def _reasons(best: Option, fixed: Mapping[str, bool], criterion: str, learned: str | None) -> dict[str, str]:
-    """How each part came about, in words."""
-    how = dict.fromkeys(fixed, f"by {criterion}")
-    if criterion == "budget":
-        how["sigma_min"] = "by default"
-    if one_level(best.schedule):
-        how |= dict.fromkeys(("schedule", "solver"), "one level or two leave no choice")
-    if best.schedule.steps == 1:
-        how["sigma_min"] = how["schedule"]
-    if best.turn:
-        how["solver"] = f"by pilot, which turned the last row of {best.solver.name} by {best.turn:g}"
-    chosen = {part: "as asked" if known else how[part] for part, known in fixed.items()}
-    if learned is not None:
-        chosen["schedule"] = learned
-        if isinstance(best.kind, Distilled):
-            chosen |= dict.fromkeys(("sigma_min", "solver"), learned)
-    return chosen
-
-
 def _unimodal(x: Tensor, seed: int, progress: Progress) -> float:
     """The horizon by the unimodality rule.
 
@@ -394,21 +284,3 @@ def _unimodal(x: Tensor, seed: int, progress: Progress) -> float:
     directions = space.basis.T if x[0].numel() > PRINCIPAL else 200
     found = unimodal_horizon(x, directions=directions, seed=seed, progress=progress).sigma
     return max(found, horizon_range(math.sqrt(float(space.total_variance) / space.dimension), None)[0])
-
-
-def _distance(option: Option, options: Sequence[Option]) -> float:
-    """How far its horizon is from the shortest one that is admissible, in logarithms."""
-    shortest = min(o.schedule.horizon for o in admissible(options))
-    return abs(math.log(option.schedule.horizon / shortest))
-
-
-def _records(
-    options: Sequence[Option], looked_at: Sequence[Option], best: Option, tails: Tails
-) -> tuple[Candidate, ...]:
-    """All that was looked at, screened first, with what cannot be told from the best of it."""
-    again = {(id(o.start), o.schedule, o.solver): o for o in looked_at}
-    screened = [again.pop((id(o.start), o.schedule, o.solver), o) for o in options]
-    every = [replace(o, tail=tails.known.get((id(o.start), o.schedule.horizon))) for o in (*screened, *again.values())]
-    same = [option for option in every if option.start is best.start]
-    level = {id(option) for option in equivalent(same, least(same))}
-    return tuple(option.record(id(option) in level, tied(option, best)) for option in every)

@@ -1,4 +1,4 @@
-"""The pilot: samples of a combination of start, levels and solver, compared with held-out data.
+"""The pilot: samples of a combination of start, levels and solver, held against held-out data.
 
 It settles what nats cannot: one nat of discretization is imperceptible detail where one nat of initialization is
 visible structure; and at a few steps a solver that errs more in nats, since it extrapolates further, often makes the

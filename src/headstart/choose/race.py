@@ -29,7 +29,7 @@ from headstart.choose.screen import Option, Score, Tails, combined, contenders, 
 from headstart.schedule import Rule, Schedule, Tangent
 from headstart.solver import get_solver
 
-__all__ = ["lowest", "race", "tied", "winner"]
+__all__ = ["better", "lowest", "race", "tied", "winner"]
 
 #: Horizons that the first round looks at, from the shortest one that is admissible to this many times it.
 ROUND, REACH = 5, 16.0
@@ -197,6 +197,12 @@ def tied(option: Option, other: Option) -> bool:
     if option.final is not None and other.final is not None:
         return option.final.tied(other.final, ERRORS)
     return option.pilot is not None and other.pilot is not None and option.pilot.tied(other.pilot, ERRORS)
+
+
+def better(option: Option, other: Option) -> bool:
+    """Whether all samples of a combination are surely nearer to the data than those of another one."""
+    mine, others = option.final, other.final
+    return mine is not None and others is not None and others.value - mine.value > ERRORS * mine.gap(others)
 
 
 def lowest(options: Sequence[Option]) -> Option:

@@ -38,7 +38,14 @@ def fit(
     output: Annotated[
         Path, typer.Option("--output", "-o", readable=False, metavar="PLAN", help="The folder that gets the plan.")
     ],
-    nfe: Annotated[int, typer.Option(metavar="N", help="Network evaluations for a sample.")] = 4,
+    nfe: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Network evaluations for a sample; or several numbers of them, separated by commas, "
+            "for as many plans that share what is measured and fitted: PLAN-3, PLAN-4 and so on.",
+        ),
+    ] = "4",
     horizon: Annotated[
         str | None,
         typer.Option(metavar="SIGMA", help="Fix the noise level where sampling starts: a number, or 'unimodal'."),
@@ -128,7 +135,10 @@ def fit(
     """
     from headstart.plan import check_place
 
-    check_place(output)
+    budgets = _numbers(nfe, "--nfe", "3,4,6")
+    places = {budgets[0]: output} if len(budgets) == 1 else {n: output.with_name(f"{output.name}-{n}") for n in budgets}
+    for place in places.values():
+        check_place(place)
     if checkpoint is not None:
         check_file(checkpoint)
     device = usable(device)
@@ -148,10 +158,10 @@ def fit(
         raise InputError(f"--shape is for DATA {SELF!r}: {data} has a shape of its own")
     training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)
     denoiser = load_denoiser(model, device)
-    plan = choose.fit(
+    plans = choose.fit(
         denoiser,
         None if dataset is None else dataset.samples,
-        nfe,
+        budgets,
         labels=dataset.labels if dataset is not None and conditional else None,
         conditions=read_conditions(condition, shared, *(["label"] if conditional else [])),
         shape=_sizes(shape),
@@ -172,8 +182,14 @@ def fit(
         batch_size=batch_size,
         progress=RichProgress(),
     )
-    plan.save(output)
-    return Answer(f"{plan.explain()}\nThe plan is in {output}", {"out": str(output), "plan": plan.to_dict()})
+    answers = []
+    for n, place in places.items():
+        plans[n].save(place)
+        told = {"out": str(place), "plan": plans[n].to_dict()}
+        answers.append(Answer(f"{plans[n].explain()}\nThe plan is in {place}", told))
+    if len(answers) == 1:
+        return answers[0]
+    return Answer("\n\n".join(answer.text for answer in answers), {"plans": [answer.values for answer in answers]})
 
 
 def _horizon(text: str | None) -> float | Literal["unimodal"] | None:
@@ -188,12 +204,18 @@ def _horizon(text: str | None) -> float | Literal["unimodal"] | None:
 
 
 def _sizes(text: str | None) -> tuple[int, ...] | None:
+    """The shape of a sample."""
     if text is None:
         return None
-    try:
-        sizes = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"--shape {text!r} is not a list of whole numbers such as 1,28,28") from error
+    sizes = _numbers(text, "--shape", "1,28,28")
     if min(sizes) < 1:
         raise InputError(f"--shape {text!r} must hold numbers of at least 1")
     return sizes
+
+
+def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+    """Whole numbers, separated by commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text!r} is not a list of whole numbers such as {example}") from error

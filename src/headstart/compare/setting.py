@@ -103,7 +103,7 @@ class Sizes:
     """
 
     profile: int | None = None
-    pilot: int = 256
+    pilot: int = 1024
     trajectories: int = 256
     teacher: int = 61
     aligned: int = 32
