@@ -4,7 +4,8 @@ A trial runs a command in a process of its own, with or without an older result 
 SIGTERM or SIGINT: after a random time, or before one of its accesses to files, any of which is as likely. It passes if
 
 * an older plan is still there, or the new one;
-* SIGTERM and SIGINT end the command in their exit codes, with one line and no leftovers, or come after its end;
+* SIGTERM and SIGINT end the command in their exit codes, with one line and no leftovers but what a fit goes on from, or
+  come after its end;
 * the same command, run again, succeeds, with no leftovers, and its result equals that of a run that nobody disturbed.
 
 Every trial is a function of its number, but for the random times.
@@ -276,7 +277,7 @@ def _timeless(values: Any) -> Any:
 
 def leftovers(folder: Path) -> list[str]:
     """Hidden entries, anywhere, which nobody asked for."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*") if path.parent.suffix != ".work")
 
 
 # Trials.
@@ -395,7 +396,9 @@ def main() -> None:
     torch.set_num_threads(1)
     failed: Counter[str] = Counter()
     began = time.perf_counter()
-    for trial in run(options.count, options.command, options.first):
+    for number, trial in enumerate(run(options.count, options.command, options.first), 1):
+        if number % 20 == 0:
+            print(f"{number} of {options.count}", file=sys.stderr, flush=True)
         if trial is not None:
             failed[trial.command] += 1
             print(f"--- {trial.command} {trial.number}: {trial.reason}", flush=True)

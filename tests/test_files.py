@@ -26,10 +26,10 @@ from headstart.files import (
     check_regular,
     exchange,
     finish,
-    locked_part,
     read_regular,
     staged,
 )
+from headstart.locks import locked_part
 
 LEFT = ".headstart-part-abcd1234"
 

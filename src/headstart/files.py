@@ -29,11 +29,7 @@ from typing import Any
 
 from headstart.deprecation import renamed
 from headstart.errors import ArtefactError, HeadstartWarning
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from headstart.locks import HAS_LOCKS, UNABLE, alone, opened, take_lock
 
 __all__ = [
     "Exchange",
@@ -44,7 +40,6 @@ __all__ = [
     "exchange",
     "finish",
     "followed",
-    "locked_part",
     "read_regular",
     "staged",
 ]
@@ -54,12 +49,11 @@ PREFIX = ".headstart-part-"
 OURS = re.compile(re.escape(PREFIX) + r"\w{8}")
 NEW, OLD, READY = "new", "old", "ready"
 
-#: What the system says where it cannot lock or exchange.
-UNABLE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.EPERM}
-
 Exchange = Callable[[Path, Path], bool]
 
-__getattr__ = renamed(__name__, {"write_whole": "headstart.files:atomic_write"})
+__getattr__ = renamed(
+    __name__, {"write_whole": "headstart.files:atomic_write", "locked_part": "headstart.locks:locked_part"}
+)
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -121,16 +115,16 @@ def staged(folder: Path, derived: Sequence[str] = (), swap: Exchange = exchange)
     try:
         with _undisturbed():
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder):
+            with alone(folder):
                 left += _clear(folder)
                 own = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
-                lock = _opened(own)
-                _lock(lock, wait=False)
+                lock = opened(own)
+                take_lock(lock, wait=False)
             (own / NEW).mkdir()
         yield own / NEW
         _flush(own / NEW)
         with _undisturbed():
-            with _alone(folder):
+            with alone(folder):
                 _move(own, folder, derived, swap)
             _sync(folder)
             _remove(own, folder)
@@ -153,7 +147,7 @@ def finish(folder: Path) -> None:
     """Finish what writers that were killed had ready for a folder, and clear what else they left in it."""
     folder = followed(folder)
     with contextlib.suppress(OSError):
-        with _alone(folder):
+        with alone(folder):
             left = _clear(folder)
         if left:
             warnings.warn(f"{folder}: {'; '.join(left)}", HeadstartWarning, stacklevel=2)
@@ -205,29 +199,6 @@ def read_regular(path: Path) -> bytes:
     """
     check_regular(path)
     return path.read_bytes()
-
-
-@contextlib.contextmanager
-def locked_part(descriptor: int, part: int) -> Iterator[None]:
-    """Hold one part of an opened file, waiting for other processes that do; without effect where there are no locks.
-
-    Arguments:
-        descriptor: of the file, open for writing. Closing any other descriptor of it gives all its parts free.
-        part: which one, a number from 0 to 2^62. It need not lie in the file.
-    """
-
-    def lock(how: int) -> None:
-        with contextlib.suppress(OSError):
-            fcntl.lockf(descriptor, how, 1, part)
-
-    if fcntl is None:
-        yield
-        return
-    lock(fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        lock(fcntl.LOCK_UN)
 
 
 # Places.
@@ -348,9 +319,9 @@ def _clear(folder: Path) -> list[str]:
     for name in names:
         own = folder / name
         with contextlib.suppress(OSError):
-            lock = _opened(own)
+            lock = opened(own)
             try:
-                if not _lock(lock, wait=False) or not _ours(own):
+                if not take_lock(lock, wait=False) or not _ours(own):
                     continue
                 ready = sorted((own / READY).iterdir()) if (own / READY).is_dir() else []
                 for entry in ready:
@@ -370,7 +341,7 @@ def _ours(own: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and set(os.listdir(own)) <= {NEW, OLD, READY}
 
 
-# Signals, locks and disks.
+# Signals and disks.
 
 
 @contextlib.contextmanager
@@ -392,41 +363,6 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, where there is one."""
-    lock = _opened(folder)
-    try:
-        _lock(lock, wait=True)
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _opened(folder: Path) -> int | None:
-    """A folder, to be locked; None where that is not done."""
-    if fcntl is None:
-        return None
-    try:
-        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except PermissionError:
-        return None
-
-
-def _lock(descriptor: int | None, wait: bool) -> bool:
-    """Lock an opened folder until it is closed; False if another process holds it, or there are no locks here."""
-    if descriptor is None:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError as error:
-        if error.errno in UNABLE or isinstance(error, BlockingIOError):
-            return False
-        raise
-    return True
-
-
 def _flush(folder: Path) -> None:
     """Have all of a folder on the disk."""
     for place, _, files in os.walk(folder):
@@ -437,9 +373,9 @@ def _flush(folder: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk, where the file system can."""
-    if path.is_dir() and fcntl is None:
+    if path.is_dir() and not HAS_LOCKS:
         return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or fcntl is not None else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() or HAS_LOCKS else os.O_RDWR)
     try:
         os.fsync(descriptor)
     except OSError as error:

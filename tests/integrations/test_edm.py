@@ -310,6 +310,15 @@ def test_tensors_and_numbers_of_numpy_are_read(tmp_path):
     assert found["plain"] == values["plain"]
 
 
+@pytest.mark.parametrize("arguments", [3, [1], "x", {1: 2}])
+def test_arguments_that_are_no_mapping_of_names_are_refused(arguments, persistence, tmp_path):
+    network = persistence(nn.Identity(), "VEPrecond")
+    network.state["_init_kwargs"] = arguments
+    (tmp_path / "network.pkl").write_bytes(pickle.dumps({"ema": network}))
+    with pytest.raises(DenoiserError, match="_init_kwargs are no mapping"):
+        load_denoiser(f"edm:{tmp_path / 'network.pkl'}")
+
+
 def test_a_pickle_without_a_network_is_named(tmp_path):
     (tmp_path / "values.pkl").write_bytes(pickle.dumps({"ema": 3}))
     with pytest.raises(DenoiserError, match="no network in it"):

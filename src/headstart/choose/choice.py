@@ -151,6 +151,7 @@ class Choice:
                 training=self.training,
                 sigmas=horizon_range(self.profile.sigma_data, constraints.sigma_T),
                 device=self.compute.device,
+                work=self.pilot.work,
             )
         starts = self._fitted[key]
         costs = {id(start): self._cost(start) for start in starts if not start.closed_form}

@@ -33,6 +33,7 @@ from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, 
 from headstart.choose.pilot import Pilot
 from headstart.choose.screen import GROUPS, Tails
 from headstart.choose.starts import Starts, start_names
+from headstart.choose.work import Work, identity_of
 from headstart.compute import Compute
 from headstart.conditions import Split, to_device
 from headstart.data import Dataset
@@ -96,6 +97,7 @@ def fit(
     dtype: torch.dtype = torch.float32,
     batch_size: int = 256,
     progress: Progress | None = None,
+    work: Work | None = None,
 ) -> Plan | dict[int, Plan]:
     """The plan for a number of network evaluations. Whatever is given is kept, and the rest is chosen around it.
 
@@ -149,6 +151,8 @@ def fit(
             types.
         batch_size: samples per call of the network.
         progress: told of what takes time.
+        work: where the profile, each start and the pilot's samples are kept as soon as they are there, so that a fit
+            that was cut off goes on (:mod:`headstart.choose.work`).
 
     Raises:
         DataError: if the data are fewer than ten, not finite, or not floating point, or their labels leave fewer than
@@ -166,22 +170,29 @@ def fit(
 
     split, source = split_of(denoiser, data, labels, conditions, shape, n_samples, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
+    keep = work or Work()
+    if keep.folder is not None:
+        given = None if profile is None else (profile.digest, profile.sigmas.tolist())
+        decides = (every, initialization, training, start_cost, criterion, pilot_samples, seed, given)
+        keep.begin(identity_of(network, split.whole, device, {"all": decides, "compute": (device, dtype, batch_size)}))
     doubts = _checked(network, split, sigma_max, seed, compute) if check else ()
     if horizon == "unimodal":
         sigma = _unimodal(split.fitted.samples, seed, compute.progress)
         every = [constraints.at(sigma) for constraints in every]
     if profile is None:
-        profile = _measured(network, split, every[0], Range.of(denoiser, sigma_max, compute.dtype), seed, compute)
-    else:
-        profile = profile.with_samples(held_out.samples, held_out.conditions)
+        known = Range.of(denoiser, sigma_max, compute.dtype)
+        measure = partial(_measured, network, split, every[0], known, seed, compute)
+        profile = keep.kept("profile", measure, Profile.save, Profile.load)
+    profile = profile.with_samples(held_out.samples, held_out.conditions)
 
+    turning = method is None and levels != DISTILLED
     choice = Choice(
         split=split,
         initialization=initialization,
         training=training,
         start_cost=start_cost,
         by_rule=horizon == "unimodal",
-        pilot=Pilot(network, held_out, profile, pilot_samples, seed, compute, method is None and levels != DISTILLED),
+        pilot=Pilot(network, held_out, profile, pilot_samples, seed, compute, turning, keep),
         tails=Tails(held_out, seed, compute),
         record=Record(criterion=criterion, seed=seed, source=source, doubts=doubts),
     )

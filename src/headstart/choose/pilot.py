@@ -18,17 +18,22 @@ choose of a solver.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial, reduce
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from headstart.artefact import read_tensors, write_tensors
 from headstart.choose.judge import Judge, expected
 from headstart.choose.screen import Option, Score, resampled
+from headstart.choose.work import Work
 from headstart.compute import Compute
 from headstart.conditions import Part
 from headstart.denoiser import Denoiser
@@ -42,6 +47,9 @@ __all__ = ["FEW", "Pilot", "turned"]
 
 #: Samples that every combination is judged by first.
 FEW = 128
+
+#: The form of a file of samples.
+FORM = "headstart-pilot"
 
 #: How far the last row is turned.
 TURNS = (-1.0, 5.0)
@@ -73,6 +81,27 @@ class _Drawn:
             return _Drawn(samples, None)
         return _Drawn(samples, tuple(torch.cat(pair) for pair in zip(self.change, other.change, strict=True)))
 
+    def save(self, path: Path) -> None:
+        """Write them as one file, whole or not at all."""
+        parts = {"samples": self.samples, "change": self.change or ()}
+        tensors = {f"{name}.{i}": tensor for name, own in parts.items() for i, tensor in enumerate(own)}
+        write_tensors(path, FORM, 1, {}, tensors)
+
+    @staticmethod
+    def load(path: Path) -> _Drawn:
+        """Those that :meth:`save` wrote.
+
+        Raises:
+            ArtefactError: if the file is damaged.
+        """
+        _, tensors = read_tensors(path, FORM, 1)
+        count = sum(name.startswith("samples.") for name in tensors)
+        samples, change = (
+            tuple(tensors[f"{part}.{i}"] for i in range(count) if f"{part}.{i}" in tensors)
+            for part in ("samples", "change")
+        )
+        return _Drawn(samples, change or None)
+
 
 class Pilot:
     """Draws samples of combinations and scores them by their distance to the held-out data.
@@ -86,6 +115,7 @@ class Pilot:
         seed: of the views, and of the samples, whose own seeds are those of no other samples.
         compute: how samples are drawn.
         turning: whether the last row of a solver may be turned.
+        work: where the samples of a combination are kept as soon as they are drawn, as they are judged.
     """
 
     def __init__(
@@ -97,12 +127,14 @@ class Pilot:
         seed: int,
         compute: Compute,
         turning: bool = True,
+        work: Work | None = None,
     ) -> None:
         self.denoiser, self.profile, self.compute, self.seed = denoiser, profile, compute, seed
         self.held_out, self.count, self.turning = held_out, count, turning
-        self.few = min(FEW, count)
+        self.few, self.work = min(FEW, count), work or Work()
         self._answers = _Answers(denoiser)
         self._drawn: dict[Any, _Drawn] = {}
+        self._told: dict[int, str] = {}
 
     @cached_property
     def judge(self) -> Judge:
@@ -154,23 +186,32 @@ class Pilot:
         known = self._drawn.get(key)
         first = 0 if known is None else len(known)
         if first < count:
-            parts = [part for part in (known, *self._projected(option, first, count, denoiser)) if part is not None]
-            known = parts[0]
-            for part in parts[1:]:
-                known = known.joined(part)
-            self._drawn[key] = known
+            make = partial(self._projected, option, first, count, denoiser)
+            new = self.work.kept(self._unit(option, first, count), make, _Drawn.save, _Drawn.load)
+            self._drawn[key] = known = new if known is None else known.joined(new)
         assert known is not None
         return known
 
-    def _projected(self, option: Option, first: int, count: int, denoiser: Denoiser) -> Iterator[_Drawn]:
-        """The samples from place ``first`` on in batches, projected."""
-        turning = self.turning and _turns(option)
+    def _unit(self, option: Option, first: int, count: int) -> str:
+        """The name that samples of a combination are kept by."""
+        if id(option.start) not in self._told:
+            values, tensors = option.start.state()
+            parts = {name: digest(tensor.flatten()) for name, tensor in tensors.items()}
+            self._told[id(option.start)] = json.dumps([option.start.name, values, parts], sort_keys=True)
+        solver = [option.solver.name, option.solver.parameters()]
+        what = json.dumps([self._told[id(option.start)], option.schedule.sigmas, solver, first, count], sort_keys=True)
+        return f"pilot-{hashlib.sha256(what.encode()).hexdigest()[:24]}"
+
+    def _projected(self, option: Option, first: int, count: int, denoiser: Denoiser) -> _Drawn:
+        """The samples from place ``first`` on, projected."""
+        turning, parts = self.turning and _turns(option), []
         for part in self.compute.batches(count - first):
             last = _Last(denoiser)
             places = slice(first + part.start, first + part.stop)
             samples = self._sample(_sampler(option), last if turning else denoiser, places)
             change = self.judge.project(last.change()) if turning else None
-            yield _Drawn(self.judge.project(samples, self._rows(places)), change)
+            parts.append(_Drawn(self.judge.project(samples, self._rows(places)), change))
+        return reduce(_Drawn.joined, parts)
 
     def _sample(self, sampler: Sampler, denoiser: Denoiser, places: slice) -> Tensor:
         return sampler.sample(

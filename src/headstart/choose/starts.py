@@ -6,13 +6,14 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from headstart.choose.work import Work
 from headstart.compute import Compute
 from headstart.errors import InputError
 from headstart.initialization import INITIALIZATIONS, Initialization, Subspace, Training
@@ -37,6 +38,7 @@ def fit_starts(
     training: Training | None = None,
     sigmas: tuple[float, float] | None = None,
     device: torch.device | str = "cpu",
+    work: Work | None = None,
 ) -> list[Initialization]:
     """Starts fitted on clean data (N, \\*S), by the names of their families; those fitted already are kept.
 
@@ -51,11 +53,12 @@ def fit_starts(
             family's name added.
         sigmas: the lowest and the highest horizon that these are for; from 0.5 to 25 standard deviations by default.
         device: where they are trained.
+        work: where each is kept as soon as it is fitted.
 
     Raises:
         InputError: if a family is unknown, or a start is of another shape than the data.
     """
-    names, bar = start_names(starts), progress or Progress()
+    names, bar, kept = start_names(starts), progress or Progress(), work or Work()
 
     @cache
     def subspace() -> Subspace:
@@ -69,7 +72,7 @@ def fit_starts(
         "labels": lambda _: labels,
         "subspace": lambda _: subspace(),
         "sigma_max": lambda _: farthest(),
-        "training": lambda family: _training(training or Training(), family),
+        "training": lambda family: _training(training or Training(), family, kept),
         "sigmas": lambda _: sigmas,
         "seed": lambda _: seed,
         "compute": lambda _: Compute(device, progress=bar),
@@ -84,17 +87,20 @@ def fit_starts(
 
     fitted = []
     for start in bar.track(names, "fitting starts"):
-        fitted.append(fit(start) if isinstance(start, str) else start)
+        if isinstance(start, str):
+            make = partial(fit, start)
+            start = kept.kept(f"start-{start}", make, lambda own, path: own.save(path), Initialization.load)
+        fitted.append(start)
     for start in fitted:
         if start.shape != tuple(data.shape[1:]):
             raise InputError(f"{start!r} does not fit samples of shape {tuple(data.shape[1:])}")
     return fitted
 
 
-def _training(training: Training, family: str) -> Training:
-    """The same with a checkpoint for this family alone."""
+def _training(training: Training, family: str, work: Work) -> Training:
+    """The same with a checkpoint for this family alone: beside the one that is named, or where finished units are."""
     if training.checkpoint is None:
-        return training
+        return replace(training, checkpoint=work.checkpoint(f"training-{family}"))
     path = Path(training.checkpoint)
     return replace(training, checkpoint=path.with_name(f"{path.stem}-{family}{path.suffix}"))
 

@@ -143,6 +143,7 @@ def fit(
         check_file(checkpoint)
     device = usable(device)
     from headstart import choose
+    from headstart.choose.work import Work, beside
     from headstart.data import load_data
     from headstart.initialization import Training
     from headstart.models import load_denoiser
@@ -158,35 +159,37 @@ def fit(
         raise InputError(f"--shape is for DATA {SELF!r}: {data} has a shape of its own")
     training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)
     denoiser = load_denoiser(model, device)
-    plans = choose.fit(
-        denoiser,
-        None if dataset is None else dataset.samples,
-        budgets,
-        labels=dataset.labels if dataset is not None and conditional else None,
-        conditions=read_conditions(condition, shared, *(["label"] if conditional else [])),
-        shape=_sizes(shape),
-        n_samples=n_samples if own is None else own,
-        horizon=_horizon(horizon),
-        initialization=families,
-        training=training,
-        start_cost=start_cost,
-        schedule=schedule,
-        solver=solver,
-        sigma_min=sigma_min,
-        exponent=exponent,
-        sigma_max=sigma_max,
-        criterion=cast(Any, criterion),
-        check=check,
-        seed=seed,
-        device=device,
-        batch_size=batch_size,
-        progress=RichProgress(),
-    )
-    answers = []
-    for n, place in places.items():
-        plans[n].save(place)
-        told = {"out": str(place), "plan": plans[n].to_dict()}
-        answers.append(Answer(f"{plans[n].explain()}\nThe plan is in {place}", told))
+    with Work(beside(output)) as work:
+        plans = choose.fit(
+            denoiser,
+            None if dataset is None else dataset.samples,
+            budgets,
+            labels=dataset.labels if dataset is not None and conditional else None,
+            conditions=read_conditions(condition, shared, *(["label"] if conditional else [])),
+            shape=_sizes(shape),
+            n_samples=n_samples if own is None else own,
+            horizon=_horizon(horizon),
+            initialization=families,
+            training=training,
+            start_cost=start_cost,
+            schedule=schedule,
+            solver=solver,
+            sigma_min=sigma_min,
+            exponent=exponent,
+            sigma_max=sigma_max,
+            criterion=cast(Any, criterion),
+            check=check,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            progress=RichProgress(),
+            work=work,
+        )
+        answers = []
+        for n, place in places.items():
+            plans[n].save(place)
+            told = {"out": str(place), "plan": plans[n].to_dict()}
+            answers.append(Answer(f"{plans[n].explain()}\nThe plan is in {place}", told))
     if len(answers) == 1:
         return answers[0]
     return Answer("\n\n".join(answer.text for answer in answers), {"plans": [answer.values for answer in answers]})

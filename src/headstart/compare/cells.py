@@ -20,7 +20,8 @@ from typing import Any
 
 from headstart.artefact import parse_json
 from headstart.errors import ArtefactError, HeadstartWarning, InputError
-from headstart.files import check_file, locked_part
+from headstart.files import check_file
+from headstart.locks import locked_part
 
 __all__ = ["Cells"]
 

@@ -240,8 +240,8 @@ def network_record(found: Any, key: str = "ema") -> NetworkRecord:
             for name, value in _mapping(state, group).items():
                 if isinstance(value, Tensor):
                     tensors[f"{prefix}{name}"] = value
-    given = network.state.get("_init_kwargs")
-    arguments = {key: value for key, value in (given or {}).items() if _plain(value)}
+    given = _mapping(network.state, "_init_kwargs")
+    arguments = {key: value for key, value in given.items() if _plain(value)}
     return NetworkRecord(network.kind, arguments, tensors)
 
 
