@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -70,6 +71,8 @@ COMMANDS: dict[str, str] = {
     "fit flow": f"fit {MODEL} points.npy --nfe 4 -o plan --initialization flow --epochs 2 --checkpoint flow "
     "--start-cost 0.1 --schedule rho --solver euler",
     "sample": "sample first python:killmodels:images --seeds 0-199 --batch-size 5 -o out",
+    "shards": "sample first python:killmodels:images --seeds 0-199 --batch-size 5 --shards tar --shard-size 40 "
+    "-o shards",
     "evaluate": "evaluate points.npy points.npy --features raw --save-stats stats.npz",
     "compare": f"compare {MODEL} points.npy --quick --arms isotropic,heun -o runs",
     "inspect": "inspect first --page page.html --data images.npy",
@@ -78,14 +81,24 @@ COMMANDS: dict[str, str] = {
 }
 
 #: How often each is drawn.
-WEIGHTS = {"fit": 8, "fit flow": 6, "sample": 9, "evaluate": 5, "compare": 6, "inspect": 5, "export": 5, "demo": 1}
+WEIGHTS = {
+    "fit": 8,
+    "fit flow": 6,
+    "sample": 6,
+    "shards": 6,
+    "evaluate": 5,
+    "compare": 6,
+    "inspect": 5,
+    "export": 5,
+    "demo": 1,
+}
 
 #: What makes an older result another one; a comparison goes on from its own alone, and the demonstration is one.
 OLDER = {"0-199": "300-310", "0-99": "5-6", "points.npy": "other-points.npy", "images.npy": "other-images.npy"}
-AGAIN = ("fit flow", "compare", "demo")
+AGAIN = ("fit flow", "shards", "compare", "demo")
 
 #: What is compared to the byte, pages too.
-EXACT = ("inspect", "sample", "export")
+EXACT = ("inspect", "sample", "shards", "export")
 
 MODELS = '''
 """An exact network on points, and one on images."""
@@ -391,20 +404,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8, help="trials; 200 are the long form")
     parser.add_argument("--first", type=int, default=0, help="the number of the first one")
     parser.add_argument("--command", choices=list(COMMANDS), action="append", help="a command; all by default")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no trial after so many")
     parser.add_argument("--out", type=Path, help="write what was found to this JSON file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     failed: Counter[str] = Counter()
-    began = time.perf_counter()
+    began, number = time.perf_counter(), 0
     for number, trial in enumerate(run(options.count, options.command, options.first), 1):
         if number % 20 == 0:
             print(f"{number} of {options.count}", file=sys.stderr, flush=True)
         if trial is not None:
             failed[trial.command] += 1
             print(f"--- {trial.command} {trial.number}: {trial.reason}", flush=True)
-    print(f"{options.count} kills, {failed.total()} failed", dict(failed) or "")
+        if time.perf_counter() - began > 60 * options.minutes:
+            break
+    print(f"{number} kills, {failed.total()} failed", dict(failed) or "")
     if options.out is not None:
-        found = {"kills": options.count, "first": options.first, "failed": dict(failed)}
+        found = {"kills": number, "first": options.first, "failed": dict(failed)}
         found |= {"seconds": round(time.perf_counter() - began), "environment": environment("cpu")}
         atomic_write((json.dumps(found, indent=1) + "\n").encode(), options.out)
     sys.exit(failed.total() > 0)

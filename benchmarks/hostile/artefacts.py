@@ -11,12 +11,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.hostile.forging import VALUES, forged, forged_tensor, forged_tensors, outside, smuggled, torn
+from benchmarks.hostile.forging import (
+    VALUES,
+    elsewhere,
+    forged,
+    forged_tensor,
+    forged_tensors,
+    outside,
+    smuggled,
+    torn,
+)
 from headstart import choose, metrics
 from headstart.artefact import read_tensors, write_tensors
 from headstart.cli.conditions import in_turn, read_conditions
 from headstart.compare import Cells
 from headstart.data import load_data
+from headstart.data.shards import KINDS as SHARDS
+from headstart.data.shards import Block, Manifest, Receipt, digest
 from headstart.initialization import (
     Autoregressive,
     Empirical,
@@ -41,6 +52,7 @@ __all__ = [
     "checkpoints",
     "conditions",
     "images",
+    "manifests",
     "plans",
     "prepare",
     "statistics",
@@ -89,6 +101,26 @@ def prepare(folder: Path) -> None:
     (folder / "fuzzmodels.py").write_text(
         "from headstart.targets import gmm25\ndef load(): return gmm25()\ndef pi(): return 3\n"
     )
+    _shards(folder)
+
+
+def _shards(folder: Path) -> None:
+    """Six images in two shards of every kind."""
+    pixels = np.random.default_rng(0).uniform(-1, 1, size=(6, 1, 4, 4)).astype(np.float32)
+    for name, kind in SHARDS.items():
+        place = folder / f"shards-{name}"
+        place.mkdir()
+        job = {"plan": "0" * 64, "model": "none", "nfe": 3, "shape": (1, 4, 4), "seeds": "0-5", "batch_size": 3}
+        manifest = Manifest.model_validate({**job, "kind": name, "count": 6, "shard_size": 3})
+        (place / "manifest.json").write_text(manifest.model_dump_json())
+        for i in range(2):
+            rows = manifest.rows(i)
+            kind.write(
+                Block(pixels[rows], np.arange(rows.start, rows.stop, dtype=np.uint64)), place / manifest.shard(i)
+            )
+            found, size = digest(place / manifest.shard(i))
+            receipt = Receipt(seeds=f"{rows.start}-{rows.stop - 1}", count=3, bytes=size, sha256=found)
+            (place / manifest.receipt(i)).write_text(receipt.model_dump_json())
 
 
 def plans(folder: Path, draw: random.Random) -> None:
@@ -252,3 +284,29 @@ def conditions(folder: Path, draw: random.Random) -> None:
     Plan.load(folder / "plan-1").sample(
         lambda x, sigma, /, **given: TARGET(x, sigma), seeds=seeds, conditions=in_turn(found, seeds)
     )
+
+
+def manifests(folder: Path, draw: random.Random) -> None:
+    """A folder of shards: its manifest, a receipt or a shard, with a receipt that fits a shard that is forged."""
+    place = folder / f"shards-{draw.choice(sorted(SHARDS))}"
+    manifest, receipt = place / "manifest.json", place / "shard-00000.json"
+    shard = next(path for path in sorted(place.iterdir()) if path.name.startswith("shard-00000") and path != receipt)
+    change, file = draw.random(), shard
+    if change < 0.4:
+        file = draw.choice([manifest, receipt])
+        if change < 0.1:
+            torn(file, draw)
+        else:
+            file.write_text(json.dumps(forged(json.loads(file.read_text()), draw)))
+    elif shard.is_dir():
+        torn(draw.choice(sorted(shard.iterdir())), draw)
+    elif change < 0.6 and shard.suffix in (".npz", ".zip"):
+        outside(shard, draw)
+    elif change < 0.8 and shard.suffix == ".tar":
+        elsewhere(shard, draw)
+    else:
+        draw.choice([torn, smuggled])(shard, draw)
+    if file == shard and shard.is_file():
+        found, size = digest(shard)
+        receipt.write_text(json.dumps({**json.loads(receipt.read_text()), "sha256": found, "bytes": size}))
+    repr(load_data(place))

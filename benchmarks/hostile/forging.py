@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import random
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "EXECUTED",
     "VALUES",
     "WORDS",
+    "elsewhere",
     "forged",
     "forged_tensor",
     "forged_tensors",
@@ -209,3 +211,18 @@ def inside(path: Path, draw: random.Random) -> None:
         for entry, content in entries:
             said = content.replace(b'"use_pickle": false', b'"use_pickle": true')
             archive.writestr(entry, file.getvalue() if entry.filename == chosen else said)
+
+
+def elsewhere(path: Path, draw: random.Random) -> None:
+    """Name entries of a tar archive by places outside of it, or make them links and devices."""
+    with tarfile.open(path) as archive:
+        entries = [(entry, archive.extractfile(entry)) for entry in archive]
+        contents = [(entry, b"" if file is None else file.read()) for entry, file in entries]
+    with tarfile.open(path, "w") as archive:
+        for entry, content in contents:
+            if draw.random() < 0.5:
+                entry.name = draw.choice(["../", "/tmp/", "a/../../", "~/"]) + entry.name
+            if draw.random() < 0.3:
+                entry.type = draw.choice([tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+                entry.linkname, entry.size = draw.choice(["../../etc/passwd", "/etc/passwd", entry.name]), 0
+            archive.addfile(entry, io.BytesIO(content))

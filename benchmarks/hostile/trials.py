@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -45,7 +46,7 @@ KINDS: dict[str, Callable[[Path, random.Random], None]] = {
     function.__name__: function
     for function in (
         *(artefacts.plans, artefacts.tensors, artefacts.arrays, artefacts.images, artefacts.statistics),
-        *(artefacts.checkpoints, artefacts.cells, artefacts.conditions),
+        *(artefacts.checkpoints, artefacts.cells, artefacts.conditions, artefacts.manifests),
         *(networks.pickles, networks.converted, networks.exported, networks.schedulers),
         *(front.commands, front.arguments),
     )
@@ -144,19 +145,23 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10_000, help="trials")
     parser.add_argument("--first", type=int, default=0, help="the number of the first one")
     parser.add_argument("--kind", choices=list(KINDS), action="append", help="a kind of input; all by default")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no trial after so many")
     parser.add_argument("--out", type=Path, help="write what was found to this JSON file")
     options = parser.parse_args()
     torch.set_num_threads(1)
     failed: Counter[str] = Counter()
-    began = time.perf_counter()
+    began, done = time.perf_counter(), 0
     for trial in run(options.count, options.kind, options.first):
+        done += 1
         if trial is not None:
             failed[trial.kind] += 1
             lines = trial.reason.strip().splitlines()
             print(f"--- {trial.kind} {trial.number}", *lines[-8:], sep="\n", flush=True)
-    print(f"{options.count} trials, {failed.total()} failed", dict(failed) or "")
+        if time.perf_counter() - began > 60 * options.minutes:
+            break
+    print(f"{done} trials, {failed.total()} failed", dict(failed) or "")
     if options.out is not None:
-        found = {"trials": options.count, "first": options.first, "kinds": options.kind or list(KINDS)}
+        found = {"trials": done, "first": options.first, "kinds": options.kind or list(KINDS)}
         found |= {"failed": dict(failed), "seconds": round(time.perf_counter() - began)}
         found |= {"environment": environment("cpu")}
         atomic_write((json.dumps(found, indent=1) + "\n").encode(), options.out)

@@ -319,6 +319,15 @@ def test_arguments_that_are_no_mapping_of_names_are_refused(arguments, persisten
         load_denoiser(f"edm:{tmp_path / 'network.pkl'}")
 
 
+@pytest.mark.parametrize(("name", "value"), [("num_blocks", 10**6), ("num_blocks", 10**9), ("M", 2**40)])
+def test_no_network_is_made_that_the_file_holds_no_tensors_for(name, value, persistence, tmp_path):
+    """It would take hours, or all memory."""
+    network = persistence(made("VEPrecond"), "VEPrecond", {**NETWORKS["VEPrecond"], name: value})
+    (tmp_path / "network.pkl").write_bytes(pickle.dumps({"ema": network}))
+    with pytest.raises(DenoiserError, match=r"blocks of a network|make no network"):
+        load_denoiser(f"edm:{tmp_path / 'network.pkl'}")
+
+
 def test_a_pickle_without_a_network_is_named(tmp_path):
     (tmp_path / "values.pkl").write_bytes(pickle.dumps({"ema": 3}))
     with pytest.raises(DenoiserError, match="no network in it"):

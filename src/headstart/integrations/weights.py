@@ -20,6 +20,9 @@ __all__ = ["convert", "fill", "loader", "one_hot", "read_record", "self_attentio
 #: The form of a converted network, and its version.
 FORM, VERSION = "headstart-network", 1
 
+#: No argument of a network is larger.
+LARGEST = 2**20
+
 
 def read_record(path: str | Path) -> NetworkRecord:
     """The network in a pickle, or in a file of :func:`convert`.
@@ -73,6 +76,7 @@ def loader(network: Callable[[NetworkRecord], nn.Module]) -> Callable[[str, torc
 
     def load(path: str, device: torch.device | str = "cpu") -> Denoiser:
         record = read_record(path)
+        _check_size(path, record)
         try:
             module = network(record)
         except (TypeError, ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
@@ -83,6 +87,18 @@ def loader(network: Callable[[NetworkRecord], nn.Module]) -> Callable[[str, torc
         return filled
 
     return load
+
+
+def _check_size(path: str, record: NetworkRecord) -> None:
+    """A DenoiserError where arguments make more of a network than there are tensors for it in the file."""
+    for name, value in record.arguments.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if len(numbers) > LARGEST or any(isinstance(number, int | float) and number > LARGEST for number in numbers):
+            raise DenoiserError(f"{path} records arguments that make no network: {name} is {str(value)[:40]}")
+    blocks, levels = record.arguments.get("num_blocks"), record.arguments.get("channel_mult")
+    count = (blocks if isinstance(blocks, int) else 1) * (len(levels) if isinstance(levels, list | tuple) else 1)
+    if count > len(record.tensors):
+        raise DenoiserError(f"{path} records {count} blocks of a network, and holds {len(record.tensors)} tensors")
 
 
 def one_hot(label: Any, classes: int, count: int, device: torch.device) -> Tensor | None:
