@@ -39,6 +39,7 @@ __all__ = [
     "hold_out",
     "labelled",
     "leaves",
+    "named_leaves",
     "own",
     "shared",
     "split_conditions",
@@ -194,6 +195,19 @@ def leaves(tree: Any) -> Iterator[Any]:
         return
     for part in tree:
         yield from leaves(part)
+
+
+def named_leaves(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The :func:`leaves` of a nesting, each with the names and places that lead to it.
+
+    >>> list(named_leaves({"text": {"ids": 1.0, "mask": (own([2]), 3.0)}}))[0]
+    (('text', 'ids'), 1.0)
+    """
+    if not _is_nesting(tree):
+        yield path, tree
+        return
+    for name, part in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        yield from named_leaves(part, (*path, name))
 
 
 def _is_nesting(value: Any) -> bool:

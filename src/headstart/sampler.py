@@ -55,7 +55,7 @@ class Sampler:
     @property
     def nfe(self) -> int:
         """Network evaluations per sample."""
-        return self.solver.nfe(self.schedule)
+        return self.solver.nfe(self.schedule) + self.initialization.evaluations
 
     @property
     def horizon(self) -> float:
@@ -101,6 +101,7 @@ class Sampler:
             DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
         """
         every = _every_seed(n, seeds)
+        self._announce(denoiser)
         compute = Compute(device, dtype, batch_size, progress or Progress())
         if not every:
             raise InputError("at least one sample is drawn: got none")
@@ -113,17 +114,21 @@ class Sampler:
         for part in compute.batches(len(every), "sampling"):
             noise = compute.noise(every[part])
             given = every_given.take(part).to(device)
-            x = self.initialization.sample(noise, self.horizon, given)
+            x = self.initialization.bound(denoiser).sample(noise, self.horizon, given)
             batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
         return torch.cat(batches)
 
+    def _announce(self, denoiser: Denoiser) -> None:
+        """Say what is unusual about sampling this denoiser: of a sampler, nothing."""
+
     def _first_answer(self, denoiser: Denoiser, seeds: list[int], compute: Compute, given: Conditions) -> Tensor | None:
-        """The network's answer for the first samples with these conditions, or None where it fails."""
+        """The network's answer for the first samples with these conditions, or None where it or the start fails."""
         given = given.to(compute.device)
-        x = self.initialization.sample(compute.noise(seeds[: given.count]), self.horizon, given)
         try:
+            start = self.initialization.bound(denoiser)
+            x = start.sample(compute.noise(seeds[: given.count]), self.horizon, given)
             return denoise(denoiser, x, self.horizon, **given)
-        except DenoiserError:
+        except (DenoiserError, InputError):
             return None
 
     def citation(self) -> str:

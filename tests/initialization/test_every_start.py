@@ -378,8 +378,9 @@ CLOSED = [name for name in known_starts() if INITIALIZATIONS[name].closed_form]
 def test_an_oracle_hands_back_training_data_and_no_other_start_does(name: str) -> None:
     """Where next to no noise is added, its samples are the data's own points, to seven digits."""
     data = points(200).float()
-    (start,) = fit_starts(data, name, labels=torch.arange(200) % 2)
-    samples = start.sample(Noise(range(50)), 1e-6)
+    number = torch.arange(200) % 2
+    (start,) = fit_starts(data, name, labels=number, conditions={"label": number})
+    samples = start.sample(Noise(range(50)), 1e-6, number[:50])
     nearest = torch.cdist(samples.double(), data.double()).min(1).values
     assert bool((nearest < 1e-4).all()) is start.oracle is INITIALIZATIONS[name].oracle
     assert bool((nearest < 1e-4).any()) is start.oracle
@@ -394,13 +395,14 @@ def test_a_start_knows_no_unit(name: str, scale: float) -> None:
     """
     number = torch.arange(300) % 3
     data = points(300, 2, 0.3) + torch.tensor([[2.0, 0.0], [-2.0, 1.0], [0.0, -2.0]])[number]
-    for labels in (None, number):
-        (start,), (scaled,) = (fit_starts(x, name, labels) for x in (data, data * scale))
+    for labels in (number,) if INITIALIZATIONS[name].conditional else (None, number):
+        given = None if labels is None else {"label": labels}
+        (start,), (scaled,) = (fit_starts(x, name, labels, conditions=given) for x in (data, data * scale))
         if start.tractable:
             ours, theirs = start.log_prob(data, 0.4, labels), scaled.log_prob(data * scale, 0.4 * scale, labels)
             torch.testing.assert_close(theirs, ours - 2 * math.log(scale), rtol=1e-5, atol=1e-4)
-        given = None if labels is None else labels[:9]
-        x, y = (s.sample(Noise(range(9)), 0.4 * c, given) for s, c in ((start, 1.0), (scaled, scale)))
+        few = None if labels is None else labels[:9]
+        x, y = (s.sample(Noise(range(9)), 0.4 * c, few) for s, c in ((start, 1.0), (scaled, scale)))
         torch.testing.assert_close(y.double() / scale, x.double(), rtol=1e-4, atol=1e-4)
 
 

@@ -19,7 +19,7 @@ from headstart.budget import Budget, discretization_error
 from headstart.errors import ArtefactError, HeadstartWarning
 from headstart.files import exchange
 from headstart.initialization import Flow, Initialization, Training
-from headstart.plan import Plan, Record
+from headstart.plan import Conditioning, Plan, Record
 from headstart.plan.file import write
 from headstart.profile import Profile
 from headstart.solver import DDPM
@@ -208,7 +208,7 @@ def put(*path_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("version", 5), "has version 5, and this headstart reads up to 4: upgrade it"),
+        (put("version", 6), "has version 6, and this headstart reads up to 5: upgrade it"),
         (put("version", 0), "damaged: version"),
         (put("version", "1"), "damaged: version"),
         (put("format", "other"), "is not a plan: plan.json does not say"),
@@ -345,6 +345,22 @@ def doubted(plan):
     return replace(plan, record=replace(plan.record, doubts=("it is no denoiser", "or is it?")))
 
 
+def test_what_a_start_knows_is_kept_in_a_plan_of_version_5(tmp_path):
+    known = Conditioning(("x", "context['text']"), ("ids",), (1.25, 0.03))
+    for told, said in (
+        (known, "ignored the conditions would pay 1.25"),
+        (Conditioning((), ("x",)), "nothing of the con"),
+    ):
+        plan = make()
+        plan = replace(plan, record=replace(plan.record, conditioning=told))
+        plan.save(tmp_path / "plan")
+        assert json.loads((tmp_path / "plan" / "plan.json").read_text())["version"] == 5
+        loaded = Plan.load(tmp_path / "plan")
+        assert loaded.record == plan.record
+        assert said in loaded.explain()
+        assert loaded.digest == plan.digest
+
+
 def test_a_doubt_is_kept_and_a_plan_without_one_stays_of_version_3(tmp_path):
     for plan, version in ((make(), 3), (doubted(make()), 4)):
         plan.save(tmp_path / "plan")
@@ -367,7 +383,8 @@ def test_what_a_pilot_says_more_of_a_candidate_is_kept(said, tmp_path):
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Record)])
 def test_every_field_of_the_record_is_saved_and_must_be_there(name, tmp_path):
-    doubted(make()).save(tmp_path / "plan")
+    plan = doubted(make())
+    replace(plan, record=replace(plan.record, conditioning=Conditioning(("x",)))).save(tmp_path / "plan")
     damage(tmp_path / "plan", lambda values: values.pop(name))
     with pytest.raises(ArtefactError, match=f"damaged: {name}: Field required"):
         Plan.load(tmp_path / "plan")

@@ -4,6 +4,7 @@ r"""The error budget of a plan, in nats: what the start costs, what each step co
   \sqrt{K_i})^2`.
 * :mod:`~headstart.budget.initialization`: :math:`E_\text{init} = KL(p_T \,\|\, p_\theta)` by the network's loss,
   bracketed, in closed form and bounded.
+* :mod:`~headstart.budget.information`: what a start pays that ignores the conditions.
 * :mod:`~headstart.budget.ode`: :math:`K_i`, what a step of an ODE sampler adds, by its defect.
 * :mod:`~headstart.budget.path`: J, the divergence of a stochastic sampler's path up to a constant common to all.
 * :mod:`~headstart.budget.score`: :math:`E_\text{score}`, where the exact denoiser is known.
@@ -15,6 +16,7 @@ References:
 
 from headstart.budget.base import Budget, Estimate
 from headstart.budget.exact import euler_divergence, euler_log_ratios, invert_euler
+from headstart.budget.information import condition_information
 from headstart.budget.initialization import (
     Bracket,
     gaussian_divergence,
@@ -39,6 +41,7 @@ __all__ = [
     "Bracket",
     "Budget",
     "Estimate",
+    "condition_information",
     "discretization_error",
     "euler_divergence",
     "euler_log_ratios",

@@ -94,17 +94,18 @@ def initialization_error(profile: Profile, initialization: Initialization, sigma
     return Estimate.of(initialization_errors(profile, initialization, sigma))
 
 
-def excess(profile: Profile, start: Initialization | Target, sigma: float) -> Tensor:
+def excess(profile: Profile, start: Initialization | Target, sigma: float, *, blind: bool = False) -> Tensor:
     r""":math:`-\log p_\theta(x) + \log N(x;\, x_0, \sigma^2 I)` of each sample of the profile at ``sigma``, shape (M,).
 
     The mean is the negative log likelihood less :math:`\tfrac d2 \ln(2 \pi e \sigma^2)`. The same noise is in both
-    terms, so that the large fluctuations common to them cancel sample by sample.
+    terms, so that the large fluctuations common to them cancel sample by sample. A start is given the conditions of the
+    samples, but if ``blind``.
     """
     noise = profile.noise
     if profile.samples is None or start.shape != profile.shape:
         raise InputError(f"a start of shape {start.shape} cannot be compared with samples of {profile.shape}")
     x = profile.samples.double() + sigma * noise.double()
-    given = () if isinstance(start, Target) else (profile.conditions,)
+    given = () if blind or isinstance(start, Target) else (profile.conditions,)
     return -start.log_prob(x, sigma, *given).cpu() - channel(noise, sigma)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from headstart.choose.conditioning import conditioning
 from headstart.choose.constraints import Constraints
 from headstart.choose.cost import cost_of
 from headstart.choose.learn import learn
@@ -122,6 +123,7 @@ class Choice:
             start_cost=self._cost(best.start),
             novelty=self._novelty(best),
             fit_seconds=time.perf_counter() - began,
+            conditioning=conditioning(self.split, self.profile, [option.start for option in options], best),
         )
         return Plan(final.start, final.schedule, final.solver, final.budget, self.profile, record), best
 
@@ -152,6 +154,8 @@ class Choice:
                 sigmas=horizon_range(self.profile.sigma_data, constraints.sigma_T),
                 device=self.compute.device,
                 work=self.pilot.work,
+                conditions=self.split.fitted.conditions,
+                denoiser=self.pilot.denoiser,
             )
         starts = self._fitted[key]
         costs = {id(start): self._cost(start) for start in starts if not start.closed_form}

@@ -29,6 +29,7 @@ from torch import Tensor
 from headstart.choose.choice import UNSEEN, Choice
 from headstart.choose.constraints import DISTILLED, Constraints, named_criterion, named_levels
 from headstart.choose.data import OWN_SAMPLES, split_of
+from headstart.choose.guided import asked_of, guided_by, recorded
 from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, spread
 from headstart.choose.pilot import Pilot
 from headstart.choose.screen import GROUPS, Tails
@@ -79,6 +80,7 @@ def fit(
     conditions: Mapping[str, Any] | None = None,
     shape: Sequence[int] | None = None,
     n_samples: int = OWN_SAMPLES,
+    guidance: float | None = None,
     profile: Profile | None = None,
     horizon: float | Literal["unimodal"] | None = None,
     initialization: Starts = None,
@@ -119,12 +121,17 @@ def fit(
             same as ``labels``, and may be one class for all.
         shape: the shape S of one sample, where there are no data.
         n_samples: how many samples of the network itself to draw then, at 35 evaluations each.
+        guidance: the scale of classifier-free guidance that the plan is for. It is then fitted and judged on samples of
+            the guided sampler itself, ``n_samples`` of them at most, drawn with the conditions of the data. The
+            denoiser is guided by :func:`headstart.guide`, unless it is already, as it must be for an interval of levels
+            or other conditions than ``{"label": None}``.
         profile: the profile of another plan for the same network, data and seed, or one measured on :func:`hold_out`'s
             share of the data.
         horizon: sigma_T, or "unimodal" for the rule of the paper's second version: the level at which the noised data
             have one mode in every direction (:mod:`headstart.unimodality`).
         initialization: the name of a family, a fitted start, or a list of these to choose from; "isotropic", "gaussian"
-            and "mixture" by default, and "student-t" where a Gaussian misses the tails of the data.
+            and "mixture" by default, "regression" and "conditional-mixture" where there are conditions other than
+            classes, and "student-t" where a Gaussian misses the tails of the data.
         training: how "flow" and "autoregressive" are trained.
         start_cost: of a start that is not in closed form, in evaluations of the network; counted in operations by
             default (:mod:`headstart.choose.cost`).
@@ -168,6 +175,11 @@ def fit(
     for constraints in every:
         _check_choice(constraints, initialization, criterion, pilot_samples, seed, batch_size, start_cost)
 
+    if guidance is not None and guidance != 1:
+        denoiser, check = guided_by(denoiser, guidance, criterion), False
+        if data is not None:
+            shape, n_samples, labels, conditions = asked_of(data, labels, conditions, n_samples, seed)
+            data = None
     split, source = split_of(denoiser, data, labels, conditions, shape, n_samples, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
     keep = work or Work()
@@ -186,6 +198,7 @@ def fit(
     profile = profile.with_samples(held_out.samples, held_out.conditions)
 
     turning = method is None and levels != DISTILLED
+    guides = None if guidance is None else recorded(denoiser)
     choice = Choice(
         split=split,
         initialization=initialization,
@@ -194,7 +207,7 @@ def fit(
         by_rule=horizon == "unimodal",
         pilot=Pilot(network, held_out, profile, pilot_samples, seed, compute, turning, keep),
         tails=Tails(held_out, seed, compute),
-        record=Record(criterion=criterion, seed=seed, source=source, doubts=doubts),
+        record=Record(criterion=criterion, seed=seed, source=source, doubts=doubts, guidance=guides),
     )
     plans = choice.plans(every, began)
     return {n: plan for n, plan in zip(budgets, plans, strict=True) if n} if isinstance(nfe, Iterable) else plans[0]

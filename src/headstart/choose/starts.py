@@ -15,8 +15,10 @@ from torch import Tensor
 
 from headstart.choose.work import Work
 from headstart.compute import Compute
+from headstart.conditions import Conditions
+from headstart.denoiser import Denoiser
 from headstart.errors import InputError
-from headstart.initialization import INITIALIZATIONS, Initialization, Subspace, Training
+from headstart.initialization import INITIALIZATIONS, Features, Initialization, Subspace, Training
 from headstart.profile import HIGHEST
 from headstart.progress import Progress
 
@@ -39,12 +41,15 @@ def fit_starts(
     sigmas: tuple[float, float] | None = None,
     device: torch.device | str = "cpu",
     work: Work | None = None,
+    conditions: Mapping[str, Any] | None = None,
+    denoiser: Denoiser | None = None,
 ) -> list[Initialization]:
     """Starts fitted on clean data (N, \\*S), by the names of their families; those fitted already are kept.
 
     Arguments:
         data: the samples.
-        starts: names of families, fitted starts, or a list of these; "isotropic", "gaussian" and "mixture" by default.
+        starts: names of families, fitted starts, or a list of these; "isotropic", "gaussian" and "mixture" by default,
+            and "regression" and "conditional-mixture" where there are conditions other than classes.
             "teleportation" begins at EDM's 80, or at 200 times the data's standard deviation if that is higher.
         labels: classes, shape (N,), for the families that know them.
         seed: of fitting.
@@ -54,11 +59,15 @@ def fit_starts(
         sigmas: the lowest and the highest horizon that these are for; from 0.5 to 25 standard deviations by default.
         device: where they are trained.
         work: where each is kept as soon as it is fitted.
+        conditions: what goes with the samples, by name (:mod:`headstart.conditions`), for the families that know them.
+        denoiser: the network, for a start that asks for its own mean.
 
     Raises:
         InputError: if a family is unknown, or a start is of another shape than the data.
     """
-    names, bar, kept = start_names(starts), progress or Progress(), work or Work()
+    given = Conditions.of(conditions, len(data))
+    names = start_names(usual_starts(given) if starts is None else starts)
+    bar, kept = progress or Progress(), work or Work()
 
     @cache
     def subspace() -> Subspace:
@@ -70,6 +79,8 @@ def fit_starts(
 
     shared: Mapping[str, Callable[[str], Any]] = {
         "labels": lambda _: labels,
+        "conditions": lambda _: given,
+        "denoiser": lambda _: denoiser,
         "subspace": lambda _: subspace(),
         "sigma_max": lambda _: farthest(),
         "training": lambda family: _training(training or Training(), family, kept),
@@ -105,9 +116,14 @@ def _training(training: Training, family: str, work: Work) -> Training:
     return replace(training, checkpoint=path.with_name(f"{path.stem}-{family}{path.suffix}"))
 
 
-def usual_starts() -> tuple[str, ...]:
-    """The families that are considered where none is asked for."""
-    return tuple(name for name, family in INITIALIZATIONS.items() if family.usual)
+def usual_starts(conditions: Conditions | None = None) -> tuple[str, ...]:
+    """The families that are considered where none is asked for.
+
+    Classes are what a mixture by class knows already. Where there is more among the conditions that can be described,
+    the families that are made for them are considered too.
+    """
+    told = conditions is not None and set(Features.fit(conditions).names) - {"label"}
+    return tuple(n for n, family in INITIALIZATIONS.items() if family.usual and (told or not family.conditional))
 
 
 def known_starts() -> tuple[str, ...]:

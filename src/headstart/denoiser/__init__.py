@@ -28,7 +28,7 @@ from headstart.denoiser.adapters import (
 )
 from headstart.denoiser.check import Check, Finding, check
 from headstart.denoiser.contract import Counted, Denoiser, answer, cast_input, denoise, expand, is_finite
-from headstart.denoiser.guidance import Guided, guide
+from headstart.denoiser.guidance import Guided, guide, guided_in
 from headstart.denoiser.modules import in_evaluation_mode, parts_of
 from headstart.denoiser.range import Range
 from headstart.deprecation import renamed
@@ -54,6 +54,7 @@ __all__ = [
     "denoise",
     "expand",
     "guide",
+    "guided_in",
     "in_evaluation_mode",
     "is_finite",
     "parts_of",

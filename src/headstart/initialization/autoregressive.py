@@ -59,6 +59,7 @@ class Autoregressive(Initialization):
         self.flow = flow.eval().requires_grad_(False)
         self.shape, self.sigmas = flow.shape, flow.sigmas
         self.labels = tuple(int(label) for label in labels)
+        self.knows = ("label",) if self.labels else ()
         self.record: Record | None = None
         if len(self.labels) != flow.classes:
             raise InputError(f"the flow has {flow.classes} classes, and there are {len(self.labels)} labels for them")

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from headstart.artefact import read_tensors, write_tensors
 from headstart.conditions import Conditions
+from headstart.denoiser import Denoiser
 from headstart.errors import ArtefactError, InputError
 from headstart.noise import Noise
 from headstart.registry import Registry
@@ -49,9 +50,13 @@ class Initialization(ABC):
         closed_form: whether drawing a sample takes a few products of matrices and no network.
         usual: whether a fit considers it where the user names no start.
         given: whether it is code or samples that the user hands in, and not fitted to data.
+        conditional: whether it is nothing without conditions of the samples; if it is ``usual``, a fit considers it
+            where there are others than classes.
         trained: whether its ``fit`` takes a :class:`~headstart.initialization.Training`.
+        evaluations: of the network, that drawing a sample takes: 0, but where its own mean is asked for.
         sigmas: the lowest and the highest horizon that it knows.
         shape: the shape S of one sample.
+        knows: the names of the conditions that it looks at; it ignores all others.
     """
 
     name: ClassVar[str]
@@ -61,23 +66,31 @@ class Initialization(ABC):
     closed_form: ClassVar[bool] = True
     usual: ClassVar[bool] = False
     given: ClassVar[bool] = False
+    conditional: ClassVar[bool] = False
     trained: ClassVar[bool] = False
+    evaluations: ClassVar[int] = 0
     sigmas: tuple[float, float] = (0.0, math.inf)
     shape: tuple[int, ...]
+    knows: tuple[str, ...] = ()
 
     @classmethod
     def fit(cls, *args: Any, **kwargs: Any) -> Initialization:
         """The law of clean data (N, \\*S), which are its first argument; all others are by keyword and have defaults.
 
         :func:`headstart.choose.fit_starts` hands in those of the following arguments that a family's ``fit`` has:
-        ``labels``, classes of shape (N,) or None; ``subspace``, the data's leading directions; ``sigma_max``, the level
-        that a sampler from noise would begin at; ``training`` and ``sigmas``, how a trained start is trained and for
-        which horizons; ``seed``; and ``compute``, how the work is done.
+        ``labels``, classes of shape (N,) or None; ``conditions``, all that go with the samples; ``denoiser``, the
+        network; ``subspace``, the data's leading directions; ``sigma_max``, the level that a sampler from noise would
+        begin at; ``training`` and ``sigmas``, how a trained start is trained and for which horizons; ``seed``; and
+        ``compute``, how the work is done.
 
         Raises:
             InputError: if the family is given as it is.
         """
         raise InputError(f"a {cls.name} is not fitted: hand a {cls.__name__} in")
+
+    def bound(self, denoiser: Denoiser) -> Initialization:
+        """The start for sampling a network: itself, but where it asks that network for something."""
+        return self
 
     def sample(
         self,
@@ -189,6 +202,9 @@ INITIALIZATIONS: Registry[type[Initialization]] = Registry(
         "gaussian",
         "teleportation",
         "mixture",
+        "regression",
+        "conditional-mixture",
+        "network-mean",
         "student-t",
         "flow",
         "autoregressive",

@@ -37,6 +37,7 @@ class Empirical(Initialization):
     def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
         self.shape = tuple(data.shape[1:])
         self.data, self.labels = owned(data), None if labels is None else owned(labels)
+        self.knows = () if labels is None else ("label",)
 
     @classmethod
     def fit(cls, data: Tensor, *, labels: Tensor | None = None) -> Empirical:

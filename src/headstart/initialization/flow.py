@@ -148,11 +148,10 @@ class Flow(Initialization):
         shares: Tensor | None = None,
         gain: float = 0.0,
     ) -> None:
-        self.shape = base.shape
-        self.base, self.frame, self.couplings = base, frame, couplings
+        self.shape, self.base, self.frame, self.couplings = base.shape, base, frame, couplings
         self.sigmas = (float(sigmas[0]), float(sigmas[1]))
         self.classes, self.shares = (None if tensor is None else owned(tensor) for tensor in (classes, shares))
-        self.gain = gain
+        self.gain, self.knows = gain, base.knows if classes is None else tuple({"label": 0} | dict.fromkeys(base.knows))
         self.record: Record | None = None
 
     @classmethod

@@ -43,7 +43,7 @@ from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise, generator_of
 from headstart.saved import SQUARE, Saved
 
-__all__ = ["Mixture"]
+__all__ = ["Mixture", "components_of", "descend"]
 
 #: Numbers of components, and of dimensions, among which the held-out likelihood chooses.
 COMPONENTS, DIMENSIONS = (1, 25, 50, 100, 200, 400), (128, 64, 32)
@@ -97,6 +97,7 @@ class Mixture(Initialization):
         self.weights, self.means = owned(weights), owned(means)
         self.eigenvectors, self.eigenvalues = owned(eigenvectors), owned(eigenvalues)
         self.owners = None if owners is None else owned(owners)
+        self.knows = () if owners is None else ("label",)
 
     @classmethod
     def fit(
@@ -214,6 +215,12 @@ class Mixture(Initialization):
         return f"Mixture(shape={self.shape}, components={components}, dimensions={dimensions}{classes})"
 
 
+def components_of(points: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (K,), means (K, m) and covariances (K, m, m) of a mixture of points (n, m), in random order."""
+    group = _Group(points, count / len(points), seed)
+    return group.fitted(group.scatter() / len(points))
+
+
 class _Points:
     """The points that a mixture is fitted on: leading coordinates (N, k), in random order, and classes (N,)."""
 
@@ -266,10 +273,10 @@ class _Points:
         widest = min(dimensions or DIMENSIONS[0], self.z.shape[1])
         if components is None:
             numbers = [n for n in COMPONENTS if n <= max(1, len(rest.z) // POINTS)]
-            components = _descend([(n, widest) for n in numbers], loss)[0]
+            components = descend([(n, widest) for n in numbers], loss)[0]
         if dimensions is None:
             narrower = [m for m in DIMENSIONS if m < widest]
-            dimensions = _descend([(components, m) for m in (widest, *narrower)], loss)[1]
+            dimensions = descend([(components, m) for m in (widest, *narrower)], loss)[1]
         return components, dimensions
 
 
@@ -284,7 +291,7 @@ def _some(count: int, labels: Tensor | None, generator: torch.Generator) -> Tens
     return torch.cat([some, *(left[classes[left] == label][:1] for label in sorted(missing))])
 
 
-def _descend(sizes: Sequence[tuple[int, int]], loss: Callable[[tuple[int, int]], float]) -> tuple[int, int]:
+def descend(sizes: Sequence[tuple[int, int]], loss: Callable[[tuple[int, int]], float]) -> tuple[int, int]:
     """The size with the smallest loss, in order, up to the first that is no better than the one before it."""
     best, least = sizes[0], loss(sizes[0])
     for size in sizes[1:]:

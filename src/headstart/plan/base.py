@@ -13,13 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from headstart.budget import Budget
 from headstart.citation import BUDGET, IMAGES, PILOT
+from headstart.denoiser import Denoiser, guided_in
 from headstart.metrics import Novelty
+from headstart.noise import Noise
 from headstart.profile import Profile
 from headstart.sampler import Sampler
 
-__all__ = ["Candidate", "Plan", "Record"]
+__all__ = ["Candidate", "Conditioning", "Guidance", "Plan", "Record"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,41 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Conditioning:
+    """The part that conditions other than classes have in a plan.
+
+    Attributes:
+        knows: the names of those that its start looks at.
+        ignores: the names of those that the network takes and the start does not.
+        information: :math:`I(X_T; C)` at the plan's horizon and its standard error, in nats: what a start would pay
+            there that ignores them (:func:`headstart.budget.condition_information`). None if it was not told.
+    """
+
+    knows: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
+    information: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """The classifier-free guidance that a plan is for (:func:`headstart.guide`).
+
+    Attributes:
+        scale: the guidance scale; 1 means none.
+        low: the lowest level that it guides at.
+        high: the highest one, or None for all above.
+    """
+
+    scale: float
+    low: float = 0.0
+    high: float | None = None
+
+    def __str__(self) -> str:
+        interval = "" if (self.low, self.high) == (0.0, None) else f" on levels from {self.low:.3g}"
+        return f"{self.scale:g}{interval}" + ("" if self.high is None else f" to {self.high:.3g}")
+
+
+@dataclass(frozen=True)
 class Record:
     """How a plan came to be.
 
@@ -84,6 +124,8 @@ class Record:
         novelty: the test of the plan's samples for copies of the data that the start was fitted on, or None if the data
             were too few.
         doubts: whether the network is a denoiser of these data, in lines (:func:`headstart.check`).
+        conditioning: the part that conditions have, or None where there are none but classes.
+        guidance: the guidance whose samples it was fitted and judged on, or None without.
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -95,6 +137,12 @@ class Record:
     start_cost: float = 0.0
     novelty: Novelty | None = None
     doubts: tuple[str, ...] = ()
+    conditioning: Conditioning | None = None
+    guidance: Guidance | None = None
+
+
+def _finite(level: float) -> float | None:
+    return None if math.isinf(level) else level
 
 
 def _of_record(name: str) -> property:
@@ -154,6 +202,38 @@ class Plan(Sampler):
         if any(candidate.pilot is not None for candidate in self.record.candidates):
             keys += (*PILOT, *IMAGES) if len(self.profile.shape) == 3 else PILOT
         return tuple(dict.fromkeys(keys))
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of the network a sample: where it is guided, an evaluation of the denoiser is two of them."""
+        guidance, levels = self.record.guidance, self._asked_at()
+        high = math.inf if guidance is None or guidance.high is None else guidance.high
+        guided = 0 if guidance is None else sum(guidance.low <= level <= high for level in levels)
+        return len(levels) + guided
+
+    def _asked_at(self) -> list[float]:
+        """The level of each evaluation of the denoiser, as the solver makes them."""
+        levels: list[float] = []
+
+        def asked(x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+            levels.append(float(sigma[0]))
+            return torch.zeros_like(x)
+
+        self.solver.solve(asked, torch.zeros(1, 1), self.schedule, Noise([0]))
+        return levels
+
+    def _announce(self, denoiser: Denoiser) -> None:
+        """Warn where the denoiser is guided in another way than those samples were that the plan rests on."""
+        if self.record.guidance is None:
+            return
+        found = guided_in(denoiser)
+        now = "none" if found is None else str(Guidance(found.scale, found.interval[0], _finite(found.interval[1])))
+        if now != str(self.record.guidance):
+            warnings.warn(
+                f"this plan was fitted for guidance {self.record.guidance}, and the denoiser's is {now}: its start and "
+                "its levels were chosen on other samples, and what they cost at this guidance was not measured",
+                stacklevel=4,
+            )
 
     def explain(self) -> str:
         """An explanation of what was chosen and why."""

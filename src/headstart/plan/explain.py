@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from headstart.budget import Budget, discretization_error
+from headstart.budget import Budget, Estimate, discretization_error
 from headstart.initialization import Isotropic
 from headstart.profile import Profile
 from headstart.sampler import Sampler
@@ -156,11 +156,29 @@ def _finding_lines(plan: Plan) -> list[str]:
         lines.append(f"Novelty    {plan.record.novelty!r}")
         if plan.record.novelty.memorising:
             lines.append("           Its samples know the data that the start was fitted on: they may be copies.")
+    lines += _conditioning_lines(plan)
+    if plan.record.guidance is not None:
+        calls = f"{plan.network_calls} calls of the network a sample"
+        lines.append(f"Guidance   {plan.record.guidance}: {calls}; fitted and judged on samples of the guided sampler")
     lines += [f"Doubt      {doubt}" for doubt in plan.record.doubts]
     if plan.initialization.oracle:
         lines.append("Oracle     This start hands back training data through noise: for comparison only.")
     if plan.record.source != "data":
         lines.append(f"Fitted on  {plan.record.source}")
+    return lines
+
+
+def _conditioning_lines(plan: Plan) -> list[str]:
+    """Lines on what the start knows of the conditions, and on what it costs to ignore them at its horizon."""
+    found = plan.record.conditioning
+    if found is None:
+        return []
+    ignored = f"; it ignores {', '.join(found.ignores)}" if found.ignores else ""
+    lines = [f"Knows      {', '.join(found.knows) or 'nothing of the conditions'}{ignored}"]
+    if found.information is not None:
+        nats = repr(Estimate(*found.information))
+        would = "a start that ignored the conditions would pay" if found.knows else "ignoring the conditions costs it"
+        lines.append(f"           At this horizon {would} {nats} nats more.")
     return lines
 
 
