@@ -8,6 +8,7 @@ network, which takes about two minutes.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import math
 import re
@@ -162,6 +163,39 @@ def same(results: Results) -> str:
     return f"{len(equal)} of {len(cells)}"
 
 
+#: The experiments of the gallery: the folder of their results, the picture, and the command.
+GALLERY = (
+    ("gmm", "exact", "experiments.gmm"),
+    ("heavy_tails", "quantiles", "experiments.heavy_tails"),
+    ("fashion_mnist", "sweep", "experiments.fashion_mnist"),
+    ("cantor", "w1", "experiments.cantor"),
+    ("bimodal", "bimodal", "experiments.bimodal"),
+    ("schedules", "images", "experiments.schedules"),
+)
+
+
+def gallery() -> str:
+    """One picture, one command and what came out, of every experiment."""
+    parts = []
+    for folder, picture, module in GALLERY:
+        title, verdict = folder.replace("_", " ").capitalize(), read(f"{folder}/results.json")["verdict"]
+        parts.append(
+            f"### {title}\n\n{verdict}\n\n```console\n$ python -m {module}\n```\n\n"
+            f"![{title}](../benchmarks/results/{folder}/{picture}.svg)\n\n"
+            f"[Tables, figures and references](../benchmarks/results/{folder}/index.html)"
+        )
+    return "\n\n".join(parts)
+
+
+def examples() -> str:
+    """One command and what it shows, of every example."""
+    rows = ["| command | shows |", "|---|---|"]
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        about = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
+        rows.append(f"| `python examples/{path.name}` | {about.replace('``', '`').replace(chr(10), ' ')} |")
+    return "\n".join(rows)
+
+
 #: What is written between the marks of a page: the page, the mark, and what makes the text.
 PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "gain", lambda: gain(read("comparison/results.json"))),
@@ -171,6 +205,8 @@ PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/results.md", "comparison-table", lambda: comparison_headline(read("comparison/results.json"))),
     ("docs/results.md", "findings", lambda: findings(read("comparison/results.json"))),
     ("docs/results.md", "demo-table", lambda: results_table(read("demo.json")["rows"], read("demo.json")["floor"])),
+    ("docs/gallery.md", "experiments", gallery),
+    ("docs/gallery.md", "examples", examples),
     ("docs/starts.md", "fashion-table", lambda: headline(read("fashion_mnist/results.json"))),
 )
 

@@ -96,6 +96,8 @@ def in_site(path: str, page: str) -> str:
     """The place in the site of a path in the repository."""
     if path in INSTEAD:
         return INSTEAD[path]
+    if path.startswith("docs/tutorials/"):
+        path = str(Path(path).with_suffix(".md"))
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     places = {there: place for place, there in outside().items()}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from headstart.cli import app
+from headstart.cli import app, progress
 
 MODELS = '''
 """Exact denoisers, and broken ones."""
@@ -77,6 +77,12 @@ class Done:
         """The one JSON object on standard output."""
         assert self.out.endswith("\n")
         return json.loads(self.out, parse_constant=pytest.fail)
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a command takes on a slow machine, it says nothing of that."""
+    monkeypatch.setattr(progress, "EVERY", float("inf"))
 
 
 @pytest.fixture

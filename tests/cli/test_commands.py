@@ -109,6 +109,14 @@ print(*{{"torch", "numpy", "scipy", "sklearn", "matplotlib", "PIL", "pydantic"}}
     assert done.stdout == "\n"
 
 
+def test_the_name_alone_tells_the_first_steps_which_are_commands(run: Run) -> None:
+    done = run()
+    assert done.code == 0
+    steps = [line.split() for line in done.out.splitlines() if line.startswith("  headstart ")]
+    assert [step[1] for step in steps] == ["demo", "check", "fit", "sample", "evaluate"]
+    assert {step[1] for step in steps} <= set(COMMANDS)
+
+
 def test_fit_tells_what_inspect_tells(run: Run, place: Path, tmp_path: Path) -> None:
     options = ("--nfe", 2, "--horizon", 2, "--initialization", "gaussian", "--schedule", "rho", "--solver", "euler")
     arguments = ("fit", f"{MODEL}:exact", place / "points.npy", *options, "--sigma-min", 0.1, "--seed", 3)
@@ -127,6 +135,9 @@ def test_fit_tells_what_inspect_tells(run: Run, place: Path, tmp_path: Path) -> 
     again = run(*arguments, "-o", tmp_path / "new" / "plan")
     assert again.code == 0
     assert again.out.startswith(repr(plan))
+    verbose = run(*arguments, "-o", tmp_path / "new" / "plan", "--verbose")
+    assert plan.explain().splitlines()[2:6] == verbose.out.splitlines()[2:6]
+    assert len(again.out.splitlines()) < len(verbose.out.splitlines())
     assert again.out.endswith(f"The plan is in {tmp_path / 'new' / 'plan'}\n")
 
 

@@ -38,7 +38,8 @@ def demo(
     from headstart.demo import run
     from headstart.report import results_table, verdict
 
-    results = run(out, n=n, seed=seed, device=device, batch_size=batch_size, quick=quick, progress=RichProgress())
+    progress = RichProgress(sooner=True)
+    results = run(out, n=n, seed=seed, device=device, batch_size=batch_size, quick=quick, progress=progress)
     rows, floor = results["rows"], results["floor"]
     text = f"{results_table(rows, floor)}\n\n{verdict(rows, floor)}\nThe report is {out / 'report.html'}"
     return Answer(text, results)

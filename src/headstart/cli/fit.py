@@ -127,6 +127,9 @@ def fit(
     seed: Seed = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print all that led to the choice, as headstart inspect does.")
+    ] = False,
     as_json: Json = False,
 ) -> Answer:
     """Choose where to start, which noise levels to visit and how, for N network evaluations; save the PLAN.
@@ -158,6 +161,8 @@ def fit(
     if dataset is not None and shape is not None:
         raise InputError(f"--shape is for DATA {SELF!r}: {data} has a shape of its own")
     training = Training(epochs=Training.epochs if epochs is None else epochs, checkpoint=checkpoint)
+    from headstart.report.brief import brief
+
     denoiser = load_denoiser(model, device)
     with Work(beside(output)) as work:
         plans = choose.fit(
@@ -182,14 +187,15 @@ def fit(
             seed=seed,
             device=device,
             batch_size=batch_size,
-            progress=RichProgress(),
+            progress=RichProgress(sooner=True),
             work=work,
         )
         answers = []
         for n, place in places.items():
             plans[n].save(place)
             told = {"out": str(place), "plan": plans[n].to_dict()}
-            answers.append(Answer(f"{plans[n].explain()}\nThe plan is in {place}", told))
+            said = plans[n].explain() if verbose else f"{brief(plans[n])}\nWhy        headstart inspect {place}"
+            answers.append(Answer(f"{said}\nThe plan is in {place}", told))
     if len(answers) == 1:
         return answers[0]
     return Answer("\n\n".join(answer.text for answer in answers), {"plans": [answer.values for answer in answers]})
