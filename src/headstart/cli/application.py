@@ -59,7 +59,7 @@ FIRST = (
 
 
 def _first_steps() -> str:
-    """What to do first, for who types the name alone."""
+    """The first steps, for who types the name alone."""
     wide = max(len(line) for line, _ in FIRST)
     return "\n".join(
         (
