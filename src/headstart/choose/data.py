@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -183,7 +182,6 @@ def _own(
                 f"labels have shape {tuple(classes.shape)}: expected ({count},), one for each sample to draw"
             )
         conditions = {**conditions, "label": classes}
-    began = time.perf_counter()
     samples = own_samples(
         denoiser,
         shape,
@@ -193,8 +191,7 @@ def _own(
         seed=seed,
         compute=compute,
     )
-    seconds = time.perf_counter() - began
-    return samples, f"{count} samples of the network itself, drawn with 35 evaluations each in {seconds:.0f} s"
+    return samples, f"{count} samples of the network itself, drawn with 35 evaluations each"
 
 
 def dataset_of(data: Tensor | Dataset | ArrayLike, labels: Tensor | ArrayLike | None) -> Dataset:
