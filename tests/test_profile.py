@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from headstart.choose import fit, hold_out
 from headstart.denoiser import Counted, expand
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import Noise
@@ -571,3 +573,49 @@ def test_a_profile_without_trajectories_is_saved_without(tmp_path):
     assert profile.trajectories is None
     profile.save(tmp_path / "profile")
     assert Profile.load(tmp_path / "profile").trajectories is None
+
+
+# The network of a profile
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (lambda x, s: TARGETS["gmm25"](x, s) + 1e-5, True),
+        (lambda x, s: TARGETS["gmm25"](x, 0.7 * s), False),
+        (lambda x, s: TARGETS["gaussian"](torch.cat([x, x[:, :1]], 1), s)[:, :2], False),
+    ],
+    ids=["rounded", "another time", "another law"],
+)
+def test_a_profile_is_of_its_network(other, same):
+    """A few samples at two levels tell: 16 evaluations."""
+    law = TARGETS["gmm25"]
+    profile = measured(law, n=60)
+    counted = Counted(law)
+    profile.check_network(counted)
+    assert counted.samples == 16
+    if same:
+        profile.check_network(other)
+    else:
+        with pytest.raises(InputError, match="measured of another network"):
+            profile.check_network(other)
+        with pytest.raises(InputError, match="measured of another network"):
+            fit(other, law.sample(Noise(range(300))), 2, profile=profiled(law), check=False)
+
+
+def profiled(law):
+    data = law.sample(Noise(range(300)))
+    return Profile.measure(law, data[hold_out(data)[1]])
+
+
+def test_a_profile_is_of_its_network_with_its_conditions():
+    data = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    place, shift = 5 * torch.arange(40.0)[:, None], torch.ones(2)
+
+    def network(x, sigma, place, shift):
+        return place + shift + (x - place - shift) / (1 + expand(sigma, x) ** 2)
+
+    profile = Profile.measure(network, data + place + shift, conditions={"place": place, "shift": shift}, samples=20)
+    profile.check_network(partial(network, shift=shift))
+    with pytest.raises(InputError, match="another network"):
+        profile.check_network(partial(network, shift=shift + 1))

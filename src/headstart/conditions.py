@@ -106,6 +106,8 @@ class Conditions(Mapping[str, Any]):
             if given.count != count:
                 raise InputError(f"these are the conditions of {given.count} samples: expected those of {count}")
             return given
+        if given is not None and not isinstance(given, Mapping):
+            raise InputError(f"conditions are a {type(given).__name__}: expected a mapping of names to values")
         values = dict(given or {})
         if values.get("label") is not None:
             values["label"] = Own(_label(values["label"], count))

@@ -253,12 +253,17 @@ def distill(
 
     Raises:
         DataError: if the data are not finite, too few, or not of the start's shape.
-        InputError: if the solver or the schedule is of another kind, the denoiser cannot be differentiated, or an
-            argument is out of its range.
+        InputError: if the solver or the schedule is of another kind, the denoiser cannot be differentiated or knows
+            a table of levels alone and levels are to be learned, or an argument is out of its range.
         DenoiserError: if the denoiser fails or returns the wrong shape, or NaN or Inf when the sampler that is to be
             improved, or the teacher, samples.
     """
     began, recipe = time.perf_counter(), recipe or Recipe()
+    if recipe.learn != "coefficients" and Range.of(denoiser).levels is not None:
+        raise InputError(
+            "the network knows the levels of a table alone, between which no gradient tells where they should be: "
+            "learn 'coefficients'"
+        )
     compute = compute or Compute(batch_size=recipe.batch_size)
     _check(schedule, solver, recipe.learn, seed)
     teacher = recipe.teacher_for(schedule, denoiser)

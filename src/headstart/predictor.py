@@ -64,7 +64,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.compute import Compute
 from headstart.conditions import Conditions
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
 from headstart.deprecation import gathered
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import generator_of
@@ -160,6 +160,7 @@ def predictor_lengths(denoiser: Denoiser, data: Tensor, sigmas: ArrayLike, **opt
 
 
 @gathered(inversion=Inversion, compute=Compute)
+@in_evaluation_mode
 def measure_predictor(
     denoiser: Denoiser,
     data: Tensor,
@@ -233,6 +234,7 @@ def measure_predictor(
 
 
 @gathered(inversion=Inversion)
+@in_evaluation_mode
 def predictor_costs(
     denoiser: Denoiser,
     x: Tensor,

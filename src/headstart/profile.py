@@ -28,7 +28,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -52,7 +52,7 @@ from headstart.trajectory import Trajectories
 if TYPE_CHECKING:
     from headstart.schemas import ProfileValues
 
-__all__ = ["Profile", "Velocity"]
+__all__ = ["Profile", "Velocity", "core_deviation"]
 
 Curve = NDArray[np.float64]
 
@@ -67,6 +67,15 @@ FEWEST = 64
 
 #: The curves of a profile, by the names of its fields.
 CURVES = ("sigmas", "losses", "corrector", "defect")
+
+#: One sample in as many lies below the core of the data, and one above it, and the width of a normal law's.
+TWENTY, NORMAL_WIDTH = 20, 3.29
+
+#: Data whose standard deviation is more than this many times that of their core have tails that hide it.
+HEAVY = 2.5
+
+#: Samples that a network is asked about again, and the share by which its losses may differ: what types round away.
+AGAIN, OTHER = 8, 0.02
 
 #: The form of a saved profile, and its version.
 FORM, VERSION = "headstart-profile", 1
@@ -243,6 +252,31 @@ class Profile:
             )
         return replace(self, samples=x0, conditions=given)
 
+    def check_network(
+        self, denoiser: Denoiser, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Ask the network again about a few of the samples at two levels: it has to be the one that was measured.
+
+        Raises:
+            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+            InputError: if it errs by more or less than what was measured errs.
+        """
+        if self.samples is None or self.conditions is None:
+            raise InputError("this profile was loaded without the samples it was measured on: see with_samples")
+        few = slice(0, min(AGAIN, len(self.losses)))
+        x0, eps = self.samples[few].to(device), self.noise[few].to(device)
+        given = self.conditions.take(few).to(device)
+        for share in (1.0, 0.25):
+            level = int(np.abs(np.log(self.sigmas / (share * self.sigma_data))).argmin())
+            sigma, before = float(self.sigmas[level]), self.losses[few, level]
+            loss, _ = _measure_level(denoiser, x0, eps, sigma, None, self.sigma_data, 0, given, dtype)
+            gap = float(np.abs(loss.numpy() - before).sum() / before.sum()) if before.sum() else float(loss.sum() > 0)
+            if gap > OTHER:
+                raise InputError(
+                    f"the profile was measured of another network: at sigma {sigma:.3g} that one erred by "
+                    f"{before.mean():.4g} on {len(before)} samples, and this one errs by {float(loss.mean()):.4g}"
+                )
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Plain values for JSON and tensors that it can be saved as. The samples are data, and not among them."""
         values = {name: getattr(self, name) for name in ("sigma_data", "shape", "seed", "digest")}
@@ -307,6 +341,18 @@ class Profile:
         if self.samples is None:
             raise InputError("this profile was loaded without the samples it was measured on: see with_samples")
         return _noise_like(self.samples, self.seed)
+
+    @cached_property
+    def core(self) -> float:
+        """The standard deviation of the data without their far tails, which is what their bulk is seen at.
+
+        By the outer twentieths of each coordinate, as of a normal law, where that is less; and :attr:`sigma_data`,
+        where it is of the same order, or the samples are not at hand.
+        """
+        if self.samples is None:
+            return self.sigma_data
+        core = core_deviation(self.samples)
+        return core if core < self.sigma_data / HEAVY else self.sigma_data
 
     @property
     def loss(self) -> Curve:
@@ -389,6 +435,20 @@ class Profile:
             f"Profile({len(self.losses)} samples of shape {self.shape} at {len(self.sigmas)} levels, "
             f"{self.sigmas[0]:.4g} to {self.sigmas[-1]:.4g}; sigma_data {self.sigma_data:.4g})"
         )
+
+
+def core_deviation(x: Tensor) -> float:
+    """The standard deviation per coordinate of samples (N, \\*S) without their far tails.
+
+    As of a normal law by the distance of the outer twentieths, which outliers do not move; of a coordinate that is
+    nearly always the same, or has no tails, the standard deviation.
+    """
+    ordered = x.flatten(1).double().sort(dim=0).values
+    out = len(ordered) // TWENTY
+    width = (ordered[-1 - out] - ordered[out]) / NORMAL_WIDTH
+    deviations = ordered.std(0)
+    core = torch.where(width > 0, torch.minimum(width, deviations), deviations)
+    return float(core.square().mean().sqrt())
 
 
 def _doubling(most: int) -> list[int]:

@@ -230,13 +230,14 @@ def _followed(
     """Estimates along the trajectories, in float64 on the CPU, shape (B, G, d), and the sum of the squares
     of the noise estimates at each level, shape (G,).
     """
-    said, noise = list[Tensor](), list[float]()
+    said, noise = torch.empty(len(x), fine.steps, x[0].numel(), dtype=torch.float64), list[float]()
     cast = cast_input(denoiser, dtype)
 
     def kept(state: Tensor, sigma: Any, /, **own: Any) -> Tensor:
-        said.append(answer(cast, state, sigma, **own))
-        noise.append(float((state.to(dtype) - said[-1]).cpu().double().square().sum()))
-        return said[-1]
+        found = answer(cast, state, sigma, **own)
+        said[:, len(noise)] = found.flatten(1)
+        noise.append(float((state.to(dtype) - found).cpu().double().square().sum()))
+        return found
 
     DPMSolverPP2M().solve(kept, x.to(torch.promote_types(dtype, torch.float32)), fine, **conditions)
-    return torch.stack([estimate.flatten(1).cpu().double() for estimate in said], dim=1), np.array(noise)
+    return said, np.array(noise)

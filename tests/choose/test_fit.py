@@ -172,7 +172,7 @@ def test_with_everything_asked_for_nothing_is_piloted(profile):
         sigma_min=0.1,
         check=False,
     )
-    assert counted.samples == SETTLED + 256 * 5
+    assert counted.samples == SETTLED + 2 * 8 + 256 * 5
     assert all(c.pilot is None for c in plan.record.candidates)
     assert plan.schedule == rho_grid(3, 3.0, 0.1)
     assert set(plan.record.chosen.values()) == {"as asked"}
@@ -317,6 +317,28 @@ def test_a_profile_of_other_data_cannot_be_planned_on(data, profile):
         fit(TARGET, data, 3, profile=profile)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"seed": "a"}, "whole number"),
+        ({"pilot_samples": 20.5}, "a whole number: got 20.5"),
+        ({"pilot_samples": 10**12}, "1,000,000 samples"),
+        ({"conditions": [1]}, "expected a mapping"),
+        ({"profile": "x"}, "a profile is"),
+        ({"training": "x"}, "training a"),
+        ({"initialization": 3}, "unknown initialization 3"),
+        ({"data": None, "shape": (10**12,), "own": 20}, "draw fewer"),
+        ({"denoiser": None}, "a denoiser is called"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_is_of_another_kind_is_named(wrong, message):
+    with pytest.raises(InputError, match=message):
+        fit(**{"denoiser": TARGET, "data": DATA, "nfe": 3, "initialization": "gaussian", **wrong})
+    with pytest.raises(InputError, match="are numbers"):
+        Schedule(("a", 0))
+
+
 def test_ten_samples_are_enough():
     plan = fit(TARGET, DATA[:10], 2, pilot_samples=16)
     assert torch.isfinite(plan.sample(TARGET, 5)).all()
@@ -326,6 +348,7 @@ def test_every_plan_has_its_novelty_tested(profile):
     plan = fit(TARGET, DATA, 3, profile=profile, **FAST)
     assert plan.record.novelty is not None
     assert plan.record.novelty.n == 16
+    assert fit(TARGET, DATA, 3, profile=profile, horizon=2.0, novelty=False, **FAST).record.novelty is None
     copied = fit(TARGET, DATA, 3, profile=profile, initialization="empirical", horizon=0.05, sigma_min=0.04)
     assert copied.record.novelty.memorising
     assert "they may be copies" in copied.explain()

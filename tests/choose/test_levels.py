@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from headstart import Noise, choose, fit
+from headstart import Noise, Profile, choose, fit
 from headstart.budget import discretization_error
 from headstart.choose import build_schedule, hold_out
+from headstart.choose.constraints import Constraints
+from headstart.choose.levels import horizon_range, horizons_of, measured_levels, unseen_detail
+from headstart.denoiser import Range
 from headstart.errors import InputError
-from headstart.schedule import Defect, LeastError, Rho, equidistribute, get_rule, rule_names
+from headstart.profile import HEAVY, core_deviation
+from headstart.schedule import Defect, LeastError, Rho, Schedule, equidistribute, get_rule, rule_names
 from headstart.solver import Heun, get_solver
 from headstart.targets import Gaussian as GaussianTarget
+from headstart.targets import ProductT
 from tests.choose.cases import DATA, FAST, TARGET
 
 
@@ -111,6 +117,62 @@ def test_an_outlier_that_is_not_held_out_hides_no_level():
     profile = fit(GaussianTarget([0.0, 0.0], 1.0), data, 3, **FAST).profile
     assert profile.sigma_data < 2
     assert profile.sigmas[-1] <= 0.05 * profile.sigma_data
+
+
+def test_heavy_tails_do_not_set_the_scale():
+    """Cauchy data: the standard deviation grows with the data, and 9 of 10 lie within 6.3 of the centre."""
+    data = ProductT(1.0, 1.0, [0.0, 0.0]).sample(Noise(range(1500))).float()
+    law = ProductT(1.0, 1.0, [0.0, 0.0])
+    profile = Profile.measure(law, data, sigmas=measured_levels(data, [], Range()), samples=600, cost_samples=8)
+    assert profile.sigma_data > 8
+    assert profile.core == pytest.approx(2 * 6.31 / 3.29, rel=0.3)
+    pairs = horizons_of(profile, None)
+    horizons = [h for h, _ in pairs]
+    assert horizons[0] == pytest.approx(0.35 * profile.core)
+    assert max(b / a for a, b in pairwise(horizons[:-1])) < 1.4
+    assert horizons[-1] == pytest.approx(190 * profile.sigma_data, rel=0.01)
+    assert max(last for _, last in pairs) <= 0.05 * profile.core * (1 + 1e-9)
+    assert horizon_range(profile.sigma_data, None, profile.core)[0] == pytest.approx(horizons[0])
+
+
+@pytest.mark.parametrize("make", [torch.randn, torch.rand, lambda *n, generator: torch.eye(4).repeat(25, 1)])
+def test_data_without_heavy_tails_are_measured_by_their_standard_deviation(make):
+    data = make(100, 4, generator=torch.Generator().manual_seed(0))
+    assert core_deviation(data) > 1.5 * float(data.var(0).mean().sqrt()) / HEAVY
+
+
+def test_coordinates_that_the_last_level_hides_are_named():
+    g = torch.Generator().manual_seed(0)
+    data, levels = torch.tensor([100.0, 0.1, 0.0]) * torch.randn(500, 3, generator=g), Schedule((50.0, 3.0, 0.0))
+    (doubt,) = unseen_detail(data, levels)
+    assert "3, exceeds the standard deviation of 1 of 3 coordinates" in doubt
+    assert not unseen_detail(data, Schedule((50.0, 0.05, 0.0)))
+    assert not unseen_detail(data.reshape(500, 1, 3), levels)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(10, 4), (15, 6), (25, 0)])
+def test_few_data_choose_nothing(count, seed):
+    """N(0, 1) in two dimensions: the spread is that of the law, and not what two held-out samples make of it."""
+    law = GaussianTarget([0.0, 0.0], 1.0)
+    data = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+    plan = fit(law, data, 4, pilot_samples=16)
+    assert float(plan.sample(law, 2000).std()) == pytest.approx(1, abs=0.15)
+    assert plan.horizon >= 4 * plan.profile.sigma_data
+    assert {plan.record.chosen[part] for part in ("horizon", "schedule", "solver")} == {"too few data to choose by"}
+    assert "too few to choose a plan by" in plan.record.doubts[-1]
+
+
+def test_of_few_data_what_is_asked_for_is_kept(profile):
+    law = GaussianTarget([0.0, 0.0], 1.0)
+    data = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    plan = fit(law, data, 3, pilot_samples=16, horizon=2.0, solver="euler")
+    assert (plan.horizon, plan.solver.name, plan.record.chosen["horizon"]) == (2.0, "euler", "as asked")
+    levels = Schedule((3.0, 0.5, 0.0))
+    assert fit(law, data, pilot_samples=16, schedule=levels).schedule == levels
+    in_many = replace(profile, shape=(3, 64, 64))
+    assert Constraints(4).without_choice(in_many, 10).sigma_T == pytest.approx(
+        profile.sigma_data * (5 * 3 * 64 * 64 / 10) ** 0.5
+    )
 
 
 def test_rules_are_also_made_as_before(profile):

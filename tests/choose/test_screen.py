@@ -54,10 +54,11 @@ def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
 
 
 def test_screening_takes_no_evaluations(profile):
-    """Only the chosen plan is sampled, for the novelty test, and its start's cost counted."""
+    """Only the chosen plan is sampled, for the novelty test, its start's cost counted, and a given profile checked."""
     counted = Counted(TARGET)
     fit(counted, DATA, 4, profile=profile, criterion="budget", pilot_samples=32, check=False)
-    assert counted.samples == (settled := SETTLED + 32 * 4)
+    settled = SETTLED + 32 * 4
+    assert counted.samples == settled + 2 * 8
     counted = Counted(TARGET)
     plan = fit(counted, DATA, 4, criterion="budget", pilot_samples=32, check=False)
     levels, (count, costed) = len(plan.profile.sigmas), (len(plan.profile.losses), len(plan.profile.defect))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -22,6 +23,13 @@ def right():
 
 def wrong():
     return adapt(exact, "epsilon")
+
+def conditioned():
+    def denoiser(x, sigma, centre, mean):
+        assert len(mean) == 200
+        c = centre + mean.mean()
+        return c + (x - c) / (1 + sigma.reshape(-1, 1) ** 2)
+    return denoiser
 
 def in_place():
     def denoiser(x, sigma):
@@ -55,6 +63,23 @@ def test_each_finding_is_a_line(folder: Path, factory: str, code: int, errors: i
     found = json.loads(done.stdout)
     assert (len(found["errors"]), len(found["doubts"])) == (errors, doubts)
     assert len(found["sigmas"]) == len(found["ratios"]) == 6
+
+
+def test_conditions_come_from_files(folder: Path) -> None:
+    """p(x given c) = N(c + m, 1): with the rows of other samples it is no denoiser of these data."""
+    data, g = torch.load(folder / "data.pt"), np.random.default_rng(0)
+    centre = 5 * g.normal(size=(200, 2))
+    np.save(folder / "shifted.npy", data.numpy() + centre + 1)
+    np.save(folder / "centre.npy", centre)
+    np.save(folder / "others.npy", centre[::-1])
+    np.save(folder / "mean.npy", np.ones(200))
+    shared = ("--shared", "mean=mean.npy")
+    for rows, code in (("centre", 0), ("others", 2)):
+        given = ("--condition", f"centre={rows}.npy", *shared)
+        done = CliRunner().invoke(app, ["check", "python:ofcheck:conditioned", "shifted.npy", *given])
+        assert done.exit_code == code, done.output
+    done = CliRunner().invoke(app, ["check", "python:ofcheck:right", "data.pt", "--condition", "centre"])
+    assert done.exit_code == 2
 
 
 def test_a_fit_stops_at_an_error_unless_it_is_told_not_to_ask(folder: Path) -> None:

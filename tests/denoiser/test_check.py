@@ -154,9 +154,19 @@ def test_a_wrong_declaration_is_named(true: tuple[Prediction, Process, int], sai
     found = check(denoiser, DATA)
     assert found.errors
     assert found.errors[0].kind == "loss"
-    assert "it would be 1 times" in str(found.errors[0])
-    with pytest.raises(InputError, match="it would be 1 times"):
-        fit(denoiser, DATA, 3)
+    assert "it would be 1.0 times" in str(found.errors[0])
+
+
+@pytest.mark.parametrize(
+    "process", [RectifiedFlow(), RectifiedFlow(1000.0), RectifiedFlow(1000.0, data_at=1)], ids=repr
+)
+@pytest.mark.parametrize("said", [RectifiedFlow(), VariancePreserving()], ids=repr)
+def test_a_velocity_of_a_flow_that_is_declared_v_is_named_by_a_usual_process(process: Process, said: Any) -> None:
+    """A time that is multiplied by 999 would be as good, and is no process that anyone uses."""
+    found = check(adapt(network_of(exact, process, "flow"), "v", said), DATA)
+    assert [finding.kind for finding in found.errors] == ["loss"]
+    assert "'flow'" in str(found.errors[0])
+    assert "with the time" not in str(found.errors[0])
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from headstart import Noise
+from headstart.budget import euler_divergence, path_log_ratios, score_error
 from headstart.choose import fit
 from headstart.denoiser import Counted, adapt, guide, in_evaluation_mode, parts_of
 from headstart.initialization import Isotropic
+from headstart.predictor import predictor_costs
 from headstart.sampler import Sampler
-from headstart.schedule import rho_grid
+from headstart.schedule import GITS, constant_rate, klub, rho_grid
 from headstart.solver import Euler
+from headstart.targets import Gaussian
 
 
 class Network(nn.Module):
@@ -110,6 +114,29 @@ def test_a_sample_is_a_function_of_its_seed_with_a_network_in_training_mode() ->
     first = sampler.sample(network, 30)
     torch.testing.assert_close(first, sampler.sample(network, 30, batch_size=7))
     assert torch.equal(first, sampler.sample(network.eval(), 30))
+
+
+LAW, LEVELS = Gaussian([0.0, 0.0], 1.0), rho_grid(3, 5.0, 0.5, final_zero=False)
+STATES = [level * Noise(range(40)).normal((2,)) for level in LEVELS.sigmas]
+CALLS: dict[str, Callable[[nn.Module], Any]] = {
+    "solve": lambda network: Euler().solve(network, STATES[0], LEVELS),
+    "constant_rate": lambda network: torch.from_numpy(constant_rate(network, STATES, LEVELS).costs),
+    "gits": lambda network: torch.tensor(GITS.of(network, STATES, LEVELS).schedule(2).sigmas),
+    "klub": lambda network: torch.from_numpy(klub(network, STATES[-1], 2.0, 1.0, samples=20)),
+    "predictor": lambda network: predictor_costs(network, STATES[1], LEVELS.sigmas[1], LEVELS.sigmas[2]),
+    "score_error": lambda network: torch.tensor(score_error(network.double(), LAW, LEVELS, Noise(range(40))).value),
+    "path": lambda network: path_log_ratios(network.double(), LAW, LAW, LEVELS, [1.0] * 3, Noise(range(40))),
+    "exact": lambda network: torch.tensor(euler_divergence(network.double(), LAW, LAW, LEVELS, Noise(range(40))).value),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_whatever_calls_a_network_often_uses_it_in_evaluation_mode(call: Callable[[nn.Module], Any]) -> None:
+    network = Network()
+    first = call(network)
+    assert network.training
+    assert int(network.norm.num_batches_tracked) == 0
+    torch.testing.assert_close(first, call(network.eval()), rtol=0, atol=0)
 
 
 def test_a_fit_leaves_a_networks_statistics_alone() -> None:

@@ -24,8 +24,12 @@ from headstart.denoiser import (
     denoise,
     guide,
 )
+from headstart.distill import Recipe, distill
 from headstart.errors import DenoiserError, InputError
+from headstart.initialization import Isotropic
 from headstart.profile import Profile
+from headstart.schedule import Schedule
+from headstart.solver import Euler
 
 TABLE = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
 LEVELS = ((1 - TABLE) / TABLE).sqrt()
@@ -121,6 +125,18 @@ def test_costs_of_a_rounded_table_are_those_of_the_exact_denoiser_at_its_levels(
     )
     np.testing.assert_allclose(found.corrector.mean(0), exact.corrector.mean(0), rtol=0.05)
     np.testing.assert_allclose(found.defect.mean(0), exact.defect.mean(0), rtol=0.05)
+
+
+def test_levels_of_a_table_are_not_learned() -> None:
+    """Between them the network is asked at the nearest one, which has no gradient; coefficients are learned."""
+    rounded = adapt(noise_of_standard_normal, "epsilon", DiscreteVariancePreserving(TABLE.tolist(), rounded=True))
+    start, grid = Isotropic((2,)), Schedule((3.0, 0.7, 0.1, 0.0))
+    for parts in ("both", "levels"):
+        with pytest.raises(InputError, match="a table alone"):
+            distill(rounded, start, grid, Euler(), DATA, recipe=Recipe(learn=parts))
+    few = Recipe(learn="coefficients", iterations=2, batch_size=16)
+    learned = distill(rounded, start, grid, Euler(), DATA, recipe=few)
+    assert learned.schedule.sigmas == pytest.approx(grid.sigmas)
 
 
 def test_a_grid_of_a_table_holds_what_was_asked_for() -> None:

@@ -107,6 +107,25 @@ def test_many_samples_are_evaluated_in_parts_as_together() -> None:
 # Classes.
 
 
+def test_classes_and_chunks_change_no_density(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all components the others' weights masked, against the own ones alone; in chunks of a row, and at once."""
+    data, labels = three_classes()
+    start, x = Mixture.fit(data, 9, labels=labels), 10 * random(60, 4, seed=7)
+    classes = torch.tensor([7, 2, 5] * 20)
+    z, rest = start.subspace.split(x)
+    centred = z[:, None, : start.means.shape[1]] - start.means
+    turned = torch.einsum("bki,kij->bkj", centred, start.eigenvectors.double())
+    own = (classes[:, None] == start.owners).double() * start.weights
+    weights = own / own.sum(1, keepdim=True)
+    variances = start.eigenvalues + 0.5**2
+    each = -0.5 * (turned.square() / variances + variances.log() + math.log(2 * math.pi)).sum(-1)
+    expected = torch.logsumexp(weights.log() + each, 1) + start.subspace.log_prob_rest(rest, 0.5)
+    assert start.means.shape[1] == z.shape[1]
+    torch.testing.assert_close(start.log_prob(x, 0.5, classes), expected, rtol=1e-10, atol=1e-10)
+    monkeypatch.setattr("headstart.initialization.mixture.NUMBERS", 1)
+    torch.testing.assert_close(start.log_prob(x, 0.5, classes), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_without_a_label_the_classes_are_mixed_as_in_the_data() -> None:
     data, labels = three_classes()
     start, x = Mixture.fit(data, 6, labels=labels), 10 * random(20, 4, seed=8)

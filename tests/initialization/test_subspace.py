@@ -55,6 +55,18 @@ def test_the_total_variance_is_the_datas_whatever_the_sizes(n: int, d: int, k: i
     assert found.residual >= 0
 
 
+def test_of_many_data_in_many_dimensions_a_share_finds_the_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their variances are those of all data along them, and the total is the data's."""
+    monkeypatch.setattr("headstart.initialization.subspace.EXACT", 50)
+    axes, spectrum = torch.linalg.qr(random(60, 60, seed=2)).Q, torch.arange(1, 61, dtype=torch.float64) ** -2.0
+    data = data_of(random(60, seed=1), axes, spectrum, 3000)
+    found = Subspace.fit(data, 3)
+    torch.testing.assert_close(found.variances, ((data - data.mean(0)) @ found.basis).var(0))
+    assert float(found.total_variance) == pytest.approx(float(spectrum.sum()), rel=1e-10)
+    torch.testing.assert_close(found.variances, spectrum[:3], rtol=0.05, atol=0)
+    assert (found.basis.T @ axes[:, :3]).abs().diagonal().min() > 0.95
+
+
 def test_the_residual_of_few_samples_in_many_dimensions_is_spread_over_all_that_is_left() -> None:
     """White data, 40 samples in 400 dimensions: the 395 directions left share what variance is left."""
     data = random(40, 400)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from headstart.budget.base import Estimate, finite, steps_above_zero
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
 from headstart.errors import DenoiserError, InputError
 from headstart.initialization import Initialization
 from headstart.noise import Noise
@@ -42,6 +42,7 @@ RESIDUAL, GOAL = 1e-9, 1e-12
 ITERATIONS, HALVINGS = 60, 30
 
 
+@in_evaluation_mode
 def euler_divergence(
     denoiser: Denoiser,
     law: Target,
@@ -70,6 +71,7 @@ def euler_divergence(
     return Estimate.of(euler_log_ratios(denoiser, law, start, schedule, x, **conditions).numpy())
 
 
+@in_evaluation_mode
 def euler_log_ratios(
     denoiser: Denoiser,
     law: Target,
@@ -87,6 +89,7 @@ def euler_log_ratios(
     return finite(ratios, "a log ratio of densities").cpu()
 
 
+@in_evaluation_mode
 def invert_euler(denoiser: Denoiser, schedule: Schedule, x: Tensor, **conditions: Any) -> tuple[Tensor, Tensor]:
     r"""Where Euler's method must start to end at x (B, \*S), and :math:`\sum_i \log \det J_{F_i}` on the way.
 

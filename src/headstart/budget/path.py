@@ -44,7 +44,7 @@ from torch import Tensor
 
 from headstart.budget.base import Curve, Estimate, finite, steps_above_zero
 from headstart.budget.initialization import excess
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.initialization import Initialization
 from headstart.noise import Noise
@@ -188,6 +188,7 @@ def losses_at(profile: Profile, sigma: float) -> Curve:
     return np.asarray(each * (mean / max(each.mean(), 1e-300)))
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def path_log_ratios(
     denoiser: Denoiser,

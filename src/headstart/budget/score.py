@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 from headstart.budget.base import Estimate, steps_above_zero
-from headstart.denoiser import Denoiser, cast_input, denoise
+from headstart.denoiser import Denoiser, cast_input, denoise, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.schedule import Schedule
@@ -32,6 +32,7 @@ from headstart.targets import Target
 __all__ = ["score_error"]
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def score_error(
     denoiser: Denoiser,

@@ -11,7 +11,7 @@ from headstart.choose.conditioning import conditioning
 from headstart.choose.constraints import Constraints
 from headstart.choose.cost import cost_of
 from headstart.choose.learn import learn
-from headstart.choose.levels import horizon_range, one_level
+from headstart.choose.levels import horizon_range, one_level, unseen_detail
 from headstart.choose.pilot import Pilot, turned
 from headstart.choose.race import better, race, tied
 from headstart.choose.screen import (
@@ -48,6 +48,12 @@ NOVEL = 256
 #: Training samples that the novelty test looks at: copies of others go unseen, and its time grows with their square.
 TESTED = 60_000
 
+#: And the numbers in them, where each has many.
+TESTED_NUMBERS = 2**26
+
+#: Why a part is as usual.
+TOO_FEW = "too few data to choose by"
+
 #: What is wrong with a single evaluation, also if it is all that a start leaves.
 UNSEEN = "a budget in nats leaves out the step to 0, which is all that one evaluation does: use a pilot"
 
@@ -65,6 +71,8 @@ class Choice:
         pilot: draws and scores samples; it has the network and its profile.
         tails: judges the starts' tails.
         record: what the records of all plans say.
+        unchosen: the parts that are as usual since the data are too few to choose them by.
+        test_novelty: whether samples are tested for copies of the data.
     """
 
     split: Split
@@ -75,6 +83,8 @@ class Choice:
     pilot: Pilot
     tails: Tails
     record: Record
+    unchosen: tuple[str, ...] = ()
+    test_novelty: bool = True
     _fitted: dict[str | None, list[Initialization]] = field(default_factory=dict)
     _costs: dict[int, float] = field(default_factory=dict)
 
@@ -115,6 +125,7 @@ class Choice:
         chosen = _reasons(best, fixed, self.record.criterion, learned)
         if self.by_rule:
             chosen["horizon"] = "by the unimodality rule"
+        chosen |= dict.fromkeys(self.unchosen, TOO_FEW)
         final = turned(self.profile, best)
         record = replace(
             self.record,
@@ -124,6 +135,7 @@ class Choice:
             novelty=self._novelty(best),
             fit_seconds=time.perf_counter() - began,
             conditioning=conditioning(self.split, self.profile, [option.start for option in options], best),
+            doubts=self.record.doubts + unseen_detail(self.split.whole.samples, final.schedule),
         )
         return Plan(final.start, final.schedule, final.solver, final.budget, self.profile, record), best
 
@@ -132,7 +144,7 @@ class Choice:
         options = self._of(self.initialization, constraints)
         if self.initialization is None:
             nearest = min((o for o in options if o.start.name == "gaussian"), key=lambda o: _distance(o, options))
-            if not reaches(self.tails(nearest)):
+            if self.profile.core < self.profile.sigma_data or not reaches(self.tails(nearest)):
                 options += self._of("student-t", constraints)
         if self.record.criterion == "budget":
             seen = [option for option in options if option.schedule.sigmas[1] > 0]
@@ -151,7 +163,7 @@ class Choice:
                 self.record.seed,
                 self.compute.progress,
                 training=self.training,
-                sigmas=horizon_range(self.profile.sigma_data, constraints.sigma_T),
+                sigmas=horizon_range(self.profile.sigma_data, constraints.sigma_T, self.profile.core),
                 device=self.compute.device,
                 work=self.pilot.work,
                 conditions=self.split.fitted.conditions,
@@ -193,10 +205,10 @@ class Choice:
     def _novelty(self, best: Option) -> Novelty | None:
         """The test of its samples for copies of the data that its start was fitted on, where these are enough."""
         fitted, held_out = self.split.fitted, self.split.held_out
-        if len(fitted) < BLOCKS or len(held_out) < 2 * BLOCKS:
+        if not self.test_novelty or len(fitted) < BLOCKS or len(held_out) < 2 * BLOCKS:
             return None
         drawn = self.pilot.samples(best, min(NOVEL, self.pilot.count))
-        known = fitted.samples[:TESTED]
+        known = fitted.samples[: max(BLOCKS, min(TESTED, TESTED_NUMBERS // math.prod(self.profile.shape)))]
         return novelty(drawn, known, held_out.samples, seed=self.record.seed, progress=self.compute.progress)
 
 

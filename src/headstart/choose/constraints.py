@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, TypeAlias
 
-from headstart.choose.levels import with_exponent
+from headstart.choose.levels import far_horizon, usual_last, with_exponent
 from headstart.deprecation import renamed
 from headstart.errors import InputError
 from headstart.profile import Profile
-from headstart.schedule import Rule, Schedule, get_rule, rho_grid, usual_rules
+from headstart.schedule import Rho, Rule, Schedule, get_rule, rho_grid, usual_rules
 from headstart.solver import USUAL_SOLVERS, Solver, get_solver, is_linear
 
 __all__ = ["DISTILLED", "MOST_NFE", "Constraints", "Levels", "named_criterion", "named_levels"]
@@ -159,6 +159,24 @@ class Constraints:
         if self.sigma_min is not None and self.distilled:
             own.append(self.sigma_min / 4)  # it moves while it is learned
         return own
+
+    def without_choice(self, profile: Profile, count: int) -> Constraints:
+        """The same with whatever is free fixed at what is safe, where the data are too few to choose by.
+
+        Arguments:
+            profile: the measurements of the network.
+            count: samples that the start is fitted on.
+        """
+        if isinstance(self.schedule, Schedule) or self.distilled:
+            return self if self.solver or self.distilled else replace(self, solver=get_solver(USUAL_SOLVERS[0]))
+        horizon = self.sigma_T or far_horizon(profile, count, self.sigma_min or 0.0)
+        return replace(
+            self,
+            horizon=horizon,
+            schedule=self.schedule or Rho(),
+            solver=self.solver or get_solver(USUAL_SOLVERS[0]),
+            sigma_min=self.sigma_min or usual_last(profile, horizon),
+        )
 
     def at(self, horizon: float) -> Constraints:
         """The same at this horizon."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -35,6 +36,9 @@ OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN, OWN_UNIT = 18, 80.0, 0.002, 0.5
 
 #: Data whose standard deviation is within this ratio of it are of the same unit.
 SAME_UNIT = 5.0
+
+#: Numbers of all samples at most: 16 GB.
+MOST_NUMBERS = 2**32
 
 #: Answers at each level that tell the unit.
 ASKED = 32
@@ -84,6 +88,8 @@ def own_samples(
     known = Range.of(denoiser, sigma_max, compute.dtype)
     if not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
+    if n * math.prod(shape) > MOST_NUMBERS:
+        raise InputError(f"{n:,} samples of shape {tuple(shape)} are more than {MOST_NUMBERS:,} numbers: draw fewer")
     if n < 10 or not known.high > max(known.low, OWN_SIGMA_MIN):
         raise InputError(
             f"a plan needs at least ten samples, from a level above {max(known.low, OWN_SIGMA_MIN):.6g}: "

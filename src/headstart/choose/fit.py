@@ -20,6 +20,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, overload
 
 import torch
@@ -52,6 +53,13 @@ from headstart.solver import Solver, get_solver
 from headstart.unimodality import unimodal_horizon
 
 __all__ = ["fit"]
+
+#: Samples of a pilot at most.
+MOST_PILOTED = 1_000_000
+
+#: With fewer samples held out, which are a fifth, they decide nothing.
+ENOUGH = 8
+FEW = "{} samples could be held out, too few to choose a plan by: what is free is as usual, from a far horizon"
 
 #: In more dimensions than this, the unimodality rule looks along as many principal directions.
 PRINCIPAL = 64
@@ -94,6 +102,7 @@ def fit(
     criterion: Literal["pilot", "budget"] = "pilot",
     check: bool = True,
     pilot_samples: int = 1024,
+    novelty: bool = True,
     seed: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -126,7 +135,7 @@ def fit(
             denoiser is guided by :func:`headstart.guide`, unless it is already, as it must be for an interval of levels
             or other conditions than ``{"label": None}``.
         profile: the profile of another plan for the same network, data and seed, or one measured on :func:`hold_out`'s
-            share of the data.
+            share of the data. The network is asked again about a few of its samples.
         horizon: sigma_T, or "unimodal" for the rule of the paper's second version: the level at which the noised data
             have one mode in every direction (:mod:`headstart.unimodality`).
         initialization: the name of a family, a fitted start, or a list of these to choose from; "isotropic", "gaussian"
@@ -151,6 +160,7 @@ def fit(
         check: whether to ask first if the network is a denoiser of these data, in a few hundred evaluations
             (:func:`headstart.check`): an error stops the fit, and doubts are kept in the plan's record.
         pilot_samples: samples of each combination that comes to the end of the pilot; at first all have 128 at most.
+        novelty: whether to test in the end if samples of the plan are copies of the data.
         seed: of the held-out share, of fitting, of measuring and of the pilot (whose samples are never those of
             another seed).
         device: where the network works.
@@ -168,6 +178,8 @@ def fit(
         InputError: if an argument is out of its range, or does not fit another one.
     """
     began, criterion = time.perf_counter(), named_criterion(criterion)
+    if not callable(denoiser) or not isinstance(profile, Profile | None) or not isinstance(training, Training | None):
+        raise InputError("a denoiser is called, a profile is a headstart.Profile, and training a headstart Training")
     compute = Compute(device, dtype, batch_size, progress or Progress())
     method = None if solver is None else get_solver(solver)
     levels, budgets = named_levels(schedule, exponent), _budgets(nfe)
@@ -195,7 +207,17 @@ def fit(
         known = Range.of(denoiser, sigma_max, compute.dtype)
         measure = partial(_measured, network, split, every[0], known, seed, compute)
         profile = keep.kept("profile", measure, Profile.save, Profile.load)
-    profile = profile.with_samples(held_out.samples, held_out.conditions)
+        profile = profile.with_samples(held_out.samples, held_out.conditions)
+    else:
+        profile = profile.with_samples(held_out.samples, held_out.conditions)
+        profile.check_network(network, device=device, dtype=dtype)
+    unchosen: tuple[str, ...] = ()
+    if len(held_out) < ENOUGH:
+        free, count = [part for part, fixed in every[0].fixed.items() if not fixed], len(split.fitted)
+        every = [constraints.without_choice(profile, count) for constraints in every]
+        unchosen = tuple(part for part in free if every[0].fixed[part])
+        initialization = "gaussian" if initialization is None else initialization
+        doubts += (FEW.format(len(held_out)),)
 
     turning = method is None and levels != DISTILLED
     guides = None if guidance is None else recorded(denoiser)
@@ -205,6 +227,8 @@ def fit(
         training=training,
         start_cost=start_cost,
         by_rule=horizon == "unimodal",
+        unchosen=unchosen,
+        test_novelty=novelty,
         pilot=Pilot(network, held_out, profile, pilot_samples, seed, compute, turning, keep),
         tails=Tails(held_out, seed, compute),
         record=Record(criterion=criterion, seed=seed, source=source, doubts=doubts, guidance=guides),
@@ -236,15 +260,15 @@ def _check_choice(
 ) -> None:
     """Check what the choice is made by, and that it can be made."""
     fewest = 2 if constraints.distilled else 1  # which learns from pairs
+    generator_of(seed)  # which must be a whole number
     if batch_size < fewest or not 0 <= seed < 2**28:
         raise InputError(f"batch_size is at least {fewest} and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
-    generator_of(seed)  # which must be a whole number
     if start_cost is not None and not 0 <= start_cost < math.inf:
         raise InputError(f"the cost of a start is finite and at least 0: got {start_cost}")
     if criterion == "budget" and constraints.evaluations == 1:
         raise InputError(UNSEEN)
-    if pilot_samples < 2 * GROUPS:
-        raise InputError(f"a pilot needs at least {2 * GROUPS} samples: got {pilot_samples}")
+    if not isinstance(pilot_samples, Integral) or not 2 * GROUPS <= pilot_samples <= MOST_PILOTED:
+        raise InputError(f"a pilot has {2 * GROUPS} to {MOST_PILOTED:,} samples, a whole number: got {pilot_samples!r}")
     names = start_names(initialization)
     if criterion == "budget" and not any(isinstance(start, str) or start.tractable for start in names):
         raise InputError("a start without a density has no budget in nats: use a pilot")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,18 +14,20 @@ from torch import Tensor
 from headstart.denoiser import Range
 from headstart.errors import InputError
 from headstart.initialization.subspace import moments
-from headstart.profile import HIGHEST, LEVELS, LOWEST, Profile
+from headstart.profile import HEAVY, HIGHEST, LEVELS, LOWEST, Profile, core_deviation
 from headstart.schedule import Cut, Rule, Schedule, get_rule, rule_names
 from headstart.solver import Solver
 
 __all__ = [
     "SIGMA_MINS",
     "build_schedule",
+    "far_horizon",
     "horizon_range",
     "horizons_of",
     "measured_levels",
     "one_level",
     "spread",
+    "unseen_detail",
     "usual_last",
     "with_exponent",
 ]
@@ -35,6 +38,16 @@ HORIZONS = (*np.geomspace(0.35, 25.0, 16), 190.0)
 
 #: Last levels above 0 that are looked at, in the same units: with few evaluations, finer detail is not worth a step.
 SIGMA_MINS = (0.05, 0.12, 0.2)
+
+
+#: Vectors of at most so many coordinates, each of which may be a quantity of its own.
+VECTOR = 256
+
+#: The shortest horizon where data are too few to choose one, in units of their standard deviation.
+FAR = 5.0
+
+#: Samples that tell the core of the data.
+CORE = 4096
 
 
 def build_schedule(
@@ -68,19 +81,37 @@ def with_exponent(rule: Rule, exponent: float | None) -> Rule:
 def horizons_of(profile: Profile, sigma_min: float | None) -> list[tuple[float, float]]:
     """The horizons to look at, each with its last level above 0.
 
+    From where the data, or the core of them if their tails are heavy, are hardly hidden.
+
     Raises:
         InputError: if none is above sigma_min.
     """
-    usual = sorted({min(profile.sigma_data * h, profile.sigmas[0]) for h in HORIZONS})
+    usual = sorted({min(h, profile.sigmas[0]) for h in (*_near(profile), *(profile.sigma_data * h for h in HORIZONS))})
     above = [h for h in usual if h > (profile.sigmas[-1] if sigma_min is None else sigma_min)]
     if not above:
         raise InputError(f"sigma_min is {sigma_min:.6g}: no horizon of this data ({usual[-1]:.4g} at most) is above it")
     return [(h, usual_last(profile, h) if sigma_min is None else sigma_min) for h in above]
 
 
-def horizon_range(sigma_data: float, horizon: float | None) -> tuple[float, float]:
+def _near(profile: Profile) -> list[float]:
+    """The horizons at which the core of data with heavy tails is hardly hidden, as far apart as the others."""
+    ratio, first = HORIZONS[1] / HORIZONS[0], HORIZONS[0] * profile.core
+    count = math.ceil(math.log(profile.sigma_data / profile.core) / math.log(ratio) - 1e-9)
+    return [first * ratio**i for i in range(count)]
+
+
+def far_horizon(profile: Profile, count: int, sigma_min: float) -> float:
+    """A horizon at which a start that is fitted on so few samples errs little, as far as the network was measured.
+
+    The mean of n samples of d coordinates errs by :math:`d / (2 n h^2)` nats at h standard deviations: a tenth.
+    """
+    far = max(FAR, math.sqrt(5 * math.prod(profile.shape) / count))
+    return min(max(far * profile.sigma_data, 8 * sigma_min), float(profile.sigmas[0]))
+
+
+def horizon_range(sigma_data: float, horizon: float | None, core: float | None = None) -> tuple[float, float]:
     """The lowest and the highest horizon that a start has to know: farther out, any start will do."""
-    low, high = HORIZONS[0] * sigma_data, HORIZONS[-2] * sigma_data
+    low, high = HORIZONS[0] * (core or sigma_data), HORIZONS[-2] * sigma_data
     return (low, high) if horizon is None else (min(low, horizon), max(high, horizon))
 
 
@@ -91,12 +122,30 @@ def one_level(schedule: Schedule) -> bool:
 
 def usual_last(profile: Profile, horizon: float) -> float:
     """The last level above 0 that goes with a horizon, where none is asked for."""
-    return max(min(SIGMA_MINS[0] * profile.sigma_data, horizon / 8), float(profile.sigmas[-1]))
+    return max(min(SIGMA_MINS[0] * profile.core, horizon / 8), float(profile.sigmas[-1]))
 
 
 def spread(x: Tensor) -> float:
     """The standard deviation of samples (N, \\*S), the root of the mean variance of their coordinates."""
     return float(moments(x)[1].mean().sqrt())
+
+
+def unseen_detail(x: Tensor, schedule: Schedule) -> tuple[str, ...]:
+    """A doubt, in words, if the last level above 0 hides some coordinates of vectors (N, d); those of images are alike.
+
+    The step to 0 answers with the mean given what is seen at that level: smaller spreads are lost.
+    """
+    if x.ndim != 2 or x.shape[1] > VECTOR or schedule.steps == 1:
+        return ()
+    deviations = moments(x)[1].sqrt()
+    hidden = deviations[(deviations > 0) & (deviations < schedule.sigma_min)]
+    if not len(hidden):
+        return ()
+    return (
+        f"the last level above 0, {schedule.sigma_min:.3g}, exceeds the standard deviation of {len(hidden)} of "
+        f"{x.shape[1]} coordinates ({float(hidden.min()):.3g}), whose spread is lost: give all coordinates one scale, "
+        "or ask for a lower sigma_min",
+    )
 
 
 def measured_levels(x: Tensor, fixed: Sequence[float], known: Range) -> NDArray[np.float64]:
@@ -106,10 +155,12 @@ def measured_levels(x: Tensor, fixed: Sequence[float], known: Range) -> NDArray[
         InputError: if the network does not know the user's own levels.
     """
     scale = spread(x) or 1.0
+    core = min(core_deviation(x[:CORE]), scale)
+    core = core if 0 < core < scale / HEAVY else scale
     for level in fixed:
         known.check(level)
     highest = min(max([HIGHEST * scale, *fixed]), known.high)
-    return known.grid(highest, min([LOWEST * scale, highest / 10, *fixed]), LEVELS)
+    return known.grid(highest, min([LOWEST * core, highest / 10, *fixed]), LEVELS)
 
 
 def __getattr__(name: str) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ class _Rounds:
         """The best of each last level, with its start and horizon."""
         self._kinds(best)
         if self._last_is_free(best):
-            horizon, usual = best.schedule.horizon, [s * self.pilot.profile.sigma_data for s in SIGMA_MINS[:2]]
+            horizon, usual = best.schedule.horizon, [s * self.pilot.profile.core for s in SIGMA_MINS[:2]]
             lasts = [*usual, *(share * horizon for share in SHARES)]
             known = [last for last in lasts if self.pilot.profile.sigmas[-1] < last < horizon / 2]
             leads = [{}, *(self._leads(best)[1:2])]

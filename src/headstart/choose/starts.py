@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -138,7 +138,13 @@ def start_names(starts: Starts) -> list[str | Initialization]:
         InputError: if a family is unknown, none is named, or one is named that cannot be fitted by its name alone.
     """
     wanted = usual_starts() if starts is None else starts
-    names = [wanted] if isinstance(wanted, (str, Initialization)) else list(wanted)
+    names = (
+        [wanted]
+        if isinstance(wanted, (str, Initialization))
+        else list(wanted)
+        if isinstance(wanted, Iterable)
+        else [wanted]
+    )
     if not names:
         raise InputError("name at least one initialization")
     for name in names:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, command, usable
+from headstart.cli.conditions import ConditionFiles, SharedFiles, read_conditions
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
 
@@ -15,6 +16,7 @@ __all__ = ["EXAMPLES", "check"]
 EXAMPLES = (
     "headstart check builtin:fashion-mnist builtin:fashion-mnist",
     "headstart check python:mymodel:load data.npy --json",
+    "headstart check python:mymodel:load fields.npy --condition coarse=coarse.npy --shared table=table.npy",
 )
 
 
@@ -29,6 +31,8 @@ def check(
     conditional: Annotated[
         bool, typer.Option("--conditional", help="Hand the data's labels to MODEL, as label=.")
     ] = False,
+    condition: ConditionFiles = None,
+    shared: SharedFiles = None,
     seed: Seed = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
@@ -49,6 +53,7 @@ def check(
     found = denoiser.check(
         load_denoiser(model, device),
         dataset.samples,
+        read_conditions(condition, shared, *(["label"] if conditional else [])),
         labels=dataset.labels if conditional else None,
         seed=seed,
         sigma_max=sigma_max,

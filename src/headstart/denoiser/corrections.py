@@ -63,7 +63,7 @@ class Correction:
     def __str__(self) -> str:
         if not self.code:
             return self.said
-        return f"{self.said} it would be {self.ratio:.2g} times: {self.code}?"
+        return f"{self.said} it would be {self.ratio:#.2g} times: {self.code}?"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,10 @@ def _corrections(denoiser: Denoiser, probe: Probe, bases: dict[float, Answers]) 
 
 
 def _processes(own: Process) -> Iterator[tuple[Process, str, str, int]]:
-    """Processes that a network may see instead: in words, in code, and how many things change."""
+    """Processes that a network may see instead: in words, in code, and how many things change.
+
+    A time of another kind counts twice: it fits by chance where a usual process fits too.
+    """
     yield own, "", _code(own), 0
     others: list[Process] = [VarianceExploding(), VariancePreserving()]
     for scale in (1.0, 1000.0):
@@ -189,7 +192,7 @@ def _processes(own: Process) -> Iterator[tuple[Process, str, str, int]]:
         times[f"t / {factor:g}"] = lambda sigma, by=factor: own.time(sigma) / by  # type: ignore[misc]
     times["ln sigma"], times["ln(sigma) / 4"] = torch.log, lambda sigma: sigma.log() / 4
     for name, time in times.items():
-        yield _Retimed(own, time), f"with the time {name}", f"{_code(own)} with time {name}", 1
+        yield _Retimed(own, time), f"with the time {name}", f"{_code(own)} with time {name}", 2
 
 
 def _code(process: Process) -> str:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,9 @@ CANDIDATES = 8
 
 #: Expectation maximisation's iterations: held-out likelihood on images is flat after the second.
 ITERATIONS = 3
+
+#: Numbers that densities are worked on with at a time, which bounds the memory.
+NUMBERS = 2**23
 
 #: Points that are fitted on at most, and points that k-means sees at most.
 MOST, CLUSTERED = 200_000, 20_000
@@ -162,15 +165,27 @@ class Mixture(Initialization):
     def log_prob_leading(self, z: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
         """Log density of the leading coordinates (B, k) of noised data alone, in nats."""
         m = self.means.shape[1]
-        eigenvectors = self.eigenvectors.double()
-        parts = []
-        for i in range(0, len(z), 1024):
-            centred = z[i : i + 1024, None, :m] - self.means
-            turned = torch.einsum("bki,kij->bkj", centred, eigenvectors)
-            chosen = None if label is None else label[i : i + 1024]
-            component = log_normal(turned, self.eigenvalues + sigma**2)
-            parts.append(torch.logsumexp(self._log_weights(chosen) + component, dim=-1))
-        return torch.cat(parts) + log_normal(z[:, m:], self.subspace.variances[m:] + sigma**2)
+        density = torch.empty(len(z), dtype=torch.float64)
+        for rows, own in self._own_components(len(z), label):
+            log_weights = self.weights[own].log()
+            log_weights = log_weights if len(own) == len(self.weights) else torch.log_softmax(log_weights, dim=0)
+            means, variances = self.means[own], self.eigenvalues[own] + sigma**2
+            eigenvectors = self.eigenvectors[own].double()
+            for some in torch.split(rows, max(1, min(1024, NUMBERS // means.numel()))):
+                turned = torch.einsum("bki,kij->bkj", z[some, None, :m] - means, eigenvectors)
+                density[some] = torch.logsumexp(log_weights + log_normal(turned, variances), dim=-1)
+        return density + log_normal(z[:, m:], self.subspace.variances[m:] + sigma**2)
+
+    def _own_components(self, count: int, label: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Indices of samples that have the same components, and those of the components."""
+        if label is None or self.owners is None:
+            yield torch.arange(count), torch.arange(len(self.weights))
+            return
+        for owner in sorted(set(label.tolist())):
+            own = (self.owners == owner).nonzero()[:, 0]
+            if not len(own):
+                raise InputError(self._unknown())
+            yield (label.cpu() == owner).nonzero()[:, 0], own
 
     def _log_weights(self, label: Tensor | None) -> Tensor:
         """Log weights of the components: (1, K), or (B, K) given classes (B,)."""
@@ -179,8 +194,12 @@ class Mixture(Initialization):
             return log_weights
         own = label.cpu()[:, None] == self.owners
         if not own.any(dim=1).all():
-            raise InputError(f"labels must be among the classes fitted on: {sorted(set(self.owners.tolist()))}")
+            raise InputError(self._unknown())
         return torch.log_softmax(log_weights.expand(len(own), -1).masked_fill(~own, -torch.inf), dim=-1)
+
+    def _unknown(self) -> str:
+        assert self.owners is not None, "a mixture without classes takes any label"
+        return f"labels must be among the classes fitted on: {sorted(set(self.owners.tolist()))}"
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         names = ("weights", "means", "eigenvectors", "eigenvalues", "owners")

@@ -50,7 +50,7 @@ from torch import Tensor
 
 from headstart.compute import Compute
 from headstart.conditions import Conditions, to_device
-from headstart.denoiser import Denoiser, denoise, expand
+from headstart.denoiser import Denoiser, denoise, expand, in_evaluation_mode
 from headstart.deprecation import gathered
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import generator_of
@@ -115,6 +115,7 @@ class Descent:
 
 
 @gathered(descent=Descent, compute=Compute)
+@in_evaluation_mode
 def align_your_steps(
     denoiser: Denoiser,
     data: Tensor,
@@ -185,6 +186,7 @@ def align_your_steps(
 
 
 @gathered(compute=Compute)
+@in_evaluation_mode
 def klub(
     denoiser: Denoiser,
     data: Tensor,

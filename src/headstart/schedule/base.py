@@ -32,7 +32,10 @@ class Schedule:
     name: str = "custom"
 
     def __init__(self, sigmas: Sequence[float] | NDArray[np.float64], name: str = "custom") -> None:
-        levels = np.asarray(sigmas, dtype=np.float64)
+        try:
+            levels = np.asarray(sigmas, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"the levels of a schedule are numbers: {error}") from error
         if levels.ndim != 1 or len(levels) < 2:
             raise InputError(f"a schedule needs at least two levels in one row, got shape {levels.shape}")
         if not np.isfinite(levels).all() or (np.diff(levels) >= 0).any() or levels[-1] < 0:

@@ -41,7 +41,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
 from headstart.schedule.gits import rows, teacher_states
@@ -62,6 +62,7 @@ class ConstantRate(Kind):
     cites = ("okada2026constant",)
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def constant_rate(
     denoiser: Denoiser,

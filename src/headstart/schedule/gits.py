@@ -42,7 +42,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise
+from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
 from headstart.errors import InputError
 from headstart.schedule.base import Schedule
 from headstart.schedule.dynamic import cheapest_ways
@@ -79,6 +79,7 @@ class GITS(Kind):
     choices: NDArray[np.int64]
 
     @classmethod
+    @in_evaluation_mode
     def of(
         cls,
         denoiser: Denoiser,

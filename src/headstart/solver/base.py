@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from headstart.denoiser import Denoiser, denoise, is_finite
+from headstart.denoiser import Denoiser, denoise, in_evaluation_mode, is_finite
 from headstart.errors import InputError
 from headstart.noise import Noise
 from headstart.registry import Registry
@@ -112,6 +112,7 @@ class Solver(ABC):
 
         return self.steps(partial(denoise, denoiser, **conditions), x, schedule, draw)
 
+    @in_evaluation_mode
     def solve(
         self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, /, **conditions: Any
     ) -> Tensor:
