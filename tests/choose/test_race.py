@@ -50,9 +50,9 @@ def test_of_one_horizon_the_highest_last_level_wins():
     assert winner([low, option(2.9, 1.0, 0.1, -0.1, last=0.3)]) is low
 
 
-@pytest.mark.parametrize(("gap", "noise", "alike"), [(0.05, 0.0, True), (0.5, 0.0, False), (0.5, 8.0, True)])
+@pytest.mark.parametrize(("gap", "noise", "alike"), [(0.9, 0.0, True), (1.5, 0.0, False), (1.5, 30.0, True)])
 def test_errors_of_starts_are_alike_up_to_the_error_of_their_difference(gap, noise, alike):
-    """On 100 data: a tenth of a nat is never seen, and half a nat is where it is told from 0."""
+    """On 100 data: a nat is not seen, and more of them are where their difference is told from 0."""
     errors = np.random.default_rng(0).standard_normal(100)
     far, near = option(1.0, 2.0, 0.0), option(1.0, 1.0, gap, -0.1)
     far.errors, near.errors = errors, errors + gap + noise * np.random.default_rng(1).standard_normal(100)

@@ -17,6 +17,7 @@ of another. So
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -51,8 +52,8 @@ ALIKE, OTHERS = 3, 2
 #: Standard errors of a difference up to which two scores are indistinguishable.
 ERRORS = 2.0
 
-#: Nats of a start's error that are not seen, whatever its Monte-Carlo error, and that are, whatever it is.
-HIDDEN, VISIBLE = 0.1, 1.0
+#: Nats of a start's error that are not seen.
+VISIBLE = 1.0
 
 
 def race(
@@ -216,7 +217,7 @@ def winner(options: Sequence[Option]) -> Option:
 
     One nat of the start's error is visible structure, where tens of nats of discretization are imperceptible detail.
     And where starts err alike, a longer way down only adds to the network's own error. Errors of starts are alike up to
-    the standard error of their difference, on the same data: a tenth of a nat at least, and one at most.
+    a nat, or up to the standard error of their difference on the same data where that is more.
     """
     best = lowest(options)
     equals = [option for option in options if option is best or tied(option, best)]
@@ -236,7 +237,7 @@ def _hidden(option: Option, least: Option) -> float:
     if option.errors is None or least.errors is None:
         return VISIBLE
     gaps = option.errors - least.errors
-    return float(np.clip(gaps.std() / np.sqrt(len(gaps)), HIDDEN, VISIBLE))
+    return max(VISIBLE, float(gaps.std()) / math.sqrt(len(gaps)))
 
 
 def _spread(options: Sequence[Option], count: int) -> list[Option]:
