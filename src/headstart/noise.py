@@ -145,9 +145,9 @@ class Noise:
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Standard normal numbers of shape (B, \\*shape)."""
         if self._together(shape):
-            draws = philox.normal(self._keys, self._positions, math.prod(shape)).reshape(len(self), *shape)
+            draws = philox.normal(self._keys, self._positions, math.prod(shape)).reshape(len(self.seeds), *shape)
         else:
-            draws = np.empty((len(self), *shape), dtype=np.float32)
+            draws = np.empty((len(self.seeds), *shape), dtype=np.float32)
             for i, stream in enumerate(self._each()):
                 stream.standard_normal(out=draws[i : i + 1], dtype=np.float32)
         return torch.from_numpy(draws).to(self.device, self.dtype)
@@ -155,7 +155,7 @@ class Noise:
     def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
         """Numbers uniform on [0, 1), of shape (B, \\*shape), in float32 at least: a half type rounds some to 1."""
         if self._together(shape):
-            draws = philox.uniform(self._keys, self._positions, math.prod(shape)).reshape(len(self), *shape)
+            draws = philox.uniform(self._keys, self._positions, math.prod(shape)).reshape(len(self.seeds), *shape)
         else:
             draws = np.stack([np.asarray(stream.random(shape, dtype=np.float32)) for stream in self._each()])
         return torch.from_numpy(draws).to(self.device, torch.promote_types(self.dtype, torch.float32))
@@ -183,7 +183,7 @@ class Noise:
 
     def _together(self, shape: tuple[int, ...]) -> bool:
         """Whether a draw is made for all samples at once: not once there is a generator for each."""
-        return not self._streams and len(self) >= MANY and 0 < math.prod(shape) <= TOGETHER
+        return not self._streams and len(self.seeds) >= MANY and 0 < math.prod(shape) <= TOGETHER
 
     def _each(self) -> list[np.random.Generator]:
         """A generator for each sample, made when it is first needed."""
