@@ -98,7 +98,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "demo": BELOW | {"models", "integrations", "report"},
     "compare": BELOW | {"models", "integrations", "report"},
     "reproduce": BELOW | {"report", "compare"},
-    "cli": BELOW | {"models", "integrations", "report", "demo", "compare", "reproduce"},
+    "serve": BELOW | {"models", "report"},
+    "cli": BELOW | {"models", "integrations", "report", "demo", "compare", "reproduce", "serve"},
     "__main__": {"cli"},
 }
 
@@ -113,7 +114,13 @@ SHOWN_BY = {
 
 #: Parts that are nothing without an extra. Their modules import its libraries at once, but for the part itself, which
 #: says what is missing.
-BEHIND = {"rich": "cli", "typer": "cli"}
+BEHIND = {
+    "rich": "cli",
+    "typer": "cli",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+}
 
 #: Distributions whose modules have another name.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}

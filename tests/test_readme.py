@@ -6,8 +6,8 @@
   checked against the Makefile, the constraints and the scripts.
 
 To keep this short, :func:`headstart.fit` is given fewer images than the page says, ``headstart evaluate`` fewer real
-samples, and what asks for a GPU is only parsed, as ``headstart demo`` is: ``.ci/run`` runs that in small. Laws of few
-dimensions are fitted as written.
+samples, and what asks for a GPU or would not end is only parsed: ``headstart serve``, and ``headstart demo``, which
+``.ci/run`` runs in small. Laws of few dimensions are fitted as written.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def quiet_make() -> dict[str, str]:
 
 
 def run_headstart(words: list[str]) -> None:
-    if words[:1] == ["demo"] or "cuda" in words:
+    if words[0] in ("demo", "serve") or "cuda" in words:
         parse(words)
         return
     done = CliRunner().invoke(app, [*words, *SHORTER.get(words[0], [])])

@@ -114,7 +114,19 @@ COMMANDS: Registry[Command] = Registry(
     "command",
     "headstart.cli",
     "headstart.commands",
-    first=("demo", "check", "fit", "sample", "evaluate", "inspect", "export", "convert", "compare", "reproduce"),
+    first=(
+        "demo",
+        "check",
+        "fit",
+        "sample",
+        "evaluate",
+        "inspect",
+        "export",
+        "convert",
+        "compare",
+        "reproduce",
+        "serve",
+    ),
 )
 """The commands by name."""
 

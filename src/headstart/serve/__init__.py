@@ -1,0 +1,28 @@
+"""The service: samples of a plan by HTTP, and a page to try it.
+
+``headstart serve PLAN MODEL`` runs it, :func:`application` is it as an ASGI application for any server. It needs
+FastAPI, uvicorn and prometheus-client, ``pip install 'headstart[serve]'``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headstart.extras import require
+
+__all__ = ["application", "check_libraries", "run"]
+
+
+def check_libraries() -> None:
+    """A MissingExtraError, unless the service can be started."""
+    for library in ("fastapi", "uvicorn", "prometheus_client"):
+        require(library, "serve", "the service")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("application", "run"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_libraries()
+    from headstart.serve import app
+
+    return getattr(app, name)
