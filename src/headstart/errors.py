@@ -5,6 +5,8 @@ A message names what was wrong and what would be right. The command line prints 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "ArtefactError",
     "DataError",
@@ -13,7 +15,12 @@ __all__ = [
     "HeadstartWarning",
     "InputError",
     "MissingExtraError",
+    "NotFiniteError",
 ]
+
+
+#: Seeds that a message names at most.
+SEEDS = 5
 
 
 class HeadstartWarning(UserWarning):
@@ -42,6 +49,25 @@ class DenoiserError(HeadstartError, RuntimeError):
     """A denoiser cannot be loaded, or returned the wrong shape, NaN or Inf."""
 
     exit_code = 4
+
+
+class NotFiniteError(DenoiserError):
+    """A denoiser returned NaN or Inf.
+
+    Attributes:
+        sigma: the level at which it did.
+        rows: of the batch, those that hold them.
+    """
+
+    def __init__(self, sigma: float, rows: Sequence[int]) -> None:
+        super().__init__(f"the denoiser returned NaN or Inf at sigma = {sigma:.6g}")
+        self.sigma, self.rows = sigma, tuple(rows)
+
+    def of_seeds(self, seeds: Sequence[int]) -> DenoiserError:
+        """The same, with the seeds of the samples that were at fault, given those of the batch."""
+        wrong = [str(seeds[row]) for row in self.rows if row < len(seeds)]
+        named = ", ".join(wrong[:SEEDS]) + f" and {len(wrong) - SEEDS} more" * (len(wrong) > SEEDS)
+        return DenoiserError(f"{self}, for the seed{'s' * (len(wrong) > 1)} {named}")
 
 
 class ArtefactError(HeadstartError, RuntimeError):

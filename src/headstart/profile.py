@@ -252,9 +252,7 @@ class Profile:
             )
         return replace(self, samples=x0, conditions=given)
 
-    def check_network(
-        self, denoiser: Denoiser, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> None:
+    def check_network(self, denoiser: Denoiser, compute: Compute | None = None) -> None:
         """Ask the network again about a few of the samples at two levels: it has to be the one that was measured.
 
         Raises:
@@ -263,13 +261,14 @@ class Profile:
         """
         if self.samples is None or self.conditions is None:
             raise InputError("this profile was loaded without the samples it was measured on: see with_samples")
-        few = slice(0, min(AGAIN, len(self.losses)))
-        x0, eps = self.samples[few].to(device), self.noise[few].to(device)
-        given = self.conditions.take(few).to(device)
+        compute = compute or Compute()
+        few = slice(0, min(AGAIN, len(self.losses), compute.batch_size))
+        x0, eps = self.samples[few].to(compute.device), self.noise[few].to(compute.device)
+        given = self.conditions.take(few).to(compute.device)
         for share in (1.0, 0.25):
             level = int(np.abs(np.log(self.sigmas / (share * self.sigma_data))).argmin())
             sigma, before = float(self.sigmas[level]), self.losses[few, level]
-            loss, _ = _measure_level(denoiser, x0, eps, sigma, None, self.sigma_data, 0, given, dtype)
+            loss, _ = _measure_level(denoiser, x0, eps, sigma, None, self.sigma_data, 0, given, compute.dtype)
             gap = float(np.abs(loss.numpy() - before).sum() / before.sum()) if before.sum() else float(loss.sum() > 0)
             if gap > OTHER:
                 raise InputError(

@@ -20,7 +20,7 @@ from headstart.citation import bibtex, citations
 from headstart.compute import Compute
 from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
-from headstart.errors import DenoiserError, InputError
+from headstart.errors import DenoiserError, InputError, NotFiniteError
 from headstart.initialization import Initialization
 from headstart.progress import Progress
 from headstart.schedule import Schedule
@@ -98,7 +98,7 @@ class Sampler:
         Raises:
             InputError: if neither or both of n and seeds are given, they are empty or no integers, or the label does
                 not fit.
-            DenoiserError: if the denoiser returns NaN, Inf or the wrong shape.
+            DenoiserError: if the denoiser returns NaN or Inf, whose level and seeds are named, or the wrong shape.
         """
         every = _every_seed(n, seeds)
         self._announce(denoiser)
@@ -115,7 +115,10 @@ class Sampler:
             noise = compute.noise(every[part])
             given = every_given.take(part).to(device)
             x = self.initialization.bound(denoiser).sample(noise, self.horizon, given)
-            batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
+            try:
+                batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
+            except NotFiniteError as error:
+                raise error.of_seeds(every[part]) from error
         return torch.cat(batches)
 
     def _announce(self, denoiser: Denoiser) -> None:

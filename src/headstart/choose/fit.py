@@ -210,7 +210,7 @@ def fit(
         profile = profile.with_samples(held_out.samples, held_out.conditions)
     else:
         profile = profile.with_samples(held_out.samples, held_out.conditions)
-        profile.check_network(network, device=device, dtype=dtype)
+        profile.check_network(network, compute)
     unchosen: tuple[str, ...] = ()
     if len(held_out) < ENOUGH:
         free, count = [part for part, fixed in every[0].fixed.items() if not fixed], len(split.fitted)

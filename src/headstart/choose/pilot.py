@@ -187,7 +187,8 @@ class Pilot:
         first = 0 if known is None else len(known)
         if first < count:
             make = partial(self._projected, option, first, count, denoiser)
-            new = self.work.kept(self._unit(option, first, count), make, _Drawn.save, _Drawn.load)
+            kept = self.work.folder is not None  # else a start may be code, which has no state
+            new = self.work.kept(self._unit(option, first, count), make, _Drawn.save, _Drawn.load) if kept else make()
             self._drawn[key] = known = new if known is None else known.joined(new)
         assert known is not None
         return known

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headstart.conditions import leaves
-from headstart.errors import DenoiserError, HeadstartError
+from headstart.errors import DenoiserError, HeadstartError, NotFiniteError
 
 __all__ = [
     "Counted",
@@ -51,11 +51,13 @@ def denoise(denoiser: Denoiser, x: Tensor, sigma: float, /, **conditions: Any) -
 
     Raises:
         DenoiserError: if the denoiser fails, or what it returns is not a finite tensor of x's shape.
+        NotFiniteError: one of them, which says in which rows it is not finite.
     """
     level = torch.promote_types(x.dtype, torch.float32)  # a half type would round the noise level
     out = answer(denoiser, x, torch.full((len(x),), sigma, dtype=level, device=x.device), **conditions)
     if not is_finite(out):
-        raise DenoiserError(f"the denoiser returned NaN or Inf at sigma = {sigma:.6g}")
+        rows = torch.isfinite(out).flatten(1).all(1).logical_not().nonzero().flatten()
+        raise NotFiniteError(sigma, rows.tolist())
     return out
 
 
