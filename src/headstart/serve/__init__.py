@@ -6,9 +6,12 @@ FastAPI, uvicorn and prometheus-client, ``pip install 'headstart[serve]'``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headstart.extras import require
+
+if TYPE_CHECKING:
+    from headstart.serve.app import application, run
 
 __all__ = ["application", "check_libraries", "run"]
 
