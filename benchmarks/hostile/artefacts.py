@@ -18,11 +18,11 @@ from benchmarks.hostile.forging import (
     forged_tensor,
     forged_tensors,
     outside,
+    reforged,
     smuggled,
     torn,
 )
 from headstart import choose, metrics
-from headstart.artefact import read_tensors, write_tensors
 from headstart.cli.conditions import in_turn, read_conditions
 from headstart.compare import Cells
 from headstart.data import load_data
@@ -151,18 +151,8 @@ def tensors(folder: Path, draw: random.Random) -> None:
     number = draw.randrange(9)
     path = folder / ("profile" if number == 8 else f"start-{number}")
     form = "headstart-profile" if number == 8 else "headstart-start"
-    if draw.random() < 0.2:
-        torn(path, draw)
-    else:
-        values, own = read_tensors(path, form, 9)
-        if draw.random() < 0.5:
-            values = forged(values, draw)
-        else:
-            own = forged_tensors(own, draw)
-        if not isinstance(values, dict):
-            return
-        path.unlink()
-        write_tensors(path, form, 1, values, own)
+    if not reforged(path, form, 9, draw, torn_in=0.2, values_in=0.5):
+        return
     if number == 8:
         profile = Profile.load(path)
         repr(profile)

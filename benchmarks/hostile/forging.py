@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.artefact import read_tensors, write_tensors
+
 __all__ = [
     "EXECUTED",
     "VALUES",
@@ -28,6 +30,7 @@ __all__ = [
     "inside",
     "outside",
     "payload",
+    "reforged",
     "smuggled",
     "torn",
 ]
@@ -187,6 +190,32 @@ def smuggled(path: Path, draw: random.Random) -> None:
             path.write_bytes(file.getvalue())
 
 
+def reforged(path: Path, form: str, newest: int, draw: random.Random, torn_in: float, values_in: float) -> bool:
+    """Tear a file of tensors, or change its values or its tensors; False if its values are then no mapping.
+
+    Arguments:
+        path: the file.
+        form: what it holds.
+        newest: the version that is read.
+        draw: decides.
+        torn_in: the share that is torn.
+        values_in: the share of the others whose values are changed.
+    """
+    if draw.random() < torn_in:
+        torn(path, draw)
+        return True
+    values, own = read_tensors(path, form, newest)
+    if draw.random() < values_in:
+        values = forged(values, draw)
+    else:
+        own = forged_tensors(own, draw)
+    if not isinstance(values, dict):
+        return False
+    path.unlink()
+    write_tensors(path, form, 1, values, own)
+    return True
+
+
 def outside(path: Path, draw: random.Random) -> None:
     """Name entries of an archive by places outside of it."""
     with zipfile.ZipFile(path) as archive:
@@ -194,7 +223,7 @@ def outside(path: Path, draw: random.Random) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for entry, content in entries:
             if draw.random() < 0.5:
-                entry.filename = draw.choice(["../", "../../", "/tmp/", "a/../../", "C:\\", "~/"]) + entry.filename
+                entry.filename = draw.choice(["../", "../../", "/", "a/../../", "C:\\", "~/"]) + entry.filename
             if draw.random() < 0.2:
                 entry.external_attr = 0o120777 << 16  # a symbolic link
             archive.writestr(entry, content)
@@ -221,7 +250,7 @@ def elsewhere(path: Path, draw: random.Random) -> None:
     with tarfile.open(path, "w") as archive:
         for entry, content in contents:
             if draw.random() < 0.5:
-                entry.name = draw.choice(["../", "/tmp/", "a/../../", "~/"]) + entry.name
+                entry.name = draw.choice(["../", "/", "a/../../", "~/"]) + entry.name
             if draw.random() < 0.3:
                 entry.type = draw.choice([tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
                 entry.linkname, entry.size = draw.choice(["../../etc/passwd", "/etc/passwd", entry.name]), 0

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.hostile.forging import forged, forged_tensors, inside, outside, payload, smuggled, torn
+from benchmarks.hostile.forging import forged, forged_tensors, inside, outside, payload, reforged, smuggled, torn
 from headstart import load_denoiser
-from headstart.artefact import read_tensors, write_tensors
 from headstart.denoiser import denoise
 from headstart.integrations.edm import Preconditioned
 from headstart.integrations.weights import convert
@@ -148,19 +147,8 @@ def _some_forged(own: Any, draw: random.Random) -> Any:
 def converted(folder: Path, draw: random.Random) -> None:
     """A network that was converted to safetensors."""
     path = folder / "network.safetensors"
-    if draw.random() < 0.25:
-        torn(path, draw)
-    else:
-        values, own = read_tensors(path, "headstart-network", 1)
-        if draw.random() < 0.6:
-            values = forged(values, draw)
-        else:
-            own = forged_tensors(own, draw)
-        if not isinstance(values, dict):
-            return
-        path.unlink()
-        write_tensors(path, "headstart-network", 1, values, own)
-    denoise(load_denoiser(f"edm:{path.name}"), X, 1.3)
+    if reforged(path, "headstart-network", 1, draw, torn_in=0.25, values_in=0.6):
+        denoise(load_denoiser(f"edm:{path.name}"), X, 1.3)
 
 
 # Programs and settings.

@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from headstart.errors import ArtefactError
-from headstart.files import atomic_write, check_regular
+from headstart.files import atomic_write, check_regular, read_regular
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-__all__ = ["checked", "fault", "parse_json", "read_tensors", "write_tensors"]
+__all__ = ["checked", "fault", "parse_json", "read_json", "read_tensors", "write_tensors"]
 
 #: The entry of a file's header that is ours.
 KEY = "headstart"
@@ -46,6 +46,20 @@ def parse_json(text: str) -> Any:
         return json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: Path) -> Any:
+    """The values of a JSON file, as :func:`parse_json` has them.
+
+    Raises:
+        ArtefactError: if it cannot be read, or is not JSON.
+    """
+    try:
+        return parse_json(read_regular(path).decode())
+    except OSError as error:
+        raise ArtefactError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ArtefactError(f"{path} is damaged: it is not JSON ({error})") from error
 
 
 def _whole(number: str) -> int:

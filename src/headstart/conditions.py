@@ -190,13 +190,8 @@ def _unmarked(doubt: Own, leaf: Any) -> Any:
 
 def leaves(tree: Any) -> Iterator[Any]:
     """The parts of a nesting that are no mapping, list or tuple of others."""
-    if isinstance(tree, Mapping):
-        tree = tuple(tree.values())
-    elif not _is_nesting(tree):
-        yield tree
-        return
-    for part in tree:
-        yield from leaves(part)
+    for _, leaf in named_leaves(tree):
+        yield leaf
 
 
 def named_leaves(tree: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:

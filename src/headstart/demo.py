@@ -34,12 +34,10 @@ from headstart.report import check_libraries, write_demo_report
 from headstart.report.plan import plan_values, profile_values
 from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
+from headstart.schedule.classic import EDM_MAX, EDM_MIN
 from headstart.solver import DPMSolverPP2M, Heun
 
 __all__ = ["run"]
-
-#: EDM's range of noise levels.
-SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
 
 
 @dataclass(frozen=True)
@@ -176,11 +174,11 @@ def _methods(
     isotropic, gaussian = starts[0], starts[1]
     for nfe in sizes.plans:
         yield "plan", chosen(nfe, starts)
-    yield "edm-heun", Sampler(isotropic, rho_grid(18, SIGMA_MAX, SIGMA_MIN), Heun())
+    yield "edm-heun", Sampler(isotropic, rho_grid(18, EDM_MAX, EDM_MIN), Heun())
     for nfe in sizes.grids:
-        yield "dpm++2m", Sampler(isotropic, rho_grid(nfe, SIGMA_MAX, SIGMA_MIN), DPMSolverPP2M())
+        yield "dpm++2m", Sampler(isotropic, rho_grid(nfe, EDM_MAX, EDM_MIN), DPMSolverPP2M())
     for nfe in sizes.baselines:
-        yield "noise, our schedule", chosen(nfe, [isotropic], SIGMA_MAX)
+        yield "noise, our schedule", chosen(nfe, [isotropic], EDM_MAX)
     for nfe in sizes.baselines:
         yield "gaussian start", chosen(nfe, [gaussian])
 

@@ -249,9 +249,9 @@ def _records(
     options: Sequence[Option], looked_at: Sequence[Option], best: Option, tails: Tails
 ) -> tuple[Candidate, ...]:
     """All that was looked at, screened first, with what cannot be told from the best of it."""
-    again = {(id(o.start), o.schedule, o.solver): o for o in looked_at}
-    screened = [again.pop((id(o.start), o.schedule, o.solver), o) for o in options]
-    every = [replace(o, tail=tails.known.get((id(o.start), o.schedule.horizon))) for o in (*screened, *again.values())]
+    again = {option.key: option for option in looked_at}
+    screened = [again.pop(option.key, option) for option in options]
+    every = [replace(option, tail=tails.known.get(option.place)) for option in (*screened, *again.values())]
     same = [option for option in every if option.start is best.start]
     level = {id(option) for option in equivalent(same, least(same))}
     return tuple(option.record(id(option) in level, tied(option, best)) for option in every)

@@ -21,6 +21,7 @@ from headstart.deprecation import gathered, renamed
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import Noise, Stream
 from headstart.schedule import Schedule, rho_grid
+from headstart.schedule.classic import EDM_DEVIATION, EDM_MAX, EDM_MIN
 from headstart.solver import Heun
 
 __all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "own_samples", "split_of"]
@@ -32,7 +33,7 @@ __getattr__ = renamed(__name__, {"hold_out": "headstart.conditions:hold_out"})
 OWN_SAMPLES = 2000
 
 #: The sampler that draws them: EDM's, for data of this standard deviation.
-OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN, OWN_UNIT = 18, 80.0, 0.002, 0.5
+OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN, OWN_UNIT = 18, EDM_MAX, EDM_MIN, EDM_DEVIATION
 
 #: Data whose standard deviation is within this ratio of it are of the same unit.
 SAME_UNIT = 5.0

@@ -195,7 +195,7 @@ def fit(
     split, source = split_of(denoiser, data, labels, conditions, shape, n_samples, sigma_max, seed, compute)
     network, held_out = partial(denoiser, **to_device(split.shared, device)), split.held_out
     keep = work or Work()
-    if keep.folder is not None:
+    if keep.keeps:
         given = None if profile is None else (profile.digest, profile.sigmas.tolist())
         decides = (every, initialization, training, start_cost, criterion, pilot_samples, seed, given)
         keep.begin(identity_of(network, split.whole, device, {"all": decides, "compute": (device, dtype, batch_size)}))

@@ -45,16 +45,16 @@ def asked_of(
     data: Tensor | Dataset | ArrayLike,
     labels: Tensor | ArrayLike | None,
     conditions: Mapping[str, Any] | None,
-    own: int,
+    n_samples: int,
     seed: int,
 ) -> tuple[tuple[int, ...], int, Tensor | None, Mapping[str, Any]]:
     """The order of a guided sampler in place of data: the shape of a sample, how many, classes and conditions.
 
-    They are those of at most ``own`` of the data, drawn without replacement.
+    They are those of at most ``n_samples`` of the data, drawn without replacement.
     """
     dataset = dataset_of(data, labels)
     count = len(dataset)
-    rows = torch.randperm(count, generator=generator_of(seed))[: min(own, count)]
+    rows = torch.randperm(count, generator=generator_of(seed))[: min(n_samples, count)]
     classes = None if labels is None or dataset.labels is None else dataset.labels[rows]
     taken = Conditions.of(conditions, count).take(rows)
     return tuple(dataset.samples.shape[1:]), len(rows), classes, dict(taken.tree)

@@ -64,11 +64,16 @@ class Energy:
     within: Tensor
     real: float
 
+    @property
+    def value(self) -> float:
+        """The energy distance of all samples."""
+        n = len(self.cross)
+        within = self.within.sum(dtype=torch.float64) / (n * (n - 1))
+        return float(2 * self.cross.mean() - within) - self.real
+
     def of(self, kept: Tensor) -> float:
         """The energy distance of those of the samples that are kept, a mask of shape (n,)."""
-        n = int(kept.sum())
-        within = self.within[kept][:, kept].sum(dtype=torch.float64) / (n * (n - 1))
-        return float(2 * self.cross[kept].mean() - within) - self.real
+        return Energy(self.cross[kept], self.within[kept][:, kept], self.real).value
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,8 +149,7 @@ class Pilot:
 
     def samples(self, option: Option, count: int) -> Tensor:
         """The first samples of a combination, its last row turned, of shape (count, \\*S)."""
-        sampler = _sampler(turned(self.profile, option))
-        return torch.cat([self._sample(sampler, self.denoiser, rows) for rows in self.compute.batches(count)])
+        return self._sample(_sampler(turned(self.profile, option)), self.denoiser, slice(0, count))
 
     def _scored(self, option: Option, count: int | None) -> Option:
         few = count is None
@@ -168,10 +167,8 @@ class Pilot:
         """The turn of the last row with the least distance, to two digits after the point."""
         from scipy.optimize import minimize_scalar
 
-        every = torch.ones(len(drawn), dtype=torch.bool)
-
         def distance(turn: float) -> float:
-            return self.judge.energy(drawn.at(turn)).of(every)
+            return self.judge.energy(drawn.at(turn)).value
 
         found = minimize_scalar(distance, bounds=TURNS, options={"xatol": 0.02})
         return round(float(found.x), 2)
@@ -182,14 +179,13 @@ class Pilot:
 
     def _extended(self, option: Option, count: int, denoiser: Denoiser) -> _Drawn:
         """At least ``count`` samples of a combination, those that are known among them."""
-        key = (id(option.start), option.schedule, option.solver)
-        known = self._drawn.get(key)
+        known = self._drawn.get(option.key)
         first = 0 if known is None else len(known)
         if first < count:
             make = partial(self._projected, option, first, count, denoiser)
-            kept = self.work.folder is not None  # else a start may be code, which has no state
-            new = self.work.kept(self._unit(option, first, count), make, _Drawn.save, _Drawn.load) if kept else make()
-            self._drawn[key] = known = new if known is None else known.joined(new)
+            name = partial(self._unit, option, first, count)
+            new = self.work.kept(name, make, _Drawn.save, _Drawn.load)
+            self._drawn[option.key] = known = new if known is None else known.joined(new)
         assert known is not None
         return known
 

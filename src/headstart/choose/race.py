@@ -73,10 +73,10 @@ def race(
     judged += pilot(rounds.nearby(winner(judged)), half)
     best = winner(judged)
     here = _left(pilot(rounds.around(best), half))
-    there = [option for option in _left(judged) if _place(option) != _place(best)]
+    there = [option for option in _left(judged) if option.place != best.place]
     finalists = pilot([*here[:ALIKE], *there[:OTHERS]], pilot.count)
-    final = {_key(option): option for option in finalists}
-    return winner(finalists), [final.get(_key(option), option) for option in rounds.piloted]
+    final = {option.key: option for option in finalists}
+    return winner(finalists), [final.get(option.key, option) for option in rounds.piloted]
 
 
 class _Rounds:
@@ -94,8 +94,8 @@ class _Rounds:
         unknown = [o for o in self.options if not (o.start.tractable or o.start.oracle)]
         unknown = [o for o in unknown if o.schedule.horizon in known and o not in spread]
         tried = self._try(self._varied(o, **lead) for o in (*spread, *unknown) for lead in self._leads(o))
-        places = dict.fromkeys(map(_place, tried))
-        return [lowest([option for option in tried if _place(option) == place]) for place in places]
+        places = dict.fromkeys(option.place for option in tried)
+        return [lowest([option for option in tried if option.place == place]) for place in places]
 
     def nearby(self, best: Option) -> list[Option]:
         """The same at the horizons next to its own, with the same share of the horizon as its last level, if high."""
@@ -133,7 +133,7 @@ class _Rounds:
 
     def _alike(self, option: Option) -> list[Option]:
         """All that was piloted with its start and horizon."""
-        return [other for other in self.piloted if _place(other) == _place(option)]
+        return [other for other in self.piloted if other.place == option.place]
 
     def _last_is_free(self, option: Option) -> bool:
         """Whether a combination has a last level above 0 below its horizon, and it may be chosen."""
@@ -160,10 +160,10 @@ class _Rounds:
 
     def _try(self, options: Iterable[Option]) -> list[Option]:
         """The options with their scores by few samples, of which those are drawn that are new."""
-        wanted = {_key(option): option for option in options}
-        seen = {_key(option) for option in self.piloted}
+        wanted = {option.key: option for option in options}
+        seen = {option.key for option in self.piloted}
         self.piloted += self.pilot(option for key, option in wanted.items() if key not in seen)
-        known = {_key(option): option for option in self.piloted}
+        known = {option.key: option for option in self.piloted}
         return [known[key] for key in wanted]
 
 
@@ -182,15 +182,6 @@ def _known(option: Option) -> Score:
 
 def _score(option: Option) -> float:
     return _known(option).value
-
-
-def _key(option: Option) -> Any:
-    return id(option.start), option.schedule, option.solver
-
-
-def _place(option: Option) -> Any:
-    """The start and the horizon, which tell the states that a combination begins with."""
-    return id(option.start), option.schedule.horizon
 
 
 def tied(option: Option, other: Option) -> bool:

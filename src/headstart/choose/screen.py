@@ -117,6 +117,16 @@ class Option:
         return self.pilot if self.final is None else self.final
 
     @property
+    def key(self) -> tuple[int, Schedule, Solver]:
+        """Tells its combination from others."""
+        return id(self.start), self.schedule, self.solver
+
+    @property
+    def place(self) -> tuple[int, float]:
+        """Tells its start and horizon, and so the states that it begins with, from others."""
+        return id(self.start), self.schedule.horizon
+
+    @property
     def e_init(self) -> float:
         """The start's error in nats, infinite if it is not known."""
         return math.inf if self.budget.initialization is None else self.budget.initialization.value
@@ -314,7 +324,7 @@ class Tails:
         start, sigma = option.start, option.schedule.horizon
         if len(self.clean) < FEWEST or not start.closed_form:
             return option
-        if (key := (id(start), sigma)) not in self.known:
+        if (key := option.place) not in self.known:
             self.known[key] = tail_gap(self._drawn(start, sigma), self.clean + sigma * self.noise)
         return replace(option, tail=self.known[key])
 

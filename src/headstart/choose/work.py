@@ -84,11 +84,29 @@ class Work:
         if self.folder is not None and self.folder.exists():
             self._take()
 
-    def kept(self, name: str, make: Callable[[], T], save: Callable[[T, Path], None], load: Callable[[Path], T]) -> T:
-        """A unit as it is found on disk, or made and put there."""
+    @property
+    def keeps(self) -> bool:
+        """Whether units are kept at all."""
+        return self.folder is not None
+
+    def kept(
+        self,
+        name: str | Callable[[], str],
+        make: Callable[[], T],
+        save: Callable[[T, Path], None],
+        load: Callable[[Path], T],
+    ) -> T:
+        """A unit as it is found on disk, or made and put there.
+
+        Arguments:
+            name: of the unit; a function of no arguments is asked for it only where units are kept.
+            make: makes it.
+            save: writes it to a file.
+            load: reads it from there.
+        """
         if self.folder is None or not self._job:
             return make()
-        path = self.folder / f"{name}.unit"
+        path = self.folder / f"{name if isinstance(name, str) else name()}.unit"
         if self._open and path.exists():
             with contextlib.suppress(ArtefactError):  # damaged: it is made again
                 return load(path)

@@ -56,6 +56,7 @@ __all__ = [
     "parse_numbers",
     "prepare_process",
     "usable",
+    "whole_numbers",
 ]
 
 P = ParamSpec("P")
@@ -338,6 +339,30 @@ def usable(device: str) -> str:
 
     check_device(device)
     return device
+
+
+def whole_numbers(text: str, option: str, example: str, least: int | None = None) -> tuple[int, ...]:
+    """Whole numbers, separated by commas.
+
+    Arguments:
+        text: the numbers.
+        option: that they were given to.
+        example: what would be right.
+        least: that each of them must be, if there is a limit.
+
+    Raises:
+        InputError: if a part is no whole number, or below the limit.
+
+    >>> whole_numbers("3,4,6", "--nfe", "3,4,6")
+    (3, 4, 6)
+    """
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{option} {text!r} is not a list of whole numbers such as {example}") from error
+    if least is not None and min(numbers) < least:
+        raise InputError(f"{option} {text!r} must hold numbers of at least {least}")
+    return numbers
 
 
 def parse_numbers(text: str, what: str = "seed") -> list[int]:

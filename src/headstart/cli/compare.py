@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, ModelSpec, Seed, command, usable
+from headstart.cli.common import (
+    Answer,
+    BatchSize,
+    DataSpec,
+    Device,
+    Json,
+    ModelSpec,
+    Seed,
+    command,
+    usable,
+    whole_numbers,
+)
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError
@@ -76,7 +87,8 @@ def compare(
     the test split is scored against, of other data one half; all fits see the rest alone. What is finished is kept: run
     the same command again to go on, or with more methods, evaluations or seeds to add them.
     """
-    counts = _counts(nfe) or (QUICK_NFE if quick else None)
+    named = None if nfe is None else whole_numbers(nfe, "--nfe", "3,4,6", least=1)
+    counts = named or (QUICK_NFE if quick else None)
     methods = methods or arms
     names = None if methods is None else [name.strip() for name in methods.split(",")]
     if reference_count < 2:
@@ -117,16 +129,3 @@ def compare(
         compute=compute,
     )
     return Answer(f"{comparison_table(results)}\n\nThe page is {out / 'index.html'}", results)
-
-
-def _counts(text: str | None) -> tuple[int, ...] | None:
-    """Numbers of evaluations from the command line."""
-    if text is None:
-        return None
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"--nfe {text!r} is not a list of whole numbers such as 3,4,6") from error
-    if min(counts) < 1:
-        raise InputError(f"--nfe {text!r} must hold numbers of at least 1")
-    return counts

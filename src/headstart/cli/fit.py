@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from headstart.cli.common import NAMES, Answer, BatchSize, Device, Json, ModelSpec, Seed, command, usable
+from headstart.cli.common import NAMES, Answer, BatchSize, Device, Json, ModelSpec, Seed, command, usable, whole_numbers
 from headstart.cli.conditions import ConditionFiles, SharedFiles, read_conditions
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
@@ -138,7 +138,7 @@ def fit(
     """
     from headstart.plan import check_place
 
-    budgets = _numbers(nfe, "--nfe", "3,4,6")
+    budgets = whole_numbers(nfe, "--nfe", "3,4,6")
     places = {budgets[0]: output} if len(budgets) == 1 else {n: output.with_name(f"{output.name}-{n}") for n in budgets}
     for place in places.values():
         check_place(place)
@@ -171,7 +171,7 @@ def fit(
             budgets,
             labels=dataset.labels if dataset is not None and conditional else None,
             conditions=read_conditions(condition, shared, *(["label"] if conditional else [])),
-            shape=_sizes(shape),
+            shape=None if shape is None else whole_numbers(shape, "--shape", "1,28,28", least=1),
             n_samples=n_samples if own is None else own,
             horizon=_horizon(horizon),
             initialization=families,
@@ -210,21 +210,3 @@ def _horizon(text: str | None) -> float | Literal["unimodal"] | None:
         return float(text)
     except ValueError as error:
         raise InputError(f"--horizon {text!r} is neither a number nor 'unimodal'") from error
-
-
-def _sizes(text: str | None) -> tuple[int, ...] | None:
-    """The shape of a sample."""
-    if text is None:
-        return None
-    sizes = _numbers(text, "--shape", "1,28,28")
-    if min(sizes) < 1:
-        raise InputError(f"--shape {text!r} must hold numbers of at least 1")
-    return sizes
-
-
-def _numbers(text: str, option: str, example: str) -> tuple[int, ...]:
-    """Whole numbers, separated by commas."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"{option} {text!r} is not a list of whole numbers such as {example}") from error

@@ -18,19 +18,20 @@ import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 from torch import Tensor
 
-from headstart.artefact import checked, parse_json
+from headstart.artefact import checked, read_json
 from headstart.choose import fit_starts, hold_out
 from headstart.choose.constraints import MOST_NFE
 from headstart.choose.levels import SIGMA_MINS, measured_levels
 from headstart.compute import Compute
 from headstart.denoiser import Denoiser, Range
-from headstart.errors import ArtefactError, InputError
-from headstart.files import atomic_write, read_regular
+from headstart.errors import InputError
+from headstart.files import atomic_write
 from headstart.initialization import Initialization, Isotropic
 from headstart.noise import Stream
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.schedule import GITS, Schedule, rho_grid
+from headstart.schedule.classic import EDM_MAX, EDM_MIN
 from headstart.solver import DPMSolverPP2M
 
 __all__ = ["NFE", "QUICK", "SIGMA_MAX", "SIGMA_MIN", "Draws", "Setting", "Sizes"]
@@ -39,7 +40,7 @@ Part = TypeVar("Part", Profile, Initialization)
 Kept = TypeVar("Kept", bound=BaseModel)
 
 #: EDM's range of noise levels.
-SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
+SIGMA_MAX, SIGMA_MIN = EDM_MAX, EDM_MIN
 
 
 #: The numbers of evaluations that are looked at by default.
@@ -320,10 +321,4 @@ def _write(values: BaseModel, path: Path) -> None:
 
 
 def _read(path: Path, schema: type[Kept]) -> Kept:
-    try:
-        values = parse_json(read_regular(path).decode())
-    except OSError as error:
-        raise ArtefactError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ArtefactError(f"{path} is damaged: it is not JSON ({error})") from error
-    return checked(schema, values, path)
+    return checked(schema, read_json(path), path)

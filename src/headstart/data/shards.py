@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from headstart.artefact import checked, parse_json
+from headstart.artefact import checked, read_json
 from headstart.errors import ArtefactError, DataError, InputError
 from headstart.files import read_regular
 
@@ -198,12 +198,7 @@ def read_receipt(folder: Path, manifest: Manifest, index: int) -> Receipt | None
 
 
 def _json(place: Path) -> dict[str, Any]:
-    try:
-        values = parse_json(read_regular(place).decode("utf-8"))
-    except OSError as error:
-        raise ArtefactError(f"{place} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ArtefactError(f"{place} is damaged: {error}") from error
+    values = read_json(place)
     if not isinstance(values, dict):
         raise ArtefactError(f"{place} is damaged: it holds no object")
     return values

@@ -35,7 +35,7 @@ from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.features import Features
 from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
-from headstart.initialization.mixture import CHOSEN_AT, COMPONENTS, DIMENSIONS, MOST, POINTS, components_of, descend
+from headstart.initialization.mixture import CHOSEN_AT, MOST, components_of, searched
 from headstart.initialization.regression import Ridge
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise, generator_of
@@ -285,14 +285,7 @@ class _Points:
         def loss(size: tuple[int, int]) -> float:
             return -float(rest.fitted((), *size).log_prob_leading(noised, sigma, psi).mean())
 
-        widest = min(dimensions or DIMENSIONS[0], self.z.shape[1])
-        if components is None:
-            numbers = [n for n in COMPONENTS if n <= max(1, len(rest.z) // POINTS)]
-            components = descend([(n, widest) for n in numbers], loss)[0]
-        if dimensions is None:
-            narrower = [m for m in DIMENSIONS if m < widest]
-            dimensions = descend([(components, m) for m in (widest, *narrower)], loss)[1]
-        return components, dimensions
+        return searched(loss, components, dimensions, rest.z.shape)
 
 
 def _directions(c: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:

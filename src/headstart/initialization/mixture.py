@@ -43,7 +43,7 @@ from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise, generator_of
 from headstart.saved import SQUARE, Saved
 
-__all__ = ["Mixture", "components_of", "descend"]
+__all__ = ["Mixture", "components_of", "searched"]
 
 #: Numbers of components, and of dimensions, among which the held-out likelihood chooses.
 COMPONENTS, DIMENSIONS = (1, 25, 50, 100, 200, 400), (128, 64, 32)
@@ -269,10 +269,7 @@ class _Points:
         )
 
     def best_size(self, components: int | None, dimensions: int | None) -> tuple[int, int]:
-        """The numbers of components and of dimensions with the best likelihood of a tenth that is held out.
-
-        First the components in the most dimensions, up to the first number that is no better; then the dimensions.
-        """
+        """The numbers of components and of dimensions with the best likelihood of a tenth that is held out."""
         held = max(1, len(self.z) // 10)
         noised, labels, kept = self.z[:held][:2000], self.labels, None
         if labels is not None:
@@ -289,14 +286,7 @@ class _Points:
             start = rest.fitted((), *size)
             return -float(start.log_prob_leading(noised, sigma, labels).mean())
 
-        widest = min(dimensions or DIMENSIONS[0], self.z.shape[1])
-        if components is None:
-            numbers = [n for n in COMPONENTS if n <= max(1, len(rest.z) // POINTS)]
-            components = descend([(n, widest) for n in numbers], loss)[0]
-        if dimensions is None:
-            narrower = [m for m in DIMENSIONS if m < widest]
-            dimensions = descend([(components, m) for m in (widest, *narrower)], loss)[1]
-        return components, dimensions
+        return searched(loss, components, dimensions, rest.z.shape)
 
 
 def _some(count: int, labels: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -310,7 +300,31 @@ def _some(count: int, labels: Tensor | None, generator: torch.Generator) -> Tens
     return torch.cat([some, *(left[classes[left] == label][:1] for label in sorted(missing))])
 
 
-def descend(sizes: Sequence[tuple[int, int]], loss: Callable[[tuple[int, int]], float]) -> tuple[int, int]:
+def searched(
+    loss: Callable[[tuple[int, int]], float], components: int | None, dimensions: int | None, shape: Sequence[int]
+) -> tuple[int, int]:
+    """The numbers of components and of dimensions with the smallest loss, of those that are not given.
+
+    First the components in the most dimensions, up to the first number that is no better; then the dimensions.
+
+    Arguments:
+        loss: of a number of components and one of dimensions.
+        components: as given, or None.
+        dimensions: as given, or None.
+        shape: how many points there are to fit on, and in how many dimensions.
+    """
+    count, most = shape
+    widest = min(dimensions or DIMENSIONS[0], most)
+    if components is None:
+        numbers = [n for n in COMPONENTS if n <= max(1, count // POINTS)]
+        components = _descend([(n, widest) for n in numbers], loss)[0]
+    if dimensions is None:
+        narrower = [m for m in DIMENSIONS if m < widest]
+        dimensions = _descend([(components, m) for m in (widest, *narrower)], loss)[1]
+    return components, dimensions
+
+
+def _descend(sizes: Sequence[tuple[int, int]], loss: Callable[[tuple[int, int]], float]) -> tuple[int, int]:
     """The size with the smallest loss, in order, up to the first that is no better than the one before it."""
     best, least = sizes[0], loss(sizes[0])
     for size in sizes[1:]:

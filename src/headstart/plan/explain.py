@@ -17,15 +17,13 @@ from headstart.initialization import Isotropic
 from headstart.profile import Profile
 from headstart.sampler import Sampler
 from headstart.schedule import LeastError, rho_grid, usual_rules
+from headstart.schedule.classic import EDM_DEVIATION, EDM_MAX, EDM_MIN
 from headstart.solver import USUAL_SOLVERS, Heun, get_solver, is_linear
 
 if TYPE_CHECKING:
     from headstart.plan.base import Plan
 
 __all__ = ["Reference", "decided_by", "explanation", "references", "total"]
-
-#: EDM's range of noise levels, 80 to 0.002, in units of the standard deviation of its images, 1/2.
-EDM_MAX, EDM_MIN = 160.0, 0.004
 
 #: The most steps that a grid of least error is sought for; with 40, it takes a minute.
 DESCENDED = 12
@@ -116,8 +114,8 @@ def references(plan: Plan) -> dict[str, Reference]:
     most: with more than 12 evaluations, where the descent to the least error takes longer, its grids are left out.
     """
     profile, start = plan.profile, Isotropic(plan.profile.shape)
-    high, low = float(profile.sigmas[0]), float(profile.sigmas[-1])
-    high, low = min(high, EDM_MAX * profile.sigma_data), max(low, EDM_MIN * profile.sigma_data)
+    high, low, unit = float(profile.sigmas[0]), float(profile.sigmas[-1]), profile.sigma_data / EDM_DEVIATION
+    high, low = min(high, EDM_MAX * unit), max(low, EDM_MIN * unit)
     found = {"EDM's Heun, 35 evaluations": _reference(profile, Sampler(start, rho_grid(18, high, low), Heun()))}
     last = plan.schedule.sigma_min
     if plan.nfe > 1 and last < high:

@@ -59,6 +59,9 @@ __all__ = [
 
 Levels = NDArray[np.float64]
 
+#: EDM's highest and lowest level above 0, and the standard deviation of the images that they are for.
+EDM_MAX, EDM_MIN, EDM_DEVIATION = 80.0, 0.002, 0.5
+
 
 def rho_grid(steps: int, sigma_max: float, sigma_min: float, rho: float = 7.0, final_zero: bool = True) -> Schedule:
     """EDM's grid: equal steps of sigma^(1/rho). A larger rho puts more of the levels near ``sigma_min``.

@@ -20,13 +20,14 @@ from headstart.plan import Plan
 from headstart.report.images import data_uri, image_grid, is_images, png
 from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
+from headstart.schedule.classic import EDM_MAX, EDM_MIN
 from headstart.serve.batching import Task
 from headstart.solver import Heun
 
 __all__ = ["CLASSIC_NFE", "Draw", "Engine", "Race"]
 
-#: Evaluations of the classic sampler as it is published, and its levels.
-CLASSIC_NFE, SIGMA_MAX, SIGMA_MIN = 35, 80.0, 0.002
+#: Evaluations of the classic sampler as it is published.
+CLASSIC_NFE = 35
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Engine:
     def _classic(self, nfe: int) -> Sampler:
         """The sampler of Karras et al. (2022) with at most so many evaluations, from noise."""
         known = Range.of(self.denoiser)
-        high, low = min(SIGMA_MAX, known.high), max(SIGMA_MIN, known.low)
+        high, low = min(EDM_MAX, known.high), max(EDM_MIN, known.low)
         return Sampler(Isotropic(self.shape), rho_grid(max(1, Heun().steps_for(nfe)), high, low), Heun())
 
     @in_evaluation_mode
