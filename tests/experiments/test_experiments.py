@@ -62,11 +62,17 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Quick:
 
 
 TABLES = {
+    "classes": ("summary", "each"),
     "fashion_mnist": ("errors", "sweep", "finals", "summary"),
     "gmm": ("exact", "initialization", "picks", "distances", "summary", "many"),
     "heavy_tails": ("noise_misses", "quantiles", "levels", "nats", "distances", "summary", "plans", "candidates"),
 }
-FIGURES = {"fashion_mnist": ("sweep",), "gmm": ("exact", "distances"), "heavy_tails": ("quantiles",)}
+FIGURES = {
+    "classes": ("quality", "nearest"),
+    "fashion_mnist": ("sweep",),
+    "gmm": ("exact", "distances"),
+    "heavy_tails": ("quantiles",),
+}
 
 
 @pytest.mark.slow
@@ -112,6 +118,30 @@ def test_the_images_best_cells_are_those_of_the_sweep(results: Quick) -> None:
         final = next(row for row in found["finals"] if row["arm"] == "best of the sweep" and row["nfe"] == nfe)
         assert (final["start"], final["horizon"]) == (best["start"], best["horizon"])
     assert all(row["nfe"] == row["nfe"] and row["frechet"] > 0 for row in found["finals"])
+
+
+# Classes.
+
+
+@pytest.mark.slow
+def test_plans_with_labels_are_held_against_the_usual_sampler_of_the_same_guidance(results: Quick) -> None:
+    rows = {(row["guidance"], row["arm"]): row for row in results["classes"]["summary"]}
+    for scale in (1.0, 1.5):
+        plan, usual = rows[scale, "plan"], rows[scale, "edm-heun"]
+        assert usual["within_ratio"] == 1
+        assert plan["within_ratio"] == pytest.approx(plan["within"] / usual["within"])
+    # A distance within classes is the mean of those of the classes.
+    plan = next(row for row in results["classes"]["rows"] if (row["arm"], row["scale"]) == ("plan", 1.0))
+    assert plan["within"] == pytest.approx(sum(plan["each"].values()) / 10)
+
+
+@pytest.mark.slow
+def test_a_run_with_labels_goes_on_from_its_cells(results: Quick) -> None:
+    before = results["classes"]["rows"]
+    folder = results.folder / "classes"
+    cells = (folder / "cells.jsonl").read_text()
+    assert done("classes", folder)["rows"] == before
+    assert (folder / "cells.jsonl").read_text() == cells
 
 
 # Mixtures of Gaussians.
