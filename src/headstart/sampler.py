@@ -116,13 +116,18 @@ class Sampler:
             given = every_given.take(part).to(device)
             x = self.initialization.bound(denoiser).sample(noise, self.horizon, given)
             try:
-                batches.append(self.solver.solve(partial(denoiser, **given), x, self.schedule, noise).cpu())
+                x = self.solver.solve(partial(denoiser, **given), x, self.schedule, noise)
             except NotFiniteError as error:
                 raise error.of_seeds(every[part]) from error
+            batches.append(self._returned(x).cpu())
         return torch.cat(batches)
 
     def _announce(self, denoiser: Denoiser) -> None:
         """Say what is unusual about sampling this denoiser: of a sampler, nothing."""
+
+    def _returned(self, samples: Tensor) -> Tensor:
+        """The samples as they are returned: those of a sampler as they are."""
+        return samples
 
     def _first_answer(self, denoiser: Denoiser, seeds: list[int], compute: Compute, given: Conditions) -> Tensor | None:
         """The network's answer for the first samples with these conditions, or None where it or the start fails."""

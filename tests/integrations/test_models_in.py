@@ -202,6 +202,25 @@ def test_sbi_by_a_stand_in():
         from_sbi(SimpleNamespace(), torch.zeros(1, 3))
 
 
+def test_sbi_amortised_takes_an_observation_for_each_sample():
+    class Shifted(Estimator):
+        """The score of the law that the observation shifts."""
+
+        def __call__(self, z, condition, t):
+            alpha = self.mean_t_fn(t)
+            return score(z - alpha * condition[:, :1], alpha, self.std_fn(t))
+
+    x, observation = torch.randn(5, 2), torch.randn(5, 1)
+    amortised, sigma = from_sbi(Shifted()), torch.tensor(0.7)
+    alone = [from_sbi(Shifted(), observation[i : i + 1])(x[i : i + 1], sigma) for i in range(5)]
+    torch.testing.assert_close(amortised(x, sigma, observation=observation), torch.cat(alone))
+    torch.testing.assert_close(
+        amortised(x, sigma, observation=observation[:1])[1:2], from_sbi(Shifted(), observation[:1])(x[1:2], sigma)
+    )
+    with pytest.raises(InputError, match="needs the condition observation"):
+        amortised(x, sigma)
+
+
 def test_treeffuser_by_a_stand_in():
     def coefficients(y0, t):
         return y0 * np.exp(-2 * t), (1 - np.exp(-4 * t)) ** 0.5 * np.ones_like(y0)

@@ -15,7 +15,7 @@ from tests.cases import TARGET
 from tests.plan.cases import make, recorded
 
 #: Fields that plans never had as attributes of their own.
-NEW = {"doubts", "conditioning", "guidance"}
+NEW = {"doubts", "conditioning", "guidance", "latents"}
 
 
 def test_repr():

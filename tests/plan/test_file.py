@@ -16,9 +16,10 @@ import safetensors.torch
 import torch
 
 from headstart.budget import Budget, discretization_error
-from headstart.errors import ArtefactError, HeadstartWarning
+from headstart.errors import ArtefactError, HeadstartWarning, InputError
 from headstart.files import exchange
 from headstart.initialization import Flow, Initialization, Training
+from headstart.latents import Latents, Space
 from headstart.plan import Conditioning, Plan, Record
 from headstart.plan.file import write
 from headstart.profile import Profile
@@ -208,7 +209,7 @@ def put(*path_and_value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("version", 6), "has version 6, and this headstart reads up to 5: upgrade it"),
+        (put("version", 7), "has version 7, and this headstart reads up to 6: upgrade it"),
         (put("version", 0), "damaged: version"),
         (put("version", "1"), "damaged: version"),
         (put("format", "other"), "is not a plan: plan.json does not say"),
@@ -361,6 +362,26 @@ def test_what_a_start_knows_is_kept_in_a_plan_of_version_5(tmp_path):
         assert loaded.digest == plan.digest
 
 
+def test_latents_are_kept_in_a_plan_of_version_6_by_their_numbers_and_their_name(tmp_path):
+    """A file never runs code: until the plan is given what decodes, it says what is missing."""
+    latents = Latents(lambda x: x / 2, lambda z: 2 * z, (0.5, 4.0), (1.0, -1.0), "python:mine:codec")
+    plan = make()
+    latent = plan.with_latents(latents)
+    latent.save(tmp_path / "plan")
+    assert json.loads((tmp_path / "plan" / "plan.json").read_text())["version"] == 6
+    loaded = Plan.load(tmp_path / "plan")
+    assert (loaded.record, loaded.digest) == (latent.record, latent.digest)
+    assert loaded.record.latents == Space("python:mine:codec", (0.5, 4.0), (1.0, -1.0))
+    assert "python:mine:codec" in loaded.explain()
+    law = TARGET
+    with pytest.raises(InputError, match=r"load_latents\(plan.record.latents\), which runs python:mine:codec"):
+        loaded.sample(law, 3)
+    z = plan.sample(law, 3)
+    torch.testing.assert_close(loaded.with_latents(latents).sample(law, 3), latents.decode(z), rtol=0, atol=0)
+    torch.testing.assert_close(loaded.with_latents(None).sample(law, 3), z, rtol=0, atol=0)
+    assert loaded.with_latents(None).digest == plan.digest
+
+
 def test_a_doubt_is_kept_and_a_plan_without_one_stays_of_version_3(tmp_path):
     for plan, version in ((make(), 3), (doubted(make()), 4)):
         plan.save(tmp_path / "plan")
@@ -384,7 +405,7 @@ def test_what_a_pilot_says_more_of_a_candidate_is_kept(said, tmp_path):
 @pytest.mark.parametrize("name", [field.name for field in fields(Record)])
 def test_every_field_of_the_record_is_saved_and_must_be_there(name, tmp_path):
     plan = doubted(make())
-    replace(plan, record=replace(plan.record, conditioning=Conditioning(("x",)))).save(tmp_path / "plan")
+    replace(plan, record=replace(plan.record, latents=Space())).save(tmp_path / "plan")
     damage(tmp_path / "plan", lambda values: values.pop(name))
     with pytest.raises(ArtefactError, match=f"damaged: {name}: Field required"):
         Plan.load(tmp_path / "plan")

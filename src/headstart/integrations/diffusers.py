@@ -49,6 +49,7 @@ from headstart.denoiser import (
 from headstart.errors import DenoiserError, InputError
 from headstart.extras import require
 from headstart.files import read_regular
+from headstart.latents import Space
 from headstart.models.load import LOADERS, Loader
 
 __all__ = ["Latents", "RawEDM", "convention", "from_diffusers", "load", "network_of", "read_scheduler"]
@@ -290,8 +291,14 @@ class Latents:
         if not (hasattr(self.vae, "encode") and hasattr(self.vae, "decode")):
             raise InputError(f"a {type(self.vae).__name__} does not encode and decode: give a pipeline's vae")
 
+    @property
+    def space(self) -> Space:
+        """The part that a plan keeps (:meth:`headstart.Plan.with_latents`): numbers, and no name that builds a VAE."""
+        shift, scale = (torch.as_tensor(each).flatten().tolist() for each in self._affine(torch.zeros(1, 1)))
+        return Space("", tuple(scale), tuple(shift))
+
     @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, /) -> Tensor:
         """The latents of images, as the network sees them: the mode of what the encoder says."""
         code = self.vae.encode(images)
         latents = code.latent_dist.mode() if hasattr(code, "latent_dist") else code.latent
@@ -299,7 +306,7 @@ class Latents:
         return cast(Tensor, (latents - shift) * scale)
 
     @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, /) -> Tensor:
         """The images of latents."""
         shift, scale = self._affine(z)
         return cast(Tensor, self.vae.decode(z / scale + shift).sample)

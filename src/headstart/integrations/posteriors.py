@@ -23,12 +23,13 @@ from headstart.integrations.process import Path
 __all__ = ["from_sbi", "from_treeffuser"]
 
 
-def from_sbi(estimator: Any, observation: Tensor) -> Denoiser:
+def from_sbi(estimator: Any, observation: Tensor | None = None) -> Denoiser:
     """A denoiser of parameters given an observation, from a score estimator of sbi.
 
     Arguments:
         estimator: a ``ConditionalScoreEstimator``, as NPSE trains it.
-        observation: x_o, of shape (1, \\*O).
+        observation: x_o, of shape (1, \\*O); or None, for a denoiser with the condition ``observation``, one a sample:
+            a plan is then fitted on simulations once, and sampled at any observation.
 
     Raises:
         InputError: if it has no mean, standard deviation and range of times: flow-matching estimators have not.
@@ -37,8 +38,11 @@ def from_sbi(estimator: Any, observation: Tensor) -> Denoiser:
     if not all(hasattr(estimator, name) for name in needed) or "Flow" in type(estimator).__name__:
         raise InputError(f"a {type(estimator).__name__} is no score estimator of sbi: it needs {', '.join(needed)}")
 
-    def score(z: Tensor, time: Tensor) -> Tensor:
-        found: Tensor = estimator(z, observation.to(z).expand(len(z), *observation.shape[1:]), time)
+    def score(z: Tensor, time: Tensor, **given: Tensor) -> Tensor:
+        x = given.get("observation") if observation is None else observation
+        if x is None:
+            raise InputError("this posterior needs the condition observation: one for each sample, or one for all")
+        found: Tensor = estimator(z, x.to(z).expand(len(z), *x.shape[1:]), time)
         return found
 
     return adapt(

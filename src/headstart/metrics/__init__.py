@@ -2,6 +2,7 @@
 
 from headstart.deprecation import renamed
 from headstart.metrics.classes import ClassScores, by_class, floor_by_class, references_by_class
+from headstart.metrics.ensembles import crps, energy_score, spread_to_error
 from headstart.metrics.features import Features
 from headstart.metrics.frechet import GaussianMoments, GaussianStatistics, frechet_distance
 from headstart.metrics.kernel import KernelDistance, kernel_distance
@@ -45,6 +46,8 @@ __all__ = [
     "always",
     "bulk_sliced_wasserstein",
     "by_class",
+    "crps",
+    "energy_score",
     "evaluate",
     "floor",
     "floor_by_class",
@@ -61,6 +64,7 @@ __all__ = [
     "references_by_class",
     "sliced",
     "sliced_wasserstein",
+    "spread_to_error",
     "tail_gap",
     "tail_sliced_wasserstein",
 ]

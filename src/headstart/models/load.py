@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from headstart.denoiser import Adapted, Counted, Denoiser, Guided
-from headstart.errors import DenoiserError
+from headstart.errors import DenoiserError, InputError
+from headstart.latents import Latents, Space
 from headstart.models import bundled
 from headstart.registry import Registry
 
-__all__ = ["LOADERS", "Loader", "build", "load_denoiser", "place", "split_path"]
+__all__ = ["LOADERS", "Loader", "build", "load_denoiser", "load_latents", "place", "split_path"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,29 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
         )
     denoiser: Denoiser = place(build(*path, "a denoiser"), spec, device, "a denoiser, callable as (x, sigma)")
     return denoiser
+
+
+def load_latents(space: Space | str, device: torch.device | str = "cpu") -> Latents:
+    """The encoder and the decoder that a plan's latents name: this imports and runs the code.
+
+    Arguments:
+        space: a plan's ``record.latents``, or ``python:package.module:factory`` alone. The factory takes no arguments
+            and returns an encoder and a decoder.
+        device: where modules are put.
+
+    Raises:
+        DenoiserError: if whatever it names cannot be imported, built or put on the device.
+        InputError: if it names nothing that could be built.
+    """
+    space = Space(space) if isinstance(space, str) else space
+    kind, _, name = space.spec.partition(":")
+    if kind != "python" or (path := split_path(name)) is None:
+        raise InputError(f"{space.spec!r} names no code: expected python:package.module:factory")
+    pair = build(*path, "an encoder and a decoder")
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise DenoiserError(f"{space.spec} returned a {type(pair).__name__}: expected a tuple of encoder and decoder")
+    encoder, decoder = (place(part, space.spec, device, "an encoder and a decoder") for part in pair)
+    return Latents(encoder, decoder, space.scale, space.shift, space.spec)
 
 
 def split_path(name: str) -> tuple[str, str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from headstart.budget import Budget
 from headstart.citation import BUDGET, IMAGES, PILOT
 from headstart.denoiser import Denoiser, guided_in
+from headstart.errors import InputError
+from headstart.latents import Codec, Space
 from headstart.metrics import Novelty
 from headstart.noise import Noise
 from headstart.profile import Profile
@@ -126,6 +128,7 @@ class Record:
         doubts: whether the network is a denoiser of these data, in lines (:func:`headstart.check`).
         conditioning: the part that conditions have, or None where there are none but classes.
         guidance: the guidance whose samples it was fitted and judged on, or None without.
+        latents: the space that it samples in, if its samples are to be decoded (:meth:`Plan.with_latents`).
     """
 
     candidates: tuple[Candidate, ...] = ()
@@ -139,6 +142,7 @@ class Record:
     doubts: tuple[str, ...] = ()
     conditioning: Conditioning | None = None
     guidance: Guidance | None = None
+    latents: Space | None = None
 
 
 def _finite(level: float) -> float | None:
@@ -163,11 +167,14 @@ class Plan(Sampler):
         budget: the error budget in nats, or None if none was drawn up.
         profile: the measurements that the choice rests on.
         record: how the plan came to be.
+        latents: decodes what is sampled; a plan never saves code, so that one that was loaded has to be given it anew
+            (:meth:`with_latents`).
     """
 
     budget: Budget | None
     profile: Profile
     record: Record = field(default_factory=Record)
+    latents: Codec | None = None
 
     candidates = _of_record("candidates")
     criterion = _of_record("criterion")
@@ -222,8 +229,34 @@ class Plan(Sampler):
         self.solver.solve(asked, torch.zeros(1, 1), self.schedule, Noise([0]))
         return levels
 
+    def with_latents(self, latents: Codec | None) -> Plan:
+        """The same plan, whose samples are decoded; or, given None, are the latents themselves.
+
+        Arguments:
+            latents: the way back from the latents that the plan was fitted on: a :class:`headstart.latents.Latents`, or
+                that of a framework. The plan keeps its numbers and its spec, and never its code.
+        """
+        return replace(
+            self, latents=latents, record=replace(self.record, latents=None if latents is None else latents.space)
+        )
+
+    def _returned(self, samples: Tensor) -> Tensor:
+        return samples if self.latents is None else self.latents.decode(samples)
+
     def _announce(self, denoiser: Denoiser) -> None:
-        """Warn where the denoiser is guided in another way than those samples were that the plan rests on."""
+        """Refuse to return latents for samples, and warn where the denoiser is guided in another way than the samples
+        were that the plan rests on.
+
+        Raises:
+            InputError: if the plan's samples are to be decoded and nothing does.
+        """
+        if self.record.latents is not None and self.latents is None:
+            spec = self.record.latents.spec
+            by = f"load_latents(plan.record.latents), which runs {spec}" if spec else "what they were encoded by"
+            raise InputError(
+                f"this plan samples latents and was loaded without what decodes them: plan.with_latents({by}); "
+                "plan.with_latents(None) returns the latents"
+            )
         if self.record.guidance is None:
             return
         found = guided_in(denoiser)

@@ -158,6 +158,8 @@ def _finding_lines(plan: Plan) -> list[str]:
     if plan.record.guidance is not None:
         calls = f"{plan.network_calls} calls of the network a sample"
         lines.append(f"Guidance   {plan.record.guidance}: {calls}; fitted and judged on samples of the guided sampler")
+    if (latents := plan.record.latents) is not None:
+        lines.append(f"Latents    samples are decoded by {latents.spec or 'what it is given: with_latents(...)'}")
     lines += [f"Doubt      {doubt}" for doubt in plan.record.doubts]
     if plan.initialization.oracle:
         lines.append("Oracle     This start hands back training data through noise: for comparison only.")

@@ -34,7 +34,7 @@ from headstart.solver import SOLVERS
 __all__ = ["VERSION", "digest_of", "read", "values_of", "write"]
 
 #: The version of the folder's layout that this code writes, and the newest that it reads.
-VERSION = 5
+VERSION = 6
 
 #: How often a plan that changes while it is read is read again.
 TRIES = 10
@@ -46,10 +46,12 @@ RECORDED = tuple(f.name for f in fields(Record))
 SINCE_2 = ("source", "start_cost", "novelty")
 
 #: Fields of the record and of its candidates, by their defaults, that came with version 4. A plan in which none of them
-#: says anything is written as version 3, which earlier headstarts read; and fields of the record that came with 5.
+#: says anything is written as version 3, which earlier headstarts read; and fields of the record that came with 5
+#: and with 6.
 SINCE_4: dict[str, Any] = {"doubts": ()}
 CANDIDATE_SINCE_4: dict[str, Any] = {"final": None, "turn": 0.0}
 SINCE_5: dict[str, Any] = {"conditioning": None, "guidance": None}
+SINCE_6: dict[str, Any] = {"latents": None}
 
 #: What decided, by the words that files keep from earlier versions.
 IN_FILES = {"budget": "nats"}
@@ -81,8 +83,11 @@ def _recorded(record: Record) -> tuple[int, dict[str, Any]]:
     """The version of the layout that a record needs, and its fields as plain values."""
     values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(record).items()}
     values["criterion"] = IN_FILES.get(record.criterion, record.criterion)
-    if any(getattr(record, name) != default for name, default in SINCE_5.items()):
+    if any(getattr(record, name) != default for name, default in SINCE_6.items()):
         return VERSION, values
+    values = {k: v for k, v in values.items() if k not in SINCE_6}
+    if any(getattr(record, name) != default for name, default in SINCE_5.items()):
+        return 5, values
     values = {k: v for k, v in values.items() if k not in SINCE_5}
     says = any(getattr(record, name) != default for name, default in SINCE_4.items())
     says |= any(getattr(c, name) != default for c in record.candidates for name, default in CANDIDATE_SINCE_4.items())
@@ -195,8 +200,9 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
         values = {**values, **{name: getattr(Record(), name) for name in SINCE_2}, "candidates": candidates}
     if version == VERSION:
         return values
-    values = {**values, **({} if version == 4 else SINCE_4), **SINCE_5}
-    return {**values, "version": VERSION} if version in (1, 2, 3, 4) else values
+    older = version if isinstance(version, int) and 1 <= version < VERSION else 0
+    since = (SINCE_4 if older < 4 else {}) | (SINCE_5 if older < 5 else {}) | SINCE_6
+    return {**values, **since, **({"version": VERSION} if older else {})}
 
 
 def _nested(values: dict[str, Any]) -> dict[str, Any]:
@@ -239,10 +245,10 @@ class _BudgetFile(_Strict):
 
 
 class _PlanFile(_Strict):
-    """The schema of ``plan.json``, version 5, with the record apart."""
+    """The schema of ``plan.json``, version 6, with the record apart."""
 
     format: Literal["headstart-plan"]
-    version: Literal[5]
+    version: Literal[6]
     nfe: int
     initialization: _Named
     schedule: _Named
