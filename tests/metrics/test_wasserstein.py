@@ -14,13 +14,15 @@ from torch import Tensor
 
 from headstart.errors import DataError, InputError
 from headstart.metrics import (
+    Reference,
     bulk_sliced_wasserstein,
+    evaluate,
     max_sliced_wasserstein,
     sliced,
     sliced_wasserstein,
     tail_sliced_wasserstein,
 )
-from headstart.metrics.wasserstein import directions_of
+from headstart.metrics.wasserstein import QUANTILES, directions_of, project, quantiles
 
 
 def cloud(n: int, d: int, seed: int) -> Tensor:
@@ -140,3 +142,19 @@ def test_bad_levels_are_refused(low: float, high: float) -> None:
             distance(cloud(5, 2, 0), cloud(5, 2, 1), low, high)
     with pytest.raises(InputError, match="cannot be compared"):
         tail_sliced_wasserstein(cloud(5, 2, 0), cloud(5, 2, 1), 0.0, 1.0)
+
+
+def test_of_many_samples_quantiles_are_kept() -> None:
+    x, u = cloud(1000, 3, 0), directions_of(3, 5)
+    torch.testing.assert_close(quantiles(x, u, most=1000), project(x, u), rtol=0, atol=0)
+    # The middle of every ten.
+    torch.testing.assert_close(quantiles(x, u, most=100), project(x, u)[:, 5::10], rtol=0, atol=0)
+
+
+def test_a_reference_does_not_grow_beyond_its_quantiles() -> None:
+    """They stand for all samples: a shift is found to far less than the distance of two sets of that size."""
+    x = cloud(QUANTILES + 50_000, 1, 0)
+    reference = Reference.of(x, directions=1)
+    assert reference.projections.shape == (1, QUANTILES)
+    assert len(reference) == len(x)
+    assert evaluate(x + 0.25, reference).swd == pytest.approx(0.25, abs=1e-4)

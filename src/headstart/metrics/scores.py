@@ -45,7 +45,7 @@ from headstart.metrics.checks import check_same_shape, check_samples, digest
 from headstart.metrics.features import Features, feature_rows
 from headstart.metrics.frechet import GaussianStatistics, statistics_of
 from headstart.metrics.metric import METRICS, Comparison
-from headstart.metrics.wasserstein import directions_of, project
+from headstart.metrics.wasserstein import directions_of, quantiles
 from headstart.noise import generator_of
 from headstart.progress import Progress
 
@@ -144,8 +144,10 @@ class Reference:
 
     Attributes:
         shape: the shape S of one sample.
+        count: how many real samples there are, N.
         directions: unit vectors, shape (dimension, directions).
-        projections: the sorted projections of the real data, shape (directions, N).
+        projections: the sorted projections of the real data, shape (directions, N); of more than 262,144 samples, as
+            many quantiles of them.
         features: what the Fréchet distance is measured in, or None.
         statistics: of the real data's features, or None.
         seed: of the directions.
@@ -155,6 +157,7 @@ class Reference:
     """
 
     shape: tuple[int, ...]
+    count: int
     directions: Tensor
     projections: Tensor
     features: Features | None
@@ -204,12 +207,12 @@ class Reference:
                 statistics_of(feature_rows(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
             )
         kept = real if keep else None
-        projections = project(real, u)
+        projections = quantiles(real, u)
         identity = _identity(real, seed, directions, statistics)
-        return cls(tuple(real.shape[1:]), u, projections, features, statistics, seed, rows, kept, identity)
+        return cls(tuple(real.shape[1:]), len(real), u, projections, features, statistics, seed, rows, kept, identity)
 
     def __len__(self) -> int:
-        return self.projections.shape[1]
+        return self.count
 
     def __repr__(self) -> str:
         features = "no features" if self.statistics is None else f"{len(self.statistics.mean)} features"

@@ -50,6 +50,7 @@ __all__ = [
     "max_sliced_wasserstein",
     "project",
     "quantile_steps",
+    "quantiles",
     "sliced",
     "sliced_wasserstein",
     "sorted_projections",
@@ -61,6 +62,9 @@ MOST = 2**20
 
 #: How many directions, and how many projections, are worked on at a time, which bounds the memory.
 CHUNK, NUMBERS = 64, 2**22
+
+#: Quantiles of each direction that a reference keeps: of a million samples they err by far less than these do.
+QUANTILES = 2**18
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,21 @@ def project(x: Tensor, directions: Tensor) -> Tensor:
     They are in float32, or in float64 if x is.
     """
     return torch.cat([values for values, _ in sorted_projections(x, directions)])
+
+
+def quantiles(x: Tensor, directions: Tensor, most: int = QUANTILES) -> Tensor:
+    """The sorted projections as :func:`project` has them, or ``most`` quantiles of each direction if N is more.
+
+    Those are at the middle of equal steps, and the memory does not grow with N beyond them.
+    """
+    if len(x) <= most:
+        return project(x, directions)
+    places = ((torch.arange(most, dtype=torch.float64) + 0.5) * (len(x) / most)).long()
+    found = torch.empty(directions.shape[1], most, dtype=torch.promote_types(x.dtype, torch.float32))
+    place = 0
+    for values, _ in sorted_projections(x, directions):
+        found[place : (place := place + len(values))] = values[:, places]
+    return found
 
 
 def sorted_projections(x: Tensor, directions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -223,21 +242,24 @@ def _projected(a: Tensor, b: Tensor, directions: int, seed: int) -> tuple[Tensor
 
 def _distances(compared: Comparison) -> tuple[SlicedDistances, SlicedDistances | None]:
     """Both distances on the reference's directions, and their errors if these are asked for."""
-    real, n, m = compared.reference.projections, len(compared.samples), len(compared.reference)
+    real, n = compared.reference.projections, len(compared.samples)
     groups = compared.groups if compared.errors else []
     rest = [len(others(groups, g)) for g in range(len(groups))]
-    steps = [quantile_steps(count, m) for count in (n, *rest)]
+    steps = [quantile_steps(count, real.shape[1]) for count in (n, *rest)]
     group = torch.empty(n, dtype=torch.long)
     for g, members in enumerate(groups):
         group[members] = g
-    found: list[list[Tensor]] = []  # squared distances of all samples, and without each group
+    # Squared distances of all samples, and without each group: in one piece, since small ones left between what is
+    # freed after each step keep the memory of all steps.
+    found = torch.empty(len(steps), len(real), dtype=torch.float64)
     place = 0
     for projections, order in sorted_projections(compared.samples, compared.reference.directions):
-        beside, place = real[place : place + len(projections)], place + len(projections)
+        rows = slice(place, place := place + len(projections))
         dealt = group[order]
         kept = [projections, *(projections[dealt != g].reshape(-1, rest[g]) for g in range(len(groups)))]
-        found.append([squares(each, beside, own) for each, own in zip(kept, steps, strict=True)])
-    whole, *without = (torch.cat(column) for column in zip(*found, strict=True))
+        for line, each, own in zip(found, kept, steps, strict=True):
+            line[rows] = squares(each, real[rows], own)
+    whole, *without = found
     errors = None
     if without:
         errors = SlicedDistances(
