@@ -164,6 +164,22 @@ def test_torchcfm_and_flow_matching():
     agrees(from_flow_matching(velocity))
 
 
+def test_the_wrapper_of_torchcfm_by_a_stand_in():
+    """It repeats one time for all samples, and its network takes points and times as columns of one tensor."""
+
+    class torch_wrapper(nn.Module):  # noqa: N801
+        def __init__(self):
+            super().__init__()
+            self.model = lambda columns: velocity(columns[:, :-1], columns[:, -1])
+
+        def forward(self, t, x):
+            return self.model(torch.cat([x, t.repeat(len(x))[:, None]], dim=1))
+
+    agrees(from_torchcfm(torch_wrapper()))
+    denoiser, levels = from_torchcfm(torch_wrapper()), torch.tensor([0.1, 0.5, 1.0, 2.0, 8.0])
+    torch.testing.assert_close(denoiser(X, levels), exact(X, levels), atol=2e-4, rtol=2e-4)
+
+
 def test_flow_matching_on_another_path_by_a_stand_in():
     """Its schedulers return the coefficients and their derivatives; data are at time 1."""
 

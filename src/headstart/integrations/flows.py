@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from headstart.denoiser import Denoiser, RectifiedFlow, adapt, expand
@@ -31,9 +32,18 @@ __all__ = ["from_flow_matching", "from_torchcfm"]
 def from_torchcfm(model: Callable[..., Tensor]) -> Denoiser:
     """A denoiser from a network of torchcfm, called as ``model(t, x)``; ``label`` is handed to it as ``y``.
 
+    Its ``torch_wrapper`` takes one time for all samples; it is asked for the network in it, which takes a time each.
+
     Arguments:
         model: trained with independent pairs: ``ConditionalFlowMatcher`` with a small sigma, or ``TargetConditional``.
     """
+    if type(model).__name__ == "torch_wrapper":
+        inner: Callable[..., Tensor] = model.model  # type: ignore[attr-defined]
+
+        def joined(z: Tensor, time: Tensor) -> Tensor:
+            return inner(torch.cat([z, time.to(z)[:, None]], dim=1))
+
+        return adapt(joined, "flow", RectifiedFlow(data_at=1))
 
     def velocity(z: Tensor, time: Tensor, label: Tensor | None = None, **conditions: Any) -> Tensor:
         return model(time, z, **conditions) if label is None else model(time, z, y=label, **conditions)

@@ -1,0 +1,1 @@
+"""Plans on networks of other packages, beside those packages' own samplers."""
