@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 
@@ -114,6 +116,20 @@ def link(name: str, site: Path) -> None:
         there, here = Path(str(importlib.metadata.distribution(name).locate_file(top))), site / top
         if not here.exists():
             here.symlink_to(there)
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    """Of the core and of the extras that constraints-oldest.txt is for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = (project["optional-dependencies"][extra] for extra in ("cli", "report", "flows"))
+    wanted = [Requirement(text) for text in (*project["dependencies"], *(text for own in extras for text in own))]
+    lines = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8").splitlines()
+    oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert oldest.keys() == {requirement.name for requirement in wanted}
+    for requirement in wanted:
+        (bound,) = requirement.specifier
+        assert bound.operator == ">="
+        assert Version(bound.version) == Version(oldest[requirement.name])
 
 
 def test_the_list_of_changes_has_a_section_for_every_version() -> None:

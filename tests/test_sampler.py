@@ -12,7 +12,7 @@ from headstart.denoiser import Counted
 from headstart.errors import DenoiserError, InputError
 from headstart.initialization import Isotropic
 from headstart.noise import Noise
-from headstart.sampler import Sampler
+from headstart.sampler import Sampler, classic
 from headstart.schedule import Schedule, rho_grid
 from headstart.solver import DDPM, DPMSolverPP2M, Heun
 from tests.cases import SOLVERS, STARTS, TARGET
@@ -241,3 +241,35 @@ def test_an_observation_as_long_as_the_samples_is_shared_in_every_batch(batch_si
 def test_a_condition_that_is_given_twice_is_named():
     with pytest.raises(InputError, match="scale is given twice"):
         make().sample(TARGET, 2, conditions={"scale": 1}, scale=2)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
+def test_a_trajectory_ends_at_the_samples_and_counts_its_evaluations(solver):
+    sampler, seeds, label = (
+        make("mixture" if "mixture" in STARTS else "gaussian", solver),
+        [3, 2**40],
+        torch.tensor([1, 0]),
+    )
+    states = sampler.trajectory(TARGET, seeds, {"label": label})
+    assert [state.sigma for state in states] == list(sampler.schedule.sigmas)
+    assert [states[0].evaluations, states[-1].evaluations] == [0, sampler.nfe]
+    assert sorted(state.seconds for state in states) == [state.seconds for state in states]
+    assert torch.equal(states[-1].x, sampler.sample(TARGET, seeds=seeds, label=label))
+
+
+def test_a_trajectory_of_no_samples_is_refused():
+    with pytest.raises(InputError, match="at least one"):
+        make().trajectory(TARGET, [])
+
+
+@pytest.mark.parametrize(("nfe", "spent"), [(1, 1), (2, 1), (4, 3), (35, 35)])
+def test_the_classic_sampler_spends_no_more_than_it_may(nfe, spent):
+    assert classic((2,), nfe).nfe == spent
+
+
+def test_the_classic_sampler_stays_where_the_network_knows_noise():
+    class Narrow:
+        sigma_min, sigma_max = 0.1, 20.0
+
+    levels = classic((2,), 9, Narrow()).schedule.sigmas
+    assert (levels[0], levels[-2], levels[-1]) == (20.0, pytest.approx(0.1), 0.0)

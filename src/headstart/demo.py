@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,13 @@ from headstart.plan import Plan, check_place
 from headstart.profile import Profile
 from headstart.progress import Progress
 from headstart.report import check_libraries, write_demo_report
+from headstart.report.figures import method_colours
+from headstart.report.lanes import SHOWN, Entry, lanes
 from headstart.report.plan import plan_values, profile_values
-from headstart.sampler import Sampler
+from headstart.sampler import Sampler, classic
 from headstart.schedule import rho_grid
 from headstart.schedule.classic import EDM_MAX, EDM_MIN
-from headstart.solver import DPMSolverPP2M, Heun
+from headstart.solver import DPMSolverPP2M
 
 __all__ = ["run"]
 
@@ -54,6 +56,10 @@ class Sizes:
 
 
 QUICK = Sizes((3,), (4,), (4,), profile_samples=32, cost_samples=16, pilot_samples=16, shown=16)
+
+
+#: The plan whose samples the page shows on their way is that of so many evaluations, or of about as many.
+MOVING = 4
 
 
 def run(
@@ -105,6 +111,7 @@ def run(
     rows: list[dict[str, Any]] = []
     images: dict[str, Tensor] = {"real": real[: sizes.shown]}
     plans: list[Plan] = []
+    done: list[tuple[str, int, Sampler]] = []
     for method, sampler in _methods(denoiser, real, sizes, seed, Compute(device, batch_size=batch_size, progress=bar)):
         counted = Counted(denoiser)
         started = time.perf_counter()
@@ -116,6 +123,7 @@ def run(
         rows.append(_row(method, sampler, nfe, seed, scores, seconds))
         if isinstance(sampler, Plan) and method == "plan":
             plans.append(sampler)
+        done.append((method, nfe, sampler))
     results = {
         "rows": rows,
         "floor": {**_scores(noise_floor), "seed": seed},
@@ -126,7 +134,8 @@ def run(
         "seconds": time.perf_counter() - began,
     }
     atomic_write(json.dumps(results, indent=1, allow_nan=False).encode(), out / "results.json")
-    write_demo_report(results, images, out / "report.html")
+    moving = lanes(_moving(done), denoiser, seeds[:SHOWN], compute=Compute(device))
+    write_demo_report(results, images, out / "report.html", moving)
     for plan in plans:
         plan.save(out / f"plan-{plan.nfe}")
     return results
@@ -177,13 +186,25 @@ def _methods(
     isotropic, gaussian = starts[0], starts[1]
     for plan in chosen(sizes.plans, starts):
         yield "plan", plan
-    yield "edm-heun", Sampler(isotropic, rho_grid(18, EDM_MAX, EDM_MIN), Heun())
+    yield "edm-heun", classic(isotropic.shape)
     for nfe in sizes.grids:
         yield "dpm++2m", Sampler(isotropic, rho_grid(nfe, EDM_MAX, EDM_MIN), DPMSolverPP2M())
     for baseline in chosen(sizes.baselines, [isotropic], EDM_MAX):
         yield "noise, our schedule", baseline
     for baseline in chosen(sizes.baselines, [gaussian]):
         yield "gaussian start", baseline
+
+
+def _moving(done: Sequence[tuple[str, int, Sampler]]) -> list[Entry]:
+    """A plan, the usual sampler with about as many evaluations, and EDM's with 35."""
+    found = []
+    nfe = MOVING
+    for method in ("plan", "dpm++2m", "edm-heun"):
+        _, nfe, sampler = min((row for row in done if row[0] == method), key=lambda row: abs(row[1] - nfe))
+        title = f"{sampler.initialization.name} start at {sampler.horizon:.3g}, {sampler.solver.name}"
+        label = f"{method} {nfe}"
+        found.append(Entry(label, label, title, sampler, method_colours([method])[method]))
+    return found
 
 
 def _row(method: str, sampler: Sampler, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:

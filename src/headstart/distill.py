@@ -62,7 +62,7 @@ from headstart.compute import Compute
 from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser, Range, answer, in_evaluation_mode
 from headstart.deprecation import gathered
-from headstart.errors import DataError, DenoiserError, HeadstartError, InputError
+from headstart.errors import DataError, DenoiserError, HeadstartError, InputError, unknown
 from headstart.initialization import Initialization
 from headstart.metrics import Multiscale, MultiscaleReference
 from headstart.noise import Stream, generator_of
@@ -126,7 +126,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.learn not in get_args(Parts):
-            raise InputError(f"unknown parts {self.learn!r}: expected one of {', '.join(get_args(Parts))}")
+            raise InputError(unknown("parts", self.learn, get_args(Parts)))
         known = get_args(Objective)
         if not self.objectives or isinstance(self.objectives, str) or not set(self.objectives) <= set(known):
             raise InputError(f"objectives must be some of {', '.join(known)}: got {self.objectives!r}")

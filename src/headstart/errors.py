@@ -5,7 +5,8 @@ A message names what was wrong and what would be right. The command line prints 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 __all__ = [
     "ArtefactError",
@@ -16,6 +17,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "NotFiniteError",
+    "unknown",
 ]
 
 
@@ -80,3 +82,24 @@ class MissingExtraError(HeadstartError, ImportError):
     """An optional library is not installed."""
 
     exit_code = 6
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """The message about a name that nothing has: what it may stand for, and what there is.
+
+    Arguments:
+        kind: what the name is of, such as "solver".
+        name: the name.
+        known: the names that there are.
+
+    >>> unknown("solver", "huen", ["euler", "heun"])
+    "unknown solver 'huen' (did you mean 'heun'?): expected one of euler, heun"
+    >>> unknown("solver", "x", ["euler", "heun"])
+    "unknown solver 'x': expected one of euler, heun"
+    """
+    every = list(known)
+    folded = {each.lower(): each for each in every}
+    near = [folded[found] for found in get_close_matches(str(name).lower(), folded, n=1)]
+    return (
+        f"unknown {kind} {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}: expected one of {', '.join(every)}"
+    )

@@ -34,7 +34,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from headstart.errors import InputError
+from headstart.errors import InputError, unknown
 
 __all__ = ["Registry", "describe"]
 
@@ -84,7 +84,7 @@ class Registry(Mapping[str, T], Generic[T]):
             InputError: if there is none.
         """
         if name not in self:
-            raise InputError(f"unknown {self.kind} {name!r}: expected one of {', '.join(self)}")
+            raise InputError(unknown(self.kind, name, self))
         return self[name]
 
     def discover(self) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,17 +20,38 @@ from torch import Tensor
 from headstart.citation import bibtex, citations
 from headstart.compute import Compute
 from headstart.conditions import Conditions
-from headstart.denoiser import Denoiser, denoise, in_evaluation_mode
+from headstart.denoiser import Counted, Denoiser, Range, denoise, in_evaluation_mode
 from headstart.errors import DenoiserError, InputError, NotFiniteError
-from headstart.initialization import Initialization
+from headstart.initialization import Initialization, Isotropic
 from headstart.progress import Progress
-from headstart.schedule import Schedule
-from headstart.solver import Solver
+from headstart.schedule import Schedule, rho_grid
+from headstart.schedule.classic import EDM_MAX, EDM_MIN
+from headstart.solver import Heun, Solver
 
-__all__ = ["MOST_SAMPLES", "Sampler"]
+__all__ = ["CLASSIC_NFE", "MOST_SAMPLES", "Sampler", "State", "classic"]
 
 #: No run draws more: their seeds alone take hundreds of megabytes.
 MOST_SAMPLES = 10_000_000
+
+#: Evaluations of the classic sampler as it is published for small images.
+CLASSIC_NFE = 35
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where samples are at one level of their trajectories.
+
+    Attributes:
+        sigma: the level.
+        x: the states, shape (n, \\*S), on the CPU.
+        evaluations: of the network for a sample, up to here.
+        seconds: of wall-clock time up to here, for all of them together.
+    """
+
+    sigma: float
+    x: Tensor
+    evaluations: int
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,6 +144,41 @@ class Sampler:
             batches.append(self._returned(x).cpu())
         return torch.cat(batches)
 
+    @in_evaluation_mode
+    @torch.no_grad()
+    def trajectory(
+        self,
+        denoiser: Denoiser,
+        seeds: Sequence[int],
+        conditions: Mapping[str, Any] | None = None,
+        *,
+        compute: Compute | None = None,
+    ) -> list[State]:
+        """A few samples at every level of the schedule, from the start to the end, in one batch.
+
+        Arguments:
+            denoiser: the network, on the device.
+            seeds: one a sample. The last states are those of :meth:`sample` for these seeds; latents are not decoded.
+            conditions: as there.
+            compute: where the network works, and the type of the states.
+
+        Raises:
+            InputError: as :meth:`sample`.
+            DenoiserError: as :meth:`sample`.
+        """
+        every, compute = _every_seed(None, seeds), compute or Compute()
+        if not every:
+            raise InputError("at least one sample is drawn: got none")
+        noise, counted = compute.noise(every), Counted(denoiser)
+        given = Conditions.of(conditions, len(every)).to(compute.device)
+        began = time.perf_counter()
+        x = self.initialization.bound(counted).sample(noise, self.horizon, given)
+        states = [State(self.horizon, x.cpu(), counted.calls, time.perf_counter() - began)]
+        path = self.solver.trajectory(partial(counted, **given), x, self.schedule, noise)
+        for sigma, x in zip(self.schedule.sigmas[1:], path, strict=True):
+            states.append(State(sigma, x.cpu(), counted.calls, time.perf_counter() - began))
+        return states
+
     def _announce(self, denoiser: Denoiser) -> None:
         """Say what is unusual about sampling this denoiser: of a sampler, nothing."""
 
@@ -156,6 +213,25 @@ class Sampler:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._summary()})"
+
+
+def classic(shape: Sequence[int], nfe: int = CLASSIC_NFE, denoiser: Denoiser | None = None) -> Sampler:
+    """EDM's sampler from pure noise: Heun's method on the rho grid with at most so many evaluations.
+
+    Arguments:
+        shape: S, of a sample.
+        nfe: evaluations; Heun's method spends an odd number, or 1.
+        denoiser: the network, whose highest and lowest level the grid does not leave.
+
+    Reference:
+        Karras et al., *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022.
+
+    >>> classic((2,), nfe=4)
+    Sampler(3 evaluations: isotropic start at 80, rho 7 levels, heun)
+    """
+    known = Range() if denoiser is None else Range.of(denoiser)
+    levels = rho_grid(max(1, Heun().steps_for(nfe)), min(EDM_MAX, known.high), max(EDM_MIN, known.low))
+    return Sampler(Isotropic(tuple(shape)), levels, Heun())
 
 
 def _every_seed(n: int | None, seeds: Iterable[int] | Tensor | None) -> list[int]:

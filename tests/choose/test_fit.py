@@ -268,7 +268,7 @@ def test_images():
         ({"nfe": -3}, "network evaluations"),
         ({"nfe": 2.5}, "whole number of network evaluations"),
         ({"pilot_samples": 15}, "a pilot has 16 to 1,000,000 samples, a whole number: got 15"),
-        ({"criterion": "taste"}, "unknown criterion 'taste': expected 'pilot' or 'budget'"),
+        ({"criterion": "taste"}, "unknown criterion 'taste': expected one of pilot, budget"),
         ({"horizon": 0.05, "sigma_min": 0.06}, "horizon must lie above sigma_min.*0.05 and 0.06"),
         ({"horizon": 0.01}, "horizon must lie above sigma_min"),
         ({"horizon": math.nan}, "horizon is nan"),

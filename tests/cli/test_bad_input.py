@@ -29,6 +29,7 @@ def fit(model: str = f"{MODEL}:exact", data: str = "{place}/points.npy", *more: 
 BAD = [
     # data
     (fit(data="{place}/nothing.npy"), 3, "there is no file or folder"),
+    (fit(data="{place}/point.npy"), 3, "(did you mean {place}/points.npy?)"),
     (fit(data="{place}/text.npy"), 3, "text.npy cannot be read"),
     (fit(data="{place}/nan.npy"), 3, "1 NaN or infinite values"),
     (fit(data="{place}/line.npy"), 3, "shape (300,): expected (N, ...)"),
@@ -48,6 +49,8 @@ BAD = [
     ((*FIT, "--horizon", "nan"), 2, "horizon"),
     ((*FIT, "--schedule", "linear"), 2, "unknown schedule 'linear'"),
     ((*FIT, "--solver", "magic"), 2, "unknown solver 'magic'"),
+    ((*FIT, "--solver", "Huen"), 2, "unknown solver 'Huen' (did you mean 'heun'?)"),
+    ((*FIT, "--initialization", "mixtur"), 2, "(did you mean 'mixture'?)"),
     ((*FIT, "--initialization", "laplace"), 2, "unknown initialization 'laplace'"),
     ((*FIT, "--criterion", "beauty"), 2, "unknown criterion 'beauty'"),
     ((*FIT, "--conditional"), 2, "holds no labels, which --conditional needs"),
@@ -122,7 +125,7 @@ def test_bad_input(
     before = sorted(tmp_path.rglob("*")), sorted(places["place"].rglob("*"))
     done = run(*(part.format_map(places) for part in command), "--json")
     assert done.code == code
-    assert message in done.err
+    assert message.format_map(places) in done.err
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
     assert done.json["error"] == done.err.removeprefix("error: ").strip()

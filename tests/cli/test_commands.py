@@ -338,7 +338,7 @@ def test_evaluate_shows_scores_on_request_with_errors_and_reads_and_writes_stati
     assert other["samples"]["frechet"] == pytest.approx(2, rel=0.4)  # a shift by (1, 1), squared
 
     for bad, message in (
-        (("--scores", "fid"), "unknown scores fid"),
+        (("--scores", "fid"), "unknown score 'fid'"),
         (("--features", "none", "--stats", tmp_path / "other.npz"), "say which with --features"),
         (("--features", "inception:x"), "unknown features 'inception:x'"),
     ):

@@ -27,3 +27,10 @@ def test_samples_without_a_page_are_refused(run: Run, place: Path) -> None:
     done = run("inspect", place / "plan", "--samples", place / "points.npy")
     assert done.code == InputError.exit_code
     assert "--page FILE" in done.err
+
+
+def test_a_page_shows_samples_of_the_network_on_their_way(run: Run, place: Path, tmp_path: Path) -> None:
+    page = tmp_path / "plan.html"
+    assert run("inspect", place / "plan", "--page", page, "--model", f"{MODEL}:exact").code == 0
+    assert page.read_text().count('<li class="lane"') == 3
+    assert run("inspect", place / "plan", "--model", f"{MODEL}:exact").code == InputError.exit_code

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from headstart.report.comparison import SPAN, comparison_headline, comparison_table, quality, write_comparison
+from headstart.report.comparison import (
+    SPAN,
+    Pictures,
+    comparison_headline,
+    comparison_table,
+    quality,
+    write_comparison,
+)
 
 
 def row(label: str, kind: str, family: str, nfe: int, value: float | None) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def test_what_lies_beyond_or_failed_is_marked_at_the_edge() -> None:
 
 
 def test_what_all_are_held_against_is_in_no_column(tmp_path: Path) -> None:
-    write_comparison(results(4.0), {}, {}, tmp_path)
+    write_comparison(results(4.0), Pictures(), tmp_path)
     page = (tmp_path / "index.html").read_text()
     wide = re.findall(r'<td colspan="3" data-value="([\d.]+)">(.*?)</td>', page)
     assert wide == [("1.05", "1.05, 35 s for 1,000 samples"), ("1.0", "1.00")]
@@ -126,5 +133,5 @@ def test_the_headline_has_the_best_of_every_family() -> None:
 def test_a_mark_that_failed_says_so_and_sorts_last(tmp_path: Path) -> None:
     found = results(4.0)
     found["summary"][-1] = row("EDM Heun, 35", "reference", "EDM", 35, None)
-    write_comparison(found, {}, {}, tmp_path)
+    write_comparison(found, Pictures(), tmp_path)
     assert '<td colspan="3" data-value="">failed' in (tmp_path / "index.html").read_text()

@@ -172,8 +172,16 @@ def test_trajectories_begin_at_the_horizons_and_end_at_the_samples(client: TestC
         assert frames[-1]["evaluations"] == lane["nfe"]
         assert [frame["sigma"] for frame in frames] == sorted((frame["sigma"] for frame in frames), reverse=True)
         assert [frame["seconds"] for frame in frames] == sorted(frame["seconds"] for frame in frames)
-        assert all(frame["image"].startswith("data:image/png;base64,") for frame in frames)
+        assert all(frame["image"].startswith("data:image/webp;base64,") for frame in frames)
     assert [lane["frames"][0]["sigma"] for lane in lanes] == [plans[1].horizon, 80, 80]
+
+
+def test_trajectories_come_as_a_part_of_the_page(client: TestClient) -> None:
+    answer = client.post("/v1/trajectories", json={"seeds": [3], "nfe": 3, "format": "html"})
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.text.count('<li class="lane"') == 3
+    assert "<script" not in answer.text
+    assert client.post("/v1/trajectories", json={"seeds": [3], "format": "exe"}).status_code == 422
 
 
 def test_the_plan_the_metrics_and_the_health_are_told(client: TestClient, plans: list[Plan]) -> None:

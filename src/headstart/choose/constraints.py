@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 from headstart.choose.levels import far_horizon, usual_last, with_exponent
 from headstart.deprecation import renamed
-from headstart.errors import InputError
+from headstart.errors import InputError, unknown
 from headstart.profile import Profile
 from headstart.schedule import Rho, Rule, Schedule, get_rule, rho_grid, usual_rules
 from headstart.solver import USUAL_SOLVERS, Solver, get_solver, is_linear
@@ -58,7 +58,7 @@ def named_criterion(criterion: str) -> Literal["pilot", "budget"]:
         warnings.warn('criterion="nats" is now criterion="budget"', DeprecationWarning, stacklevel=5)  # past fit
         return "budget"
     if criterion not in ("pilot", "budget"):
-        raise InputError(f"unknown criterion {criterion!r}: expected 'pilot' or 'budget'")
+        raise InputError(unknown("criterion", criterion, ("pilot", "budget")))
     return "pilot" if criterion == "pilot" else "budget"
 
 

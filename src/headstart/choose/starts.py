@@ -17,7 +17,7 @@ from headstart.choose.work import Work
 from headstart.compute import Compute
 from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser
-from headstart.errors import InputError
+from headstart.errors import InputError, unknown
 from headstart.initialization import INITIALIZATIONS, Features, Initialization, Subspace, Training
 from headstart.profile import HIGHEST
 from headstart.progress import Progress
@@ -151,7 +151,7 @@ def start_names(starts: Starts) -> list[str | Initialization]:
         if isinstance(name, Initialization):
             continue
         if name not in INITIALIZATIONS:
-            raise InputError(f"unknown initialization {name!r}: expected one of {', '.join(known_starts())}")
+            raise InputError(unknown("initialization", name, known_starts()))
         family = INITIALIZATIONS[name]
         if family.given:
             place = f"{family.__module__}.{family.__name__}"

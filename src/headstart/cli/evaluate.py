@@ -11,7 +11,7 @@ import typer
 from headstart.cli.common import Answer, BatchSize, DataSpec, Device, Json, Seed, command, usable
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
-from headstart.errors import InputError
+from headstart.errors import InputError, unknown
 from headstart.files import check_file
 
 if TYPE_CHECKING:
@@ -136,8 +136,9 @@ def _names(scores: str, features: bool) -> tuple[str, ...]:
     from headstart.metrics import METRICS
 
     names = tuple(name.strip().replace("-", "_") for name in scores.split(",") if name.strip())
-    if unknown := [name for name in names if name not in (*METRICS, "all")]:
-        raise InputError(f"unknown scores {', '.join(unknown)}: expected {', '.join(METRICS)}, or all")
+    for name in names:
+        if name not in (*METRICS, "all"):
+            raise InputError(unknown("score", name, (*METRICS, "all")))
     if "all" in names:
         return tuple(name for name, metric in METRICS.items() if features or not metric.of_features)
     return names

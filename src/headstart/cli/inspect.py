@@ -21,6 +21,7 @@ EXAMPLES = (
     "headstart inspect plan --citation",
     "headstart inspect plan --json",
     "headstart inspect plan --page plan.html --samples samples --data builtin:fashion-mnist",
+    "headstart inspect plan --page plan.html --model builtin:fashion-mnist",
 )
 
 
@@ -38,6 +39,9 @@ def inspect(
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Real samples, whose nearest neighbours the page shows too.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Show samples of this network on their way from the start.")
+    ] = None,
     as_json: Json = False,
 ) -> Answer:
     """Tell what a PLAN does and why it was chosen."""
@@ -49,19 +53,25 @@ def inspect(
     if citation:
         return Answer(chosen.citation(), {"citation": chosen.citation()})
     if page is not None:
-        _write(chosen, page, samples, data)
-    elif samples is not None or data is not None:
-        raise InputError("--samples and --data are for the page: say where to write it with --page FILE")
+        _write(chosen, page, samples, data, model)
+    elif (samples, data, model) != (None, None, None):
+        raise InputError("--samples, --data and --model are for the page: say where to write it with --page FILE")
     return Answer(chosen.explain() + ("" if page is None else f"\n\nThe page is {page}"), chosen.to_dict())
 
 
-def _write(plan: Plan, page: Path, samples: str | None, data: str | None) -> None:
+def _write(plan: Plan, page: Path, samples: str | None, data: str | None, model: str | None) -> None:
     from headstart.data import load_data
+    from headstart.models import load_denoiser
     from headstart.report import write_plan_page
+    from headstart.report.lanes import beside_classic, lanes
 
     drawn = None
     if samples is not None:
         saved = Path(samples) / "samples.npz"
         drawn = load_data(saved if saved.is_file() else samples).samples
     real = None if data is None else load_data(data).samples
-    write_plan_page(plan, page, drawn, real)
+    shown = []
+    if model is not None:
+        denoiser = load_denoiser(model)
+        shown = lanes(beside_classic(plan, denoiser), denoiser)
+    write_plan_page(plan, page, drawn, real, shown)

@@ -10,7 +10,7 @@ import typer
 from headstart.cli.common import Answer, BatchSize, Device, Json, command, usable
 from headstart.cli.progress import RichProgress
 from headstart.cli.real import FASHION_MNIST, FeaturesSpec, ReferenceCount, feature_network, split
-from headstart.errors import InputError
+from headstart.errors import InputError, unknown
 from headstart.files import check_folder
 
 __all__ = ["EXAMPLES", "reproduce"]
@@ -64,7 +64,7 @@ def reproduce(
         listed = {key: {"title": e.title, "paper": e.paper} for key, e in EXPERIMENTS.items()}
         return Answer("\n".join(lines), listed)
     if name is None or name not in EXPERIMENTS:
-        raise InputError(f"unknown experiment {name!r}: expected one of {', '.join(EXPERIMENTS)}")
+        raise InputError(unknown("experiment", name, EXPERIMENTS))
     folder = out or Path("runs/reproduce") / name
     check_folder(folder)
     device = usable(device)

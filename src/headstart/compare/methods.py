@@ -67,12 +67,14 @@ class Prepared:
         how: its start, levels and solver, in a sentence.
         prepare_seconds: what it took to prepare: measuring, fitting and learning.
         cited: what it stands on, by the keys of :mod:`headstart.citation`.
+        sampler: what it draws with, if that is one of this library.
     """
 
     draw: Draw
     how: str
     prepare_seconds: float = 0.0
     cited: tuple[str, ...] = ()
+    sampler: Sampler | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def of_sampler(sampler: Sampler, seconds: float) -> Prepared:
     levels = " > ".join(f"{sigma:.3g}" for sigma in sampler.schedule.sigmas)
     how = f"{sampler.initialization.name} start, {sampler.schedule.name} levels {levels}, {sampler.solver.name}"
     draw = solving(sampler.initialization, sampler.schedule, sampler.solver)
-    return Prepared(draw, how, seconds, sampler.cited)
+    return Prepared(draw, how, seconds, sampler.cited, sampler)
 
 
 def of_plan(plan: Plan) -> Prepared:

@@ -21,6 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
+from headstart.artefact import parse_json
 from headstart.citation import PACKAGES
 from headstart.compare.cells import Cells
 from headstart.compare.gallery import Gallery, at_distances
@@ -35,12 +36,14 @@ from headstart.compute import Compute
 from headstart.denoiser import Denoiser, Range, in_evaluation_mode
 from headstart.deprecation import gathered, keywords
 from headstart.environment import environment
-from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError
+from headstart.errors import ArtefactError, DenoiserError, HeadstartError, InputError, MissingExtraError, unknown
 from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
 from headstart.report import check_libraries
-from headstart.report.comparison import comparison_table, write_comparison
+from headstart.report.comparison import Pictures, comparison_table, write_comparison
+from headstart.report.lanes import beside_classic, lanes
+from headstart.sampler import Sampler
 
 __all__ = ["METHODS", "compare"]
 
@@ -78,7 +81,8 @@ def compare(
     """Draw and score every method, and write what was found into a folder.
 
     It gets ``results.json``, ``results.csv``, ``summary.md``, ``quality-nfe.svg``, ``quality-seconds.svg``,
-    ``index.html`` and, of images, ``grids/``; and, for a run that goes on, ``cells.jsonl`` and ``plans/``.
+    ``index.html`` and, of images, ``grids/``; and, for a run that goes on, ``cells.jsonl``, ``lanes.json`` and
+    ``plans/``.
 
     Arguments:
         denoiser: the network, on the device; it is not changed.
@@ -157,7 +161,8 @@ def compare(
             "skipped": skipped,
             "seconds": time.perf_counter() - began,
         }
-        _write(results, run.shown(chosen, counts), run.beside(chosen, rows), out)
+        pictures = Pictures(run.shown(chosen, counts), run.beside(chosen, rows), run.lanes)
+        _write(results, pictures, out)
     if all(row["scores"] is None for row in rows):
         raise DenoiserError(f"not one of {len(rows)} cells could be made. The first: {rows[0]['failed']}")
     return results
@@ -175,7 +180,7 @@ def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Method], li
             raise InputError(f"name at least one method of {', '.join(METHODS)}")
         for name in names:
             if name not in METHODS:
-                raise InputError(f"unknown method {name!r}: expected one of {', '.join(METHODS)}")
+                raise InputError(unknown("method", name, METHODS))
     chosen, skipped = [], []
     for method in METHODS.values() if names is None else [METHODS[name] for name in names]:
         if names is None and method.slow and not sizes.slow:
@@ -245,6 +250,8 @@ class _Run:
         near = None
         if setting.seed == self.draws.seed:
             self.gallery.show(self._picture(method, nfe), drawn.samples)
+            if sampler.sampler is not None and method.name == "plan" and nfe == self._moving:
+                self._keep_lanes(sampler.sampler)
             if method.kind in LEARNED:
                 near = self.gallery.show_nearest(self._picture(method, nfe), drawn.samples)
         scores = scored(drawn.samples, self.reference, self.compute.progress)
@@ -257,6 +264,11 @@ class _Run:
             "nearest": near,
             "scores": scores.to_dict(),
         }
+
+    @property
+    def _moving(self) -> int:
+        """The plan whose samples are shown on their way has four evaluations, or about as many."""
+        return min(self.counts, key=lambda count: abs(count - 4))
 
     def floor(self, seed: int) -> dict[str, Any]:
         """The score of as many training samples, or of all there are."""
@@ -284,6 +296,21 @@ class _Run:
                     found[f"{method.label}, {spent}"] = png
                     break
         return found
+
+    def _keep_lanes(self, plan: Sampler) -> None:
+        """Keep a few samples of a plan on their way, beside EDM's sampler, for the page."""
+        found = lanes(beside_classic(plan, self.denoiser), self.denoiser, compute=self.compute)
+        atomic_write(json.dumps(found, allow_nan=False).encode(), self._lanes)
+
+    @property
+    def lanes(self) -> list[dict[str, Any]]:
+        """The plan's samples on their way, as they were kept in this run or one before it."""
+        found: list[dict[str, Any]] = parse_json(self._lanes.read_text("utf-8")) if self._lanes.exists() else []
+        return found
+
+    @property
+    def _lanes(self) -> Path:
+        return self.cells.path.with_name("lanes.json")
 
     def beside(self, methods: Sequence[Method], rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
         """Pictures of samples above their nearest neighbours, at the fewest evaluations of every method, by caption."""
@@ -316,11 +343,11 @@ def _metric(floors: Iterable[Mapping[str, Any]]) -> str:
     return "swd" if any(row["scores"]["frechet"] is None for row in floors) else "frechet"
 
 
-def _write(results: dict[str, Any], grids: Mapping[str, bytes], beside: Mapping[str, bytes], out: Path) -> None:
+def _write(results: dict[str, Any], pictures: Pictures, out: Path) -> None:
     atomic_write((json.dumps(results, indent=1, allow_nan=False) + "\n").encode(), out / "results.json")
     atomic_write(_table(results["rows"]).encode(), out / "results.csv")
     atomic_write((comparison_table(results) + "\n").encode(), out / "summary.md")
-    write_comparison(results, grids, beside, out)
+    write_comparison(results, pictures, out)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

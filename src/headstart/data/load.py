@@ -22,7 +22,9 @@ that holds Python objects is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,12 @@ from headstart.arrays import as_tensor
 from headstart.data.base import Dataset
 from headstart.data.fashion_mnist import Split, fashion_mnist, has_originals
 from headstart.data.images import read_folder
-from headstart.errors import DataError
+from headstart.errors import DataError, unknown
 
 __all__ = ["load_arrays", "load_data", "read_arrays"]
+
+#: Names of a folder that are looked at for one that a missing name may stand for.
+MOST_NAMES = 10_000
 
 SAMPLES = ("samples", "images", "data", "arr_0")
 LABELS = ("labels", "label", "y")
@@ -101,7 +106,7 @@ def _place(spec: str | Path) -> Path:
     try:
         path = Path(spec).expanduser()
         if not path.exists():
-            raise DataError(f"there is no file or folder {path}")
+            raise DataError(f"there is no file or folder {path}{_perhaps(path)}")
         if not path.is_dir() and not path.is_file():
             raise DataError(f"{path} is neither a file nor a folder")
     except (OSError, RuntimeError) as error:  # a folder closed to us; a user without a home
@@ -109,10 +114,20 @@ def _place(spec: str | Path) -> Path:
     return path
 
 
+def _perhaps(path: Path) -> str:
+    """The name in the same folder that a missing one is likely to stand for."""
+    try:
+        names = [each.name for each in islice(path.parent.iterdir(), MOST_NAMES)]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return f" (did you mean {path.with_name(near[0])}?)" if near else ""
+
+
 def _builtin(name: str, split: Split) -> Dataset:
     known: dict[str, Split] = {"fashion-mnist": split, "fashion-mnist/train": "train", "fashion-mnist/test": "test"}
     if name not in known:
-        raise DataError(f"unknown bundled data set {name!r}: expected one of {', '.join(known)}")
+        raise DataError(unknown("bundled data set", name, known))
     return fashion_mnist(known[name])
 
 

@@ -39,7 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from headstart.artefact import checked, read_json
-from headstart.errors import ArtefactError, DataError, InputError
+from headstart.errors import ArtefactError, DataError, InputError, unknown
 from headstart.files import read_regular
 
 __all__ = ["KINDS", "MANIFEST", "Block", "Kind", "gathered", "has_manifest", "ranges", "read_shards"]
@@ -379,7 +379,7 @@ KINDS: dict[str, Kind] = {
 def check_kind(kind: str, shape: tuple[int, ...], labels: bool) -> None:
     """An InputError, unless shards of the kind hold samples of this shape, with classes if there are any."""
     if kind not in KINDS:
-        raise InputError(f"unknown kind of shards {kind!r}: expected {', '.join(KINDS)}")
+        raise InputError(unknown("kind of shards", kind, KINDS))
     if KINDS[kind].images_only and not is_image(shape):
         raise InputError(f"shards of the kind {kind} hold images, and samples have the shape {shape}: take npz or tar")
     if KINDS[kind].images_only and labels:

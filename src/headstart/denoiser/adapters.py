@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from headstart.denoiser.contract import checked, expand
-from headstart.errors import DenoiserError, HeadstartError, InputError
+from headstart.errors import DenoiserError, HeadstartError, InputError, unknown
 
 __all__ = [
     "Adapted",
@@ -318,7 +318,7 @@ def adapt(
     """
     named: Any = ALIASES.get(prediction, prediction)
     if named not in get_args(Prediction):
-        raise InputError(f"unknown prediction {prediction!r}: expected {', '.join((*get_args(Prediction), *ALIASES))}")
+        raise InputError(unknown("prediction", prediction, (*get_args(Prediction), *ALIASES)))
     if process is None:
         process = RectifiedFlow() if named == "flow" else VarianceExploding()
     return Adapted(network, named, process)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from headstart.denoiser import Adapted, Counted, Denoiser, Guided
-from headstart.errors import DenoiserError, InputError
+from headstart.errors import DenoiserError, InputError, unknown
 from headstart.latents import Latents, Space
 from headstart.models import bundled
 from headstart.registry import Registry
@@ -64,7 +64,7 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     kind, _, name = spec.partition(":")
     if kind == "builtin":
         if name != "fashion-mnist":
-            raise DenoiserError(f"unknown bundled denoiser {name!r}: expected fashion-mnist")
+            raise DenoiserError(unknown("bundled denoiser", name, ["fashion-mnist"]))
         return bundled.denoiser(device)
     if kind in LOADERS and name:
         return LOADERS[kind].load(name, device)

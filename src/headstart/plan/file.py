@@ -21,7 +21,7 @@ from torch import Tensor
 
 from headstart.artefact import fault, parse_json
 from headstart.budget import Budget, Estimate
-from headstart.errors import ArtefactError, InputError
+from headstart.errors import ArtefactError, InputError, unknown
 from headstart.files import Exchange, exchange, finish, read_regular, staged
 from headstart.initialization import INITIALIZATIONS
 from headstart.plan.base import Plan, Record
@@ -165,7 +165,8 @@ def _read(source: Path) -> Plan:
         values = parse_json(read_regular(source / "plan.json").decode())
         blob = read_regular(source / "tensors.safetensors")
     except OSError as error:
-        raise ArtefactError(f"{source} is not a plan: {error.filename} cannot be read ({error.strerror})") from error
+        why = f"{error.filename} cannot be read ({error.strerror})"
+        raise ArtefactError(f"{source} is not a plan: {why}; headstart fit makes one") from error
     except ValueError as error:
         raise ArtefactError(f"{source} is damaged: plan.json is not JSON ({error})") from error
     if not isinstance(values, dict) or values.get("format") != "headstart-plan":
@@ -267,7 +268,7 @@ class _PlanFile(_Strict):
             ("solver", self.solver.name, SOLVERS),
         ):
             if name not in known:
-                raise InputError(f"unknown {part} {name!r}: expected one of {', '.join(known)}")
+                raise InputError(unknown(part, name, known))
         family = INITIALIZATIONS[self.initialization.name]
         plan = Plan(
             initialization=family.from_state(self.initialization.values, group("initialization.")),

@@ -1,9 +1,10 @@
 """Results for people to read: figures, image grids and one self-contained HTML page."""
 
+from headstart.report.demo import verdict, write_demo_report
 from headstart.report.experiment import write_experiment_page
 from headstart.report.folder import write_folder_page
 from headstart.report.images import image_grid, is_images, save_png
-from headstart.report.page import check_libraries, verdict, write_demo_report
+from headstart.report.page import check_libraries
 from headstart.report.plan import write_plan_page
 from headstart.report.table import results_table
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from headstart.report.drawing import (
     widen,
 )
 from headstart.report.images import addresses
-from headstart.report.page import drawn, entries, render
-from headstart.report.text import number
+from headstart.report.lanes import pictured
+from headstart.report.page import Tile, drawn, entries, render
+from headstart.report.text import duration, number
 
-__all__ = ["NAMES", "comparison_headline", "comparison_table", "quality", "write_comparison"]
+__all__ = ["NAMES", "Pictures", "comparison_headline", "comparison_table", "quality", "write_comparison"]
 
 Row = Mapping[str, Any]
 
@@ -293,13 +295,27 @@ def quality(results: Row, against: str) -> str:
         return as_svg(figure, f"{NAMES[metric]} against {label}", f"comparison-{against}")
 
 
-def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], folder: Path) -> None:
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a page.
+
+    Attributes:
+        grids: PNG files of samples, by their captions.
+        beside: likewise, of samples above their nearest neighbours.
+        lanes: trajectories of a few samples (:func:`headstart.report.lanes.lanes`).
+    """
+
+    grids: Mapping[str, bytes] = field(default_factory=dict)
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    lanes: Sequence[Row] = ()
+
+
+def write_comparison(results: Row, pictures: Pictures, folder: Path) -> None:
     """Write ``index.html``, which needs nothing beside it, and the figures as ``quality-nfe.svg`` and ``-seconds``.
 
     Arguments:
         results: the object of ``results.json``.
-        grids: PNG files by their captions.
-        beside: likewise, of samples above their nearest neighbours.
+        pictures: of samples.
         folder: that gets the files.
 
     Raises:
@@ -309,11 +325,11 @@ def write_comparison(results: Row, grids: Mapping[str, bytes], beside: Mapping[s
     for against, svg in figures.items():
         if svg:
             atomic_write(svg.encode(), folder / f"quality-{against}.svg")
-    page = _page(results, grids, beside, drawn(*figures.values()))
+    page = _page(results, pictures, drawn(*figures.values()))
     atomic_write(page.encode(), folder / "index.html")
 
 
-def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes], quality: Sequence[str]) -> str:
+def _page(results: Row, pictures: Pictures, quality: Sequence[str]) -> str:
     settings, metric = results["settings"], results["metric"]
     scores = list(dict.fromkeys(name for row in results["summary"] for name in row["scores"] or ()))
     scores = [metric, *(name for name in scores if name != metric)]
@@ -323,6 +339,8 @@ def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes],
         "comparison.html",
         title=" on ".join(str(settings[key]) for key in ("model", "data") if key in settings) or "samplers",
         verdict=results["verdict"],
+        tiles=_tiles(results),
+        lanes=pictured(pictures.lanes),
         details=f"{settings['samples']:,} samples of each sampler for each of {seeds} seed{'s' * (seeds != 1)}.",
         quality=quality,
         columns=[("sampler", False), *((str(nfe), True) for nfe in _counts(results))],
@@ -333,11 +351,27 @@ def _page(results: Row, grids: Mapping[str, bytes], beside: Mapping[str, bytes],
         table=[_table_row(row, columns) for row in results["summary"]],
         failures=[row for row in results["summary"] if row["failed"]],
         skipped=results["skipped"],
-        grids=addresses(grids),
-        beside=addresses(beside),
+        grids=addresses(pictures.grids),
+        beside=addresses(pictures.beside),
         environment={**results["environment"], "seeds": ", ".join(map(str, settings["seeds"]))},
         references=entries(key for row in results["summary"] for key in row.get("cited") or ()),
     )
+
+
+def _tiles(results: Row) -> list[Tile]:
+    """Of the fewest evaluations at which ours and others can be compared: what they are, how far apart, the cost."""
+    known = [row for row in results["ratios"] if row["ratio"] is not None]
+    if not known:
+        return []
+    first, metric = known[0], results["metric"]
+    own = next(row for row in results["summary"] if (row["label"], row["nfe"]) == (first["ours"], first["nfe"]))
+    spans = f" (at {known[-1]['nfe']}: {number(known[-1]['ratio'], 2)} ×)" * (len(known) > 1)
+    got = f"{first['nfe']} evaluations", f"of the network for a sample, by {first['ours']}"
+    good = f"{number(first['ratio'], 2)} ×", f"the {NAMES[metric]} of the best of the others, {first['others']}{spans}"
+    speed = own["seconds_per_1000"]
+    once = f"; once, {duration(own['prepare_seconds'])} to prepare" if own["prepare_seconds"] else ""
+    cost = (f"{number(speed)} s", f"for 1,000 samples{once}") if speed else ("-", f"no times are known{once}")
+    return Tile.three(got, good, cost)
 
 
 def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from headstart.report.drawing import (
     widen,
 )
 from headstart.report.images import addresses
-from headstart.report.page import drawn, entries, judged, render
+from headstart.report.page import Tile, drawn, entries, judged, render
 from headstart.report.text import duration, number
 
 __all__ = ["write_experiment_page"]
@@ -77,6 +77,7 @@ def write_experiment_page(
     page = render(
         "experiment.html",
         verdict=judged(verdict, results["n"]),
+        tiles=_tiles(experiment, results),
         **{key: experiment[key] for key in ("name", "title", "paper", "set_up", "ours", "differences")},
         published=[_table(table) for table in experiment["published"]],
         measured=[_table(table) for table in tables.values()],
@@ -91,6 +92,30 @@ def write_experiment_page(
         references=entries(key for row in results["rows"] for key in row.get("cited") or ()),
     )
     atomic_write(page.encode(), path)
+
+
+def _tiles(experiment: Values, results: Values) -> list[Tile]:
+    """Of the first column where the proposed row and another can be compared: evaluations, ratio, the time of all."""
+    proposed = experiment["proposed"]
+    for metric, table in results["tables"].items():
+        for place, column in enumerate(table["columns"]):
+            values = {name: row[place] for name, row in table["rows"].items() if row[place]}
+            others = {name: value for name, value in values.items() if name != proposed}
+            if proposed not in values or not others:
+                continue
+            least = min(others, key=lambda name: others[name])
+            spent = next(r["evaluations"] for r in results["rows"] if (r["row"], r["column"]) == (proposed, column))
+            floor = results["floor"].get(metric)
+            real = f"; real samples have {number(floor / others[least], 2)} ×" if floor is not None else ""
+            return Tile.three(
+                (f"{spent} evaluations", f"of the network for a sample, by what the paper argues for: {proposed}"),
+                (
+                    f"{number(values[proposed] / others[least], 2)} ×",
+                    f"the {table['title']} of the best other row at {column}, {least}{real}",
+                ),
+                (duration(results["seconds"]), f"to draw the samples of all {len(results['rows'])} cells"),
+            )
+    return []
 
 
 def _curves(results: Values, metric: str, proposed: str) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from headstart.plan.explain import decided_by, references, total
 from headstart.profile import Profile
 from headstart.report import figures
 from headstart.report.images import data_uri, image_grid, is_images, neighbours_grid, png
-from headstart.report.page import drawn, entries, render
-from headstart.report.text import number
+from headstart.report.lanes import pictured
+from headstart.report.page import Tile, drawn, entries, render
+from headstart.report.text import duration, number
 
 __all__ = ["plan_values", "profile_values", "write_plan_page"]
 
@@ -97,7 +99,13 @@ def profile_values(profile: Profile) -> dict[str, list[float]]:
     }
 
 
-def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None, data: Tensor | None = None) -> None:
+def write_plan_page(
+    plan: Plan,
+    path: str | Path,
+    samples: Tensor | None = None,
+    data: Tensor | None = None,
+    lanes: Sequence[Mapping[str, Any]] = (),
+) -> None:
     """Write the page of a plan as one self-contained HTML file, whole or not at all.
 
     Arguments:
@@ -105,6 +113,8 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         path: the file.
         samples: what it drew, shape (N, \\*S); images of 1 or 3 channels are shown.
         data: real samples of the same shape; the first samples are shown beside their nearest neighbours among them.
+        lanes: trajectories of a few samples, ``lanes(beside_classic(plan, denoiser), denoiser)`` of
+            :mod:`headstart.report.lanes`.
 
     Raises:
         InputError: if samples or data are not of the plan's shape.
@@ -119,6 +129,8 @@ def write_plan_page(plan: Plan, path: str | Path, samples: Tensor | None = None,
         "plan.html",
         plan=values,
         verdict=verdict(plan),
+        tiles=_tiles(plan),
+        lanes=pictured(lanes),
         e_init=None if plan.budget is None else plan.budget.initialization,
         compared=_compared(values),
         comparing=COMPARING,
@@ -143,6 +155,33 @@ def verdict(plan: Plan) -> str:
     e_init = None if plan.budget is None else plan.budget.initialization
     error = "not known" if e_init is None else f"{e_init!r} nats"
     return f"{sentence}{decided_by(plan)}; the start's error is {error}."
+
+
+def _tiles(plan: Plan) -> list[Tile]:
+    """The plan's evaluations, its quality as far as it was measured, and its cost."""
+    many = f"{plan.nfe} evaluation{'s' * (plan.nfe != 1)}"
+    got = many, f"of the network for a sample, from a {plan.initialization.name} start at {number(plan.horizon)}"
+    start = plan.record.start_cost
+    drawing = f"; drawing a start takes as long as {number(start, 2)} evaluations" * (start > 0)
+    cost = duration(plan.record.fit_seconds), f"to fit, once; the network stays as it is{drawing}"
+    return Tile.three(got, _goodness(plan), cost)
+
+
+def _goodness(plan: Plan) -> tuple[str, str]:
+    """The measured quality of the plan, as a figure and in words, beside the best that starts from noise."""
+    parts = plan.initialization.name, plan.horizon, plan.schedule.name, plan.solver.name
+    ranked = sorted(plan.record.candidates, key=lambda c: c.rank)
+    own = [c for c in ranked if (c.initialization, c.horizon, c.schedule, c.solver) == parts] or ranked
+    key, what = "nats", "nats, the estimated error"
+    if own and own[0].pilot is not None:
+        key, what = "pilot", "the distance of its pilot's samples to held-out data"
+    if own:
+        value = getattr(own[0], key)
+        others = [getattr(c, key) for c in ranked if c.initialization == "isotropic" and c is not own[0]]
+        noise = min((other for other in others if other is not None), default=None)
+        return number(value), what + ("" if noise is None else f"; the best from noise has {number(noise)}")
+    e_init = None if plan.budget is None else plan.budget.initialization
+    return ("-", "nothing was measured") if e_init is None else (f"{number(e_init.value)} nats", "of the start's error")
 
 
 def _compared(values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from headstart.errors import InputError
+from headstart.errors import InputError, unknown
 from headstart.registry import Registry
 from headstart.schedule.base import Schedule
 
@@ -175,7 +175,7 @@ def get_rule(rule: str | Rule) -> Rule:
         return rule
     kind, parameters = split_name(rule)
     if kind is None or not issubclass(kind, Rule):
-        raise InputError(f"unknown schedule {rule!r}: expected one of {', '.join(rule_names())}")
+        raise InputError(unknown("schedule", rule, rule_names()))
     return kind.read(parameters)
 
 

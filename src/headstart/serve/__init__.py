@@ -1,7 +1,7 @@
 """The service: samples of a plan by HTTP, and a page to try it.
 
 ``headstart serve PLAN MODEL`` runs it, :func:`application` is it as an ASGI application for any server. It needs
-FastAPI, uvicorn and prometheus-client, ``pip install 'headstart[serve]'``.
+FastAPI, uvicorn, prometheus-client and Jinja2, ``pip install 'headstart[serve]'``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["application", "check_libraries", "run"]
 
 def check_libraries() -> None:
     """A MissingExtraError, unless the service can be started."""
-    for library in ("fastapi", "uvicorn", "prometheus_client"):
+    for library in ("fastapi", "uvicorn", "prometheus_client", "jinja2"):
         require(library, "serve", "the service")
 
 

@@ -29,7 +29,6 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -47,6 +46,8 @@ from headstart.denoiser import Denoiser
 from headstart.errors import DenoiserError, InputError
 from headstart.plan import Plan
 from headstart.report.images import image_grid, is_images, png
+from headstart.report.lanes import SHOWN, pictured
+from headstart.report.page import fragment, render
 from headstart.serve.batching import Batcher, BusyError, ClosedError, Task
 from headstart.serve.engine import Draw, Engine, Race
 from headstart.serve.limits import Limits
@@ -55,9 +56,6 @@ __all__ = ["KEY", "application", "run"]
 
 #: Where the key comes from.
 KEY = "HEADSTART_API_KEY"
-
-#: Samples of one race.
-SHOWN = 8
 
 
 def _seed(value: int) -> int:
@@ -109,6 +107,7 @@ class Trajectories(BaseModel):
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=SHOWN)]
     label: Label | None = None
     nfe: Annotated[int, Field(ge=1)] | None = None
+    format: Literal["json", "html"] = "json"
 
 
 class Meters:
@@ -181,6 +180,7 @@ def application(
             raise HTTPException(401, "expected Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
 
     guarded = [Depends(allowed)]
+    front = render("serve.html", verdict="From a learned start to the sample")
 
     @app.middleware("http")
     async def counted(request: Request, then: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -213,7 +213,7 @@ def application(
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
-        return files("headstart.serve").joinpath("page.html").read_text("utf-8")
+        return front
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     def reference() -> str:
@@ -246,7 +246,10 @@ def application(
     @app.post("/v1/trajectories", dependencies=guarded, summary="The way to a few samples, beside the classic sampler")
     async def trajectories(asked: Trajectories) -> Response:
         race = Race(_nfe(asked.nfe, engine, plans), tuple(asked.seeds), asked.label)
-        return JSONResponse(await done(Task(len(race.seeds) * limits.race_cost, None, race)))
+        lanes = await done(Task(len(race.seeds) * limits.race_cost, None, race))
+        if asked.format == "html":
+            return HTMLResponse(fragment("lanes.html", "lane_list", pictured(lanes, "seconds")))
+        return JSONResponse(lanes)
 
     app.state.batcher = batcher
     return app

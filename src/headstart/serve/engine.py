@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headstart.compute import Compute
-from headstart.conditions import Conditions, own
-from headstart.denoiser import Counted, Denoiser, Range, in_evaluation_mode
+from headstart.conditions import own
+from headstart.denoiser import Denoiser
 from headstart.errors import InputError
-from headstart.initialization import Isotropic
 from headstart.plan import Plan
-from headstart.report.images import data_uri, image_grid, is_images, png
-from headstart.sampler import Sampler
-from headstart.schedule import rho_grid
-from headstart.schedule.classic import EDM_MAX, EDM_MIN
+from headstart.report.lanes import beside_classic, lanes
 from headstart.serve.batching import Task
-from headstart.solver import Heun
 
-__all__ = ["CLASSIC_NFE", "Draw", "Engine", "Race"]
-
-#: Evaluations of the classic sampler as it is published.
-CLASSIC_NFE = 35
+__all__ = ["Draw", "Engine", "Race"]
 
 
 @dataclass(frozen=True)
@@ -118,45 +108,6 @@ class Engine:
 
     def race(self, race: Race) -> list[dict[str, Any]]:
         """The lanes of a race, one after the other, each with the clock of its own states."""
-        plan = self.plans[race.nfe]
-        lanes = [
-            ("plan", f"{plan.initialization.name} start at {plan.horizon:.3g}, {plan.solver.name}", plan),
-            ("equal", "noise, Heun's method, at most as many evaluations", self._classic(race.nfe)),
-            ("classic", "noise, Heun's method, as published", self._classic(CLASSIC_NFE)),
-        ]
-        return [
-            {"lane": name, "title": title, **self._follow(self.denoiser, sampler, race)}
-            for name, title, sampler in lanes
-        ]
-
-    def _classic(self, nfe: int) -> Sampler:
-        """The sampler of Karras et al. (2022) with at most so many evaluations, from noise."""
-        known = Range.of(self.denoiser)
-        high, low = min(EDM_MAX, known.high), max(EDM_MIN, known.low)
-        return Sampler(Isotropic(self.shape), rho_grid(max(1, Heun().steps_for(nfe)), high, low), Heun())
-
-    @in_evaluation_mode
-    @torch.no_grad()
-    def _follow(self, denoiser: Denoiser, sampler: Sampler, race: Race) -> dict[str, Any]:
-        """The states of a sampler at all levels, with the time and the evaluations to each."""
-        noise, counted = self.compute.noise(race.seeds), Counted(denoiser)
         label = {} if race.label is None else {"label": race.label}
-        given = Conditions.of(self.shared | label, len(race.seeds)).to(self.compute.device)
-        began = time.perf_counter()
-        x = sampler.initialization.sample(noise, sampler.horizon, given)
-        found = [(x.cpu(), time.perf_counter() - began, 0)]
-        for state in sampler.solver.trajectory(partial(counted, **given), x, sampler.schedule, noise):
-            found.append((state.cpu(), time.perf_counter() - began, counted.calls))
-        frames = [
-            {"sigma": sigma, "seconds": seconds, "evaluations": calls, **self._shown(state, sigma)}
-            for sigma, (state, seconds, calls) in zip(sampler.schedule.sigmas, found, strict=True)
-        ]
-        return {"nfe": sampler.nfe, "frames": frames}
-
-    def _shown(self, state: Tensor, sigma: float) -> dict[str, Any]:
-        """States for a page: images as a grid, scaled to the data's range, and others by their first coordinates."""
-        if is_images(state):
-            scaled = state / (1 + sigma**2) ** 0.5
-            grid = image_grid(scaled.float().numpy(), min(len(state), 4), (-1.0, 1.0), padding=1)
-            return {"image": data_uri(png(grid))}
-        return {"points": state.flatten(1)[:, :2].double().tolist()}
+        entries = beside_classic(self.plans[race.nfe], self.denoiser)
+        return lanes(entries, self.denoiser, race.seeds, self.shared | label, self.compute)
