@@ -1,9 +1,8 @@
 """The demonstration: Fashion-MNIST in three, four and six network evaluations, beside the usual samplers, in one run.
 
-The network is measured once and every start is fitted once; the plans, and the two baselines that have anything to
-choose, are then chosen by the same function with the same care. All methods draw from the same seeds. Starts are fitted
-on the training images, and pilots are compared with these alone; scores are against test images, which neither the
-starts nor the network have seen.
+The network is measured once; the plans, and the two baselines that have anything to choose, are then chosen by the same
+function with the same care. All methods draw from the same seeds. Starts are fitted on the training images, and pilots
+are compared with these alone; scores are against test images, which neither the starts nor the network have seen.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.choose import fit, fit_starts, hold_out
+from headstart.choose import fit, hold_out
 from headstart.compute import Compute
 from headstart.data import fashion_mnist
 from headstart.denoiser import Counted, Denoiser
 from headstart.environment import environment
 from headstart.errors import InputError
 from headstart.files import atomic_write, check_folder
+from headstart.initialization import Isotropic
 from headstart.metrics import Reference, Scores, evaluate, floor
 from headstart.models import features, load_denoiser
 from headstart.plan import Plan, check_place
@@ -148,12 +148,11 @@ def _methods(
     seed: int,
     compute: Compute,
 ) -> Iterator[tuple[str, Sampler]]:
-    """The methods one by one, each as a sampler; what all of them share is measured and fitted first, and timed."""
+    """The methods one by one, each as a sampler; the network is measured first, for all of them, and timed."""
     began = time.perf_counter()
-    fitted_on, held_out = hold_out(real, seed)
     profile = Profile.measure(
         denoiser,
-        real[held_out],
+        real[hold_out(real, seed)[1]],
         samples=sizes.profile_samples,
         cost_samples=sizes.cost_samples,
         seed=seed,
@@ -161,16 +160,15 @@ def _methods(
         batch_size=compute.batch_size,
         progress=compute.progress,
     )
-    starts = fit_starts(real[fitted_on], seed=seed, progress=compute.progress)
-    shared = time.perf_counter() - began
+    measured = time.perf_counter() - began
 
-    def chosen(counts: tuple[int, ...], families: list[Any], horizon: float | None = None) -> list[Plan]:
+    def chosen(counts: tuple[int, ...], family: str | None = None, horizon: float | None = None) -> list[Plan]:
         plans = fit(
             denoiser,
             real,
             counts,
             profile=profile,
-            initialization=families,
+            initialization=family,
             horizon=horizon,
             pilot_samples=sizes.pilot_samples,
             seed=seed,
@@ -180,18 +178,18 @@ def _methods(
         )
         distinct = {plan.nfe: plan for plan in plans.values()}  # a cheaper one may have taken another's place
         return [
-            replace(p, record=replace(p.record, fit_seconds=p.record.fit_seconds + shared)) for p in distinct.values()
+            replace(p, record=replace(p.record, fit_seconds=p.record.fit_seconds + measured)) for p in distinct.values()
         ]
 
-    isotropic, gaussian = starts[0], starts[1]
-    for plan in chosen(sizes.plans, starts):
+    for plan in chosen(sizes.plans):
         yield "plan", plan
-    yield "edm-heun", classic(isotropic.shape)
+    noise = Isotropic(tuple(real.shape[1:]))
+    yield "edm-heun", classic(noise.shape)
     for nfe in sizes.grids:
-        yield "dpm++2m", Sampler(isotropic, rho_grid(nfe, EDM_MAX, EDM_MIN), DPMSolverPP2M())
-    for baseline in chosen(sizes.baselines, [isotropic], EDM_MAX):
+        yield "dpm++2m", Sampler(noise, rho_grid(nfe, EDM_MAX, EDM_MIN), DPMSolverPP2M())
+    for baseline in chosen(sizes.baselines, "isotropic", EDM_MAX):
         yield "noise, our schedule", baseline
-    for baseline in chosen(sizes.baselines, [gaussian]):
+    for baseline in chosen(sizes.baselines, "gaussian"):
         yield "gaussian start", baseline
 
 

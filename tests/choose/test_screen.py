@@ -6,6 +6,7 @@ import pytest
 
 from headstart import Noise, fit
 from headstart.budget import Budget, discretization_error, path_objective
+from headstart.choose import fit_starts, hold_out
 from headstart.denoiser import Counted
 from headstart.errors import InputError
 from headstart.initialization import Gaussian, Generator
@@ -66,7 +67,8 @@ def test_screening_takes_no_evaluations(profile):
 
 
 def test_the_budget_of_a_stochastic_solver_is_that_of_its_path(chi2_profile):
-    plan = fit(CHI2, CHI2_DATA, 11, profile=chi2_profile, initialization="gaussian", solver="ddpm", criterion="budget")
+    (start,) = fit_starts(CHI2_DATA[hold_out(CHI2_DATA, 0)[0]], "gaussian")
+    plan = fit(CHI2, CHI2_DATA, 11, profile=chi2_profile, initialization=start, solver="ddpm", criterion="budget")
     best = min((c for c in plan.record.candidates if c.horizon == plan.horizon), key=lambda c: c.nats)
     expected = path_objective(chi2_profile, plan.initialization, plan.schedule, "ddpm")
     assert best.nats == pytest.approx(expected.value, rel=1e-12)

@@ -7,13 +7,14 @@ import sys
 import pytest
 import torch
 
-from headstart import fit
+from headstart import Noise, fit
 from headstart.choose import fit_starts, hold_out
 from headstart.choose.cost import operations
+from headstart.choose.starts import refitted
 from headstart.errors import InputError
-from headstart.initialization import Gaussian, Isotropic
+from headstart.initialization import Gaussian, Isotropic, Mixture
 from headstart.schedule import rho_grid
-from tests.choose.cases import DATA, TARGET
+from tests.choose.cases import DATA, FAST, TARGET
 
 
 def test_starts_by_name():
@@ -126,3 +127,33 @@ def test_a_trained_start_learns_the_horizon_of_a_schedule(monkeypatch, profile):
     far = 75 * float(DATA.std())
     fit(TARGET, DATA, profile=profile, schedule=rho_grid(3, far, 0.1), solver="euler", initialization="flow")
     assert seen["sigmas"][0] < seen["sigmas"][1] == far
+
+
+# On all data
+
+
+def test_the_chosen_start_is_fitted_on_all_data(profile):
+    """What is said of it is of the one before; one that was fitted already, or that hands data back, stays."""
+    fitted, _ = hold_out(DATA, 0)
+    plan = fit(TARGET, DATA, 3, profile=profile, **FAST)
+    torch.testing.assert_close(plan.initialization.subspace.mean, DATA.double().mean(0))
+    given = Gaussian.fit(DATA[fitted])
+    kept = fit(TARGET, DATA, 3, profile=profile, initialization=given, pilot_samples=16)
+    assert kept.initialization is given
+    assert kept.budget == plan.budget
+
+
+def test_a_mixture_that_is_fitted_again_has_its_size():
+    start = Mixture.fit(DATA[:700], 7, 2, seed=1)
+    again = refitted(start, DATA, seed=1)
+    assert again.means.shape == (7, 2)
+    torch.testing.assert_close(again.means, Mixture.fit(DATA, 7, 2, seed=1).means)
+
+
+def test_few_held_out_data_are_not_worth_another_fit():
+    """At most 3,000 are held out: of 40,000 they would add next to nothing."""
+    data = TARGET.sample(Noise(range(1000))).repeat(40, 1)
+    data = data + 0.01 * torch.randn(data.shape, generator=torch.Generator().manual_seed(0))
+    plan = fit(TARGET, data, 3, check=False, novelty=False, **FAST)
+    fitted, _ = hold_out(data, 0)
+    torch.testing.assert_close(plan.initialization.subspace.mean, data[fitted].double().mean(0))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from headstart.choose.conditioning import conditioning
 from headstart.choose.constraints import Constraints
@@ -26,7 +27,7 @@ from headstart.choose.screen import (
     reaches,
     screen,
 )
-from headstart.choose.starts import Starts, fit_starts
+from headstart.choose.starts import Starts, fit_starts, refitted
 from headstart.compute import Compute
 from headstart.conditions import Split, to_device
 from headstart.errors import InputError
@@ -41,6 +42,9 @@ __all__ = ["UNSEEN", "Choice"]
 
 #: Samples that the cost of a start is counted on.
 TIMED = 64
+
+#: Share of the data that is held out from a start at least, for the start to be fitted again with it.
+WORTH = 0.1
 
 #: Samples of the novelty test.
 NOVEL = 256
@@ -87,6 +91,7 @@ class Choice:
     test_novelty: bool = True
     _fitted: dict[str | None, list[Initialization]] = field(default_factory=dict)
     _costs: dict[int, float] = field(default_factory=dict)
+    _whole: dict[int, Initialization] = field(default_factory=dict)
 
     @property
     def profile(self) -> Profile:
@@ -137,7 +142,8 @@ class Choice:
             conditioning=conditioning(self.split, self.profile, [option.start for option in options], best),
             doubts=self.record.doubts + unseen_detail(self.split.whole.samples, final.schedule),
         )
-        return Plan(final.start, final.schedule, final.solver, final.budget, self.profile, record), best
+        start = self._on_all_data(final.start)
+        return Plan(start, final.schedule, final.solver, final.budget, self.profile, record), best
 
     def _screened(self, constraints: Constraints) -> list[Option]:
         """The options to choose from, screened in nats."""
@@ -172,6 +178,22 @@ class Choice:
         starts = self._fitted[key]
         costs = {id(start): self._cost(start) for start in starts if not start.closed_form}
         return screen(self.profile, starts, costs, constraints)
+
+    def _on_all_data(self, start: Initialization) -> Initialization:
+        """A start of the same family and size that is fitted on the held-out data too; one that was given stays."""
+        given, rows = self.initialization, self.split
+        if len(rows.held_out_rows) < WORTH * len(rows.whole):
+            return start
+        if start is given or (isinstance(given, Sequence) and any(start is each for each in given)):
+            return start
+        if id(start) not in self._whole:
+            self.compute.progress.note(f"fitting the {start.name} start on all data")
+            whole = self.split.whole
+            again = partial(refitted, start, whole.samples, whole.label, self.record.seed, conditions=whole.conditions)
+            self._whole[id(start)] = self.pilot.work.kept(
+                f"whole-{start.name}", again, lambda own, path: own.save(path), Initialization.load
+            )
+        return self._whole[id(start)]
 
     def _cost(self, start: Initialization) -> float:
         """The cost of drawing a start, in evaluations: as given, if it is not in closed form, or counted."""

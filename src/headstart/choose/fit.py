@@ -9,6 +9,9 @@
    held-out data in several views, given their conditions (:mod:`headstart.choose.pilot`,
    :mod:`headstart.choose.judge`, :mod:`headstart.choose.race`). Where it cannot tell two apart, the one whose start
    errs less is taken.
+5. Where a tenth of the data or more was held out, the start that was chosen is fitted again on all of them, in the size
+   that it has. What is said of it, its error in nats and the novelty test, is of the one before, which has not seen
+   the held-out data.
 
 Without a pilot (``criterion="budget"``) the budget decides alone, and among equals the largest horizon is taken: there
 the start has the least to know.
@@ -140,7 +143,8 @@ def fit(
             have one mode in every direction (:mod:`headstart.unimodality`).
         initialization: the name of a family, a fitted start, or a list of these to choose from; "isotropic", "gaussian"
             and "mixture" by default, "regression" and "conditional-mixture" where there are conditions other than
-            classes, and "student-t" where a Gaussian misses the tails of the data.
+            classes, and "student-t" where a Gaussian misses the tails of the data. The one that is chosen is fitted
+            again on all data, if a tenth or more was held out; a fitted start that is given stays as it is.
         training: how "flow" and "autoregressive" are trained.
         start_cost: of a start that is not in closed form, in evaluations of the network; counted in operations by
             default (:mod:`headstart.choose.cost`).

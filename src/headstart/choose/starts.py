@@ -22,7 +22,7 @@ from headstart.initialization import INITIALIZATIONS, Features, Initialization, 
 from headstart.profile import HIGHEST
 from headstart.progress import Progress
 
-__all__ = ["Starts", "fit_starts", "known_starts", "start_names", "usual_starts"]
+__all__ = ["Starts", "fit_starts", "known_starts", "refitted", "start_names", "usual_starts"]
 
 Starts: TypeAlias = "str | Initialization | Sequence[str | Initialization] | None"
 
@@ -105,6 +105,36 @@ def fit_starts(
     for start in fitted:
         if start.shape != tuple(data.shape[1:]):
             raise InputError(f"{start!r} does not fit samples of shape {tuple(data.shape[1:])}")
+    return fitted
+
+
+def refitted(
+    start: Initialization,
+    data: Tensor,
+    labels: Tensor | None = None,
+    seed: int = 0,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+) -> Initialization:
+    """A start of the same family and size, fitted on these data.
+
+    One that is given as it is, is trained for minutes, or asks the network about all data stays as it is.
+
+    A plan is chosen by data that its start has not seen. Once it is, they are worth more in the start.
+
+    Arguments:
+        start: as :func:`fit_starts` fitted it, by the name of its family.
+        data: clean samples (N, \\*S).
+        labels: as of :func:`fit_starts`, and so are all others.
+        seed: of fitting.
+        conditions: what goes with the samples.
+    """
+    family = type(start)
+    if family.trained or family.given or family.oracle or family.evaluations:
+        return start
+    shared = {"labels": labels, "conditions": Conditions.of(conditions, len(data)), "seed": seed}
+    known = inspect.signature(family.fit).parameters
+    fitted = family.fit(data, **{name: value for name, value in shared.items() if name in known}, **start.settings())
     return fitted
 
 

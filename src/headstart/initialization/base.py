@@ -88,6 +88,10 @@ class Initialization(ABC):
         """
         raise InputError(f"a {cls.name} is not fitted: hand a {cls.__name__} in")
 
+    def settings(self) -> dict[str, Any]:
+        """The arguments of ``fit`` that data do not bring: with them, another fit is of the same size."""
+        return {}
+
     def bound(self, denoiser: Denoiser) -> Initialization:
         """The start for sampling a network: itself, but where it asks that network for something."""
         return self

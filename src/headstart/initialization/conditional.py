@@ -216,6 +216,10 @@ class ConditionalMixture(Initialization):
         widths = torch.linalg.slogdet(self.precisions)[1]
         return torch.log_softmax(self.weights.log() + 0.5 * widths - 0.5 * squares, dim=-1), offsets
 
+    def settings(self) -> dict[str, Any]:
+        components, dimensions = self.means.shape
+        return {"components": components, "dimensions": dimensions}
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         features, tensors = self.features.state()
         own = {name: getattr(self, name) for name in ("directions", "weights", "centres", "precisions", "means")}

@@ -201,6 +201,10 @@ class Mixture(Initialization):
         assert self.owners is not None, "a mixture without classes takes any label"
         return f"labels must be among the classes fitted on: {sorted(set(self.owners.tolist()))}"
 
+    def settings(self) -> dict[str, Any]:
+        components, dimensions = self.means.shape
+        return {"components": components, "dimensions": dimensions}
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         names = ("weights", "means", "eigenvectors", "eigenvalues", "owners")
         tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}

@@ -86,6 +86,9 @@ class Teleportation(Initialization):
         """
         return cls(data.shape[1:], Subspace.fit(data, components) if subspace is None else subspace, sigma_max)
 
+    def settings(self) -> dict[str, Any]:
+        return {"sigma_max": self.sigma_max}
+
     def _law(self, sigma: float) -> Gaussian:
         """The law at horizon sigma, its noise included: a Gaussian start at a horizon of 0. Batches share it."""
         if self._latest is None or self._latest[0] != sigma:
