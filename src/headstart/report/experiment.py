@@ -95,12 +95,15 @@ def write_experiment_page(
 
 
 def _tiles(experiment: Values, results: Values) -> list[Tile]:
-    """Of the first column where the proposed row and another can be compared: evaluations, ratio, the time of all."""
+    """Of the first column where the proposed row and another can be compared: evaluations, ratio, the time of all.
+
+    An oracle, which knows the training data, is no rival.
+    """
     proposed = experiment["proposed"]
     for metric, table in results["tables"].items():
         for place, column in enumerate(table["columns"]):
             values = {name: row[place] for name, row in table["rows"].items() if row[place]}
-            others = {name: value for name, value in values.items() if name != proposed}
+            others = {name: value for name, value in values.items() if name != proposed and "oracle" not in name}
             if proposed not in values or not others:
                 continue
             least = min(others, key=lambda name: others[name])
