@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -76,31 +78,44 @@ def loss_at_step(model: nn.Module, images: Tensor, labels: Tensor, step: int, se
     label = labels[index].masked_fill(torch.rand(batch, generator=generator) < LABEL_DROPOUT, model.classes)
     sigma = (P_MEAN + P_STD * torch.randn(batch, generator=generator)).exp()
     noise = torch.randn(x0.shape, generator=generator)
+    return edm_loss(model, x0, sigma, noise, label=label)
+
+
+def edm_loss(model: nn.Module, x0: Tensor, sigma: Tensor, noise: Tensor, **given: Tensor) -> Tensor:
+    """EDM's weighted denoising loss of samples (B, C, H, W) at levels (B,), given conditions (B, ...)."""
     device = next(model.parameters()).device
-    x0, label, sigma, noise = x0.to(device), label.to(device), sigma.to(device), noise.to(device)
-    denoised = model(x0 + sigma.view(-1, 1, 1, 1) * noise, sigma, label)
+    x0, sigma, noise = x0.to(device), sigma.to(device), noise.to(device)
+    denoised = model(
+        x0 + sigma.view(-1, 1, 1, 1) * noise, sigma, **{name: value.to(device) for name, value in given.items()}
+    )
     weight = (sigma**2 + model.sigma_data**2) / (sigma * model.sigma_data) ** 2
     return (weight * (denoised - x0).square().mean(dim=(1, 2, 3))).mean()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/denoiser"))
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--cooldown", type=int, default=2500)
+def options(about: str | None, out: str, steps: int, cooldown: int) -> argparse.ArgumentParser:
+    """The command line of a training: its defaults are those of a network."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--cooldown", type=int, default=cooldown)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the weight average per step")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="folder with the original Fashion-MNIST files")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--checkpoint-every", type=int, default=250)
-    args = parser.parse_args()
+    return parser
 
-    args.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(args.seed)
-    data = fashion_mnist("train", args.folder)
-    assert data.labels is not None
-    model = Preconditioned(PatchUNet()).to(args.device, memory_format=torch.channels_last)
+
+def train(model: nn.Module, loss_at: Callable[[int], Tensor], args: argparse.Namespace, name: str) -> None:
+    """Train a network by the loss of each step, from its checkpoint on, and write ``name.safetensors`` of the average.
+
+    Arguments:
+        model: the network, in the memory format that it is trained in.
+        loss_at: from the number of a step to its loss.
+        args: as :func:`options` reads them.
+        name: of the file of weights.
+    """
     opts = optimizers(model)
     rates = [group["lr"] for opt in opts for group in opt.param_groups]
     average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -121,15 +136,15 @@ def main() -> None:
         groups = [group for opt in opts for group in opt.param_groups]
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate * factor
-        loss = loss_at_step(model, data.samples, data.labels, step, args.seed, args.batch)
+        loss = loss_at(step)
         model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
             opt.step()
         decay = min(args.ema, (step + 1) / (step + 10))
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, 1 - decay)
+        for key, value in model.state_dict().items():
+            average[key].lerp_(value, 1 - decay)
         running.append(loss.item())
 
         if (step + 1) % 50 == 0:
@@ -139,12 +154,23 @@ def main() -> None:
         if (step + 1) % args.checkpoint_every == 0 or step + 1 == args.steps:
             spent = seconds + time.monotonic() - began
             state = {"model": model.state_dict(), "optimizers": [opt.state_dict() for opt in opts]}
-            partial = checkpoint.with_suffix(".partial")
-            torch.save({**state, "average": average, "step": step + 1, "seconds": spent}, partial)
-            partial.replace(checkpoint)
+            unfinished = checkpoint.with_suffix(".partial")
+            torch.save({**state, "average": average, "step": step + 1, "seconds": spent}, unfinished)
+            unfinished.replace(checkpoint)
             half = {k: v.to(torch.float16).contiguous() for k, v in average.items()}
             facts = {"steps": step + 1, "batch": args.batch, "seed": args.seed, "seconds": round(spent)}
-            save_file(half, args.out / "denoiser.safetensors", metadata={"training": json.dumps(facts)})
+            save_file(half, args.out / f"{name}.safetensors", metadata={"training": json.dumps(facts)})
+
+
+def main() -> None:
+    args = options(__doc__, "runs/denoiser", 8000, 2500).parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    data = fashion_mnist("train", args.folder)
+    assert data.labels is not None
+    model = Preconditioned(PatchUNet()).to(args.device, memory_format=torch.channels_last)
+    loss_at = partial(loss_at_step, model, data.samples, data.labels, seed=args.seed, batch=args.batch)
+    train(model, loss_at, args, "denoiser")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Images refined from coarse ones: conditional starts against unconditional ones, by the ensemble's scores."""

@@ -1,0 +1,1 @@
+"""Daily returns of stock indices: whether few evaluations reach their tails."""
