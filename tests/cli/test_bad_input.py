@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,13 @@ def test_usage(more: tuple[str, ...], message: str, run: Run, place: Path, tmp_p
     assert done.out == ""
     assert message in done.err
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("words", "meant"), [(["fitt"], "fit"), (["fit", "a", "b", "--nfee", "3"], "--nfe")])
+def test_a_mistyped_command_or_option_is_answered_with_the_right_one(words: list[str], meant: str, run: Run) -> None:
+    done = run(*words)
+    assert done.code == 2
+    assert meant in re.split("Did you mean|Possible options", done.err)[1]
 
 
 @pytest.mark.parametrize("command", ["fit", "sample"])
