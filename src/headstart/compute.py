@@ -1,4 +1,4 @@
-"""How the work is done, and never what is computed: device, type of numbers, batches, and who is told.
+"""How the work is done, and never what is computed: device, type of numbers, batches, processes, and who is told.
 
 The front doors (``fit``, ``fit_starts``, ``sample``, ``Profile.measure``, ``check``) take what they need of ``device``,
 ``dtype``, ``batch_size`` and ``progress``. Everything else takes one :class:`Compute`:
@@ -9,17 +9,21 @@ The front doors (``fit``, ``fit_starts``, ``sample``, ``Profile.measure``, ``che
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
+from typing import TypeVar
 
 import torch
 
 from headstart.errors import InputError
 from headstart.noise import Noise
+from headstart.processes import spread
 from headstart.progress import Progress
 
 __all__ = ["Compute", "check_device"]
+
+R = TypeVar("R")
 
 
 def check_device(device: torch.device | str) -> None:
@@ -67,6 +71,23 @@ class Compute:
         starts = range(0, n, self.batch_size)
         slices = [slice(first, min(first + self.batch_size, n)) for first in starts]
         return iter(slices) if description is None else self.progress.track(slices, description, len(slices))
+
+    def spread(self, n: int, function: Callable[[slice], R], description: str | None = None) -> list[R]:
+        """The results of a function for the batches of n samples, in their order; the processes share the batches out.
+
+        Arguments:
+            n: how many samples.
+            function: makes something of one batch, by itself. What it returns can be pickled.
+            description: progress is told of the batches of this process, by this name.
+
+        Raises:
+            HeadstartError: as :func:`headstart.processes.spread`.
+        """
+
+        def track(items: Sequence[int]) -> Iterable[int]:
+            return items if description is None else self.progress.track(items, description, len(items))
+
+        return spread(self.batches(n), function, track)
 
     def noise(self, seeds: Iterable[int]) -> Noise:
         """The random numbers of samples with these seeds, on the device and of the type."""

@@ -17,6 +17,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "NotFiniteError",
+    "ProcessError",
     "unknown",
 ]
 
@@ -30,9 +31,15 @@ class HeadstartWarning(UserWarning):
 
 
 class HeadstartError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose.
+
+    Attributes:
+        exit_code: what the command line ends with.
+        elsewhere: whether it came up in another process, which says it (:mod:`headstart.processes`).
+    """
 
     exit_code = 1
+    elsewhere = False
 
 
 class InputError(HeadstartError, ValueError):
@@ -103,3 +110,9 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return (
         f"unknown {kind} {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}: expected one of {', '.join(every)}"
     )
+
+
+class ProcessError(HeadstartError, RuntimeError):
+    """Processes that work together cannot reach each other, or one of them is gone."""
+
+    exit_code = 7

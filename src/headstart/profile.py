@@ -26,7 +26,7 @@ References:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,6 +44,7 @@ from headstart.conditions import Conditions, to_device
 from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
 from headstart.errors import ArtefactError, DataError, DenoiserError, InputError
 from headstart.noise import generator_of
+from headstart.processes import spread
 from headstart.progress import Progress
 from headstart.saved import Saved
 from headstart.schedule import Length
@@ -137,6 +138,9 @@ class Profile:
         progress: Progress | None = None,
     ) -> Profile:
         """Measure a network in one pass: G evaluations a sample for the loss, and 3 G more for costs and trajectories.
+
+        Where several processes work together (:mod:`headstart.processes`), each measures some of the levels and
+        batches, and all get the same profile.
 
         Arguments:
             denoiser: the network.
@@ -477,21 +481,25 @@ def _measure_rows(
     compute: Compute,
 ) -> tuple[Curve, Curve, Curve]:
     """Losses of some samples at all levels, and both costs of the first ``costed`` of them."""
-    batches = list(compute.batches(len(x0)))
-    rows: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = [([], [], []) for _ in batches]
-    for level, a in compute.progress.track(list(enumerate(sigmas)), "measuring the network"):
+    parts, levels = list(compute.batches(len(x0))), range(len(sigmas))
+
+    def measured(item: tuple[int, slice]) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        level, part = item
         b = None if level + 1 == len(sigmas) else float(sigmas[level + 1])
-        for row, part in zip(rows, batches, strict=True):
-            given = conditions.take(part).to(compute.device)
-            x, noise = x0[part].to(compute.device), eps[part].to(compute.device)
-            own = min(costed - part.start, compute.batch_size)
-            loss, costs = _measure_level(denoiser, x, noise, float(a), b, sigma_data, own, given, compute.dtype)
-            row[0].append(loss)
-            if costs is not None:
-                row[1].append(costs[0])
-                row[2].append(costs[1])
-    losses, corrector, defect = (
-        torch.cat([torch.stack(row[k], 1) for row in rows if row[k]]).numpy() for k in range(3)
+        given = conditions.take(part).to(compute.device)
+        x, noise = x0[part].to(compute.device), eps[part].to(compute.device)
+        own = min(costed - part.start, compute.batch_size)
+        return _measure_level(denoiser, x, noise, float(sigmas[level]), b, sigma_data, own, given, compute.dtype)
+
+    def track(items: Sequence[Any]) -> Iterable[Any]:
+        return compute.progress.track(items, "measuring the network", len(items))
+
+    found = iter(spread([(level, part) for level in levels for part in parts], measured, track))
+    rows = [[next(found) for _ in parts] for _ in levels]
+    losses = torch.stack([torch.cat([loss for loss, _ in row]) for row in rows], 1).numpy()
+    costs = [[both for _, both in row if both is not None] for row in rows[:-1]]
+    corrector, defect = (
+        torch.stack([torch.cat([both[k] for both in row]) for row in costs], 1).numpy() for k in range(2)
     )
     return losses, corrector, defect
 

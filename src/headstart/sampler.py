@@ -101,6 +101,9 @@ class Sampler:
     ) -> Tensor:
         """New samples, each a function of its own seed alone.
 
+        Where several processes work together (:mod:`headstart.processes`), each draws some of the batches, and all get
+        all samples.
+
         Arguments:
             denoiser: the network, on ``device``; its modules are used in evaluation mode, and put back.
             n: how many samples; their seeds are then 0 to n - 1.
@@ -132,8 +135,8 @@ class Sampler:
         every_given = Conditions.of(conditions if not named else {**(conditions or {}), **named}, len(every))
         if batch_size < len(every):
             every_given = every_given.told_apart(partial(self._first_answer, denoiser, every, compute))
-        batches = []
-        for part in compute.batches(len(every), "sampling"):
+
+        def draw(part: slice) -> Tensor:
             noise = compute.noise(every[part])
             given = every_given.take(part).to(device)
             x = self.initialization.bound(denoiser).sample(noise, self.horizon, given)
@@ -141,8 +144,9 @@ class Sampler:
                 x = self.solver.solve(partial(denoiser, **given), x, self.schedule, noise)
             except NotFiniteError as error:
                 raise error.of_seeds(every[part]) from error
-            batches.append(self._returned(x).cpu())
-        return torch.cat(batches)
+            return self._returned(x).cpu()
+
+        return torch.cat(compute.spread(len(every), draw, "sampling"))
 
     @in_evaluation_mode
     @torch.no_grad()

@@ -3,7 +3,8 @@
 A job is a manifest and its shards (:mod:`headstart.data.shards`). A shard is a unit of work: it is written to the disk
 with its receipt before the next is begun, so that whoever is stopped loses one at most, and the same call goes on with
 those that are missing. At the same batch size, and if a shard is a multiple of it, samples are those of one long call
-to the bit.
+to the bit. Several processes (:mod:`headstart.processes`) share the shards out, and write into one folder that they all
+see.
 
 Memory is that of sampling one shard: its samples in float32, twice while its batches are joined.
 """
@@ -25,6 +26,7 @@ from headstart.data.shards import KINDS, MANIFEST, Block, Manifest, Receipt, dig
 from headstart.denoiser import Denoiser
 from headstart.errors import ArtefactError, InputError
 from headstart.files import finish, staged
+from headstart.processes import count, same, spread
 from headstart.sampler import Sampler
 
 __all__ = ["Drawn", "draw_shards", "shard_size_for"]
@@ -83,10 +85,12 @@ def draw_shards(
         DenoiserError: if the network returns NaN, Inf or the wrong shape.
     """
     compute = compute or Compute()
-    begin(folder, manifest)
-    left = [i for i in range(manifest.shards) if read_receipt(folder, manifest, i) is None]
+    same(lambda: begin(folder, manifest))
+    left = same(lambda: [i for i in range(manifest.shards) if read_receipt(folder, manifest, i) is None])
     began, drawn = time.perf_counter(), 0
-    for i in compute.progress.track(left, "shards", len(left)):
+
+    def draw(i: int) -> int:
+        nonlocal drawn
         own = seeds[manifest.rows(i)]
         given = dict(conditions(own))
         samples = sampler.sample(
@@ -100,8 +104,13 @@ def draw_shards(
         _write(folder, manifest, i, samples, own, given.get("label"))
         drawn += len(own)
         rate = drawn / (time.perf_counter() - began)
-        compute.progress.note(f"{drawn:,} samples, {rate:.3g}/s, {drawn * manifest.nfe:,} evaluations")
-    return Drawn(manifest.shards, manifest.shards - len(left), drawn, time.perf_counter() - began)
+        told = f"{drawn:,} samples, {rate:.3g}/s, {drawn * manifest.nfe:,} evaluations"
+        compute.progress.note(told + f" in each of {processes} processes" * (processes > 1))
+        return len(own)
+
+    processes = count()
+    new = sum(spread(left, draw, lambda mine: compute.progress.track(mine, "shards", len(mine))))
+    return Drawn(manifest.shards, manifest.shards - len(left), new, time.perf_counter() - began)
 
 
 def begin(folder: Path, manifest: Manifest) -> None:

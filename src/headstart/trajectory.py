@@ -116,12 +116,17 @@ class Trajectories:
         products = torch.zeros(count, len(levels), len(levels), dtype=torch.float64)
         size = max(1, min(compute.batch_size, MEMORY // (len(levels) * x[0].numel())))
         left = np.zeros(len(levels))
-        for rows in replace(compute, batch_size=size).batches(len(x), "following the network"):
+
+        def followed(rows: slice) -> tuple[Tensor, Curve]:
             states, own = x[rows].to(compute.device), given.take(rows).to(compute.device)
             estimates, noise = _followed(denoiser, states, fine, own, compute.dtype)
+            return estimates @ estimates.mT, noise
+
+        found = replace(compute, batch_size=size).spread(len(x), followed, "following the network")
+        group = torch.arange(len(x)) % count
+        for own, (each, noise) in zip(torch.split(group, size), found, strict=True):
+            products.index_add_(0, own, each)
             left += noise
-            group = torch.arange(rows.start, rows.stop) % count
-            products.index_add_(0, group, estimates @ estimates.mT)
         members = torch.arange(len(x)).remainder(count).bincount()
         spread = levels**4 * x.numel() / np.maximum(left, 1e-300)
         return cls(levels, (products / members[:, None, None]).numpy(), spread)

@@ -21,6 +21,7 @@ NEEDS = {
     "azula_sampler": ("azula", "peers"),
     "k_diffusion_sampler": ("k_diffusion", "peers"),
     "diffusers_pipeline": ("diffusers", "peers"),
+    "ray_data": ("ray", "none: pip install 'ray[data]'"),
     "lucidrains_images": ("denoising_diffusion_pytorch", "clients"),
     "sbi_posterior": ("sbi", "clients"),
     "torchcfm_moons": ("torchcfm", "clients"),
@@ -43,6 +44,10 @@ def test_an_example_runs(file, request, capsys, tmp_path, monkeypatch):
     samples = torch.as_tensor(module.main())
     assert samples.isfinite().all()
     assert "evaluations each" in capsys.readouterr().out
+    if file.stem == "ray_data":
+        draw = module.Draw()
+        expected = draw.plan.sample(draw.denoiser, 1000)
+        torch.testing.assert_close(samples, expected, rtol=0.0, atol=1e-4)
     if file.stem == "sbi_posterior":
         assert samples.mean(dim=0).tolist() == pytest.approx([0.4, -0.2], abs=0.25)
     if "N(0.3, 0.25)" in file.read_text():

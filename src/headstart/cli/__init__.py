@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from headstart.errors import MissingExtraError
+from headstart.errors import HeadstartError, MissingExtraError
 from headstart.extras import require
+from headstart.processes import together
 
 __all__ = ["app", "main"]
 
@@ -32,10 +33,19 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     from headstart.cli.application import app
-    from headstart.cli.common import Terminated, prepare_process
+    from headstart.cli.common import Terminated, prepare_process, said_once
 
     prepare_process()
     try:
-        app()
+        with together(), said_once():
+            try:
+                app()
+            except SystemExit as ended:
+                if ended.code:
+                    raise
+    except HeadstartError as error:  # the processes did not meet, or one has left
+        if not error.elsewhere:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except Terminated as error:  # before a command began, or after it ended
         sys.exit(error.code)

@@ -18,6 +18,8 @@ anything else, a defect            a traceback                                  
 =================================  ==============================================================  =========
 
 With ``--json`` an error is also one object on standard output, ``{"error": message, "kind": class}``, but for usage.
+
+Of several processes (:mod:`headstart.processes`) the first one answers for all, and an error is said once.
 """
 
 from __future__ import annotations
@@ -30,13 +32,14 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ParamSpec, Protocol
 
 import typer
 
 from headstart.errors import ArtefactError, HeadstartError, HeadstartWarning, InputError
+from headstart.processes import first_to_say, leads, local_device
 from headstart.registry import Registry
 
 __all__ = [
@@ -55,6 +58,7 @@ __all__ = [
     "command",
     "parse_numbers",
     "prepare_process",
+    "said_once",
     "usable",
     "whole_numbers",
 ]
@@ -229,11 +233,12 @@ def answers(command: Callable[P, Answer]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         as_json = bool(kwargs.get("as_json"))
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is not the answer
+            with _heard(), contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is not the answer
                 answer = command(*args, **kwargs)
                 text = json.dumps(answer.values, allow_nan=False) if as_json else answer.text
             try:
-                _print(text)
+                if leads():
+                    _print(text)
             except BrokenPipeError as error:
                 raise typer.Exit(141) from error
         except Terminated as error:
@@ -253,6 +258,21 @@ def answers(command: Callable[P, Answer]) -> Callable[P, None]:
             raise typer.Exit(answer.exit_code)
 
     return run
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Of several processes that were called alike, let the first one alone say what is wrong with the command line."""
+    if leads():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+def _heard() -> contextlib.AbstractContextManager[object]:
+    """Let every process say what goes wrong once its command has begun."""
+    return contextlib.nullcontext() if leads() else contextlib.redirect_stderr(sys.__stderr__)
 
 
 class Terminated(BaseException):
@@ -298,7 +318,9 @@ def prepare_process() -> None:
 def _show_warning(
     otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any, **more: Any
 ) -> None:
-    """A warning of headstart in one line, and others as Python shows them."""
+    """A warning of headstart in one line, and others as Python shows them; of several processes, the first one's."""
+    if not leads():
+        return
     if issubclass(category, HeadstartWarning):
         print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
     else:
@@ -306,11 +328,13 @@ def _show_warning(
 
 
 def _exit(error: BaseException, line: str, code: int, as_json: bool) -> typer.Exit:
-    """Print the error in one line, and end with the exit code ``code``."""
+    """Print the error in one line, unless another process does, and end with the exit code ``code``."""
+    if getattr(error, "elsewhere", False) or not first_to_say():
+        return typer.Exit(code)
     line = " ".join(line.split())
     if as_json:
         _print_error(error, line.removeprefix("error: "))
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _heard():
         print(line, file=sys.stderr)
     return typer.Exit(code)
 
@@ -330,13 +354,14 @@ def _print(text: str) -> None:
 
 
 def usable(device: str) -> str:
-    """The device, if tensors can be put on it and fetched from it.
+    """The device, if tensors can be put on it and fetched from it; of several processes, that of this one.
 
     Raises:
         InputError: if not.
     """
     from headstart.compute import check_device
 
+    device = local_device(device)
     check_device(device)
     return device
 

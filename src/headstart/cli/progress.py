@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from headstart.processes import leads
 from headstart.progress import Progress
 
 __all__ = ["RichProgress"]
@@ -29,7 +30,7 @@ class RichProgress(Progress):
     """Draws a bar for each piece of work, one below the other where they nest.
 
     Where there is no terminal, a plain line says every half minute how far the work is, the outermost first, and how
-    long that will still take.
+    long that will still take. Of several processes the first one alone tells.
 
     Arguments:
         console: where it is drawn; standard error by default.
@@ -50,12 +51,16 @@ class RichProgress(Progress):
             console=self.console,
             transient=True,
         )
+        self._silent = not leads()
         self._works: list[_Work] = []
         self._said = time.monotonic()
         self._note = ""
 
     def track(self, items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
         total = total or operator.length_hint(items) or None
+        if self._silent:
+            yield from items
+            return
         if not self.console.is_terminal:
             yield from self._in_lines(items, _Work(description, total, time.monotonic()))
             return

@@ -16,6 +16,7 @@ from headstart.cli.conditions import ConditionFiles, SharedFiles, in_turn, read_
 from headstart.cli.progress import RichProgress
 from headstart.errors import ArtefactError, InputError
 from headstart.files import check_file, check_folder, staged
+from headstart.processes import gathered, same
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,9 +140,9 @@ def sample(
     arrays = {"samples": samples.float().numpy(), "seeds": np.array(wanted, dtype=np.uint64)}
     if labels is not None:
         arrays["labels"] = labels.numpy()
-    files = _write(output, arrays, samples)
+    files = same(lambda: _write(output, arrays, samples))
 
-    nfe = denoiser.samples / len(samples)
+    nfe = sum(gathered(denoiser.samples)) / len(samples)
     text = f"{len(samples)} samples of shape {shape} in {seconds:.3g} s, {nfe:g} network evaluations each\n"
     text += f"They are in {output}: {', '.join(files)}"
     return Answer(
