@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headstart.compare import QUICK, Draws, Method, Prepared, Setting, compare
 from headstart.compare import run as module
-from headstart.compare.methods import odd
+from headstart.compare.methods import odd, of_sampler
 from headstart.compare.summary import ratios, summarised, verdict
 from headstart.compute import Compute
 from headstart.denoiser import Denoiser
@@ -25,6 +25,7 @@ from headstart.metrics import Reference
 from headstart.noise import Noise
 from headstart.report.comparison import comparison_table
 from headstart.report.text import number
+from headstart.sampler import classic
 
 DATA = Noise(range(100)).normal((1, 4, 4))
 REFERENCE = Reference.of(Noise(range(1000, 1100)).normal((1, 4, 4)), lambda x: x.flatten(1)[:, :4])
@@ -87,6 +88,21 @@ def test_what_is_finished_is_not_made_again_and_more_can_be_added(run: Any, tmp_
     assert made[4:] == [("good", 5, 0), ("bad", 3, 0), ("bad", 5, 0)]
     with pytest.raises(InputError, match="another run"):
         run(stub("good"), samples=30)
+
+
+def test_samples_of_the_plan_are_shown_on_their_way_and_kept_for_a_run_that_goes_on(run: Any, tmp_path: Path) -> None:
+    def prepare(setting: Setting, nfe: int) -> Prepared:
+        return of_sampler(classic((1, 4, 4), nfe), 1.0)
+
+    plan = Method("plan", "Plan", "ours", "ours", prepare)
+    for _ in range(2):
+        run(plan, nfe=(3, 5), seeds=1)
+        page = (tmp_path / "out" / "index.html").read_text()
+        assert page.count('<li class="lane"') == 3
+        assert [lane["nfe"] for lane in json.loads((tmp_path / "out" / "lanes.json").read_text())] == [3, 3, 35]
+    (tmp_path / "out" / "lanes.json").write_text("[")
+    with pytest.raises(ArtefactError, match=r"lanes.json is damaged"):
+        run(plan, nfe=(3, 5), seeds=1)
 
 
 @pytest.mark.parametrize(

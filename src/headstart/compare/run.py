@@ -305,7 +305,12 @@ class _Run:
     @property
     def lanes(self) -> list[dict[str, Any]]:
         """The plan's samples on their way, as they were kept in this run or one before it."""
-        found: list[dict[str, Any]] = parse_json(self._lanes.read_text("utf-8")) if self._lanes.exists() else []
+        if not self._lanes.exists():
+            return []
+        try:
+            found: list[dict[str, Any]] = parse_json(self._lanes.read_text("utf-8"))
+        except ValueError as error:
+            raise ArtefactError(f"{self._lanes} is damaged, and can be removed: {error}") from error
         return found
 
     @property
