@@ -61,6 +61,14 @@ def test_the_benchmark_of_seeding_runs(tmp_path: Path) -> None:
     assert all(row["share"] > 0 for row in found["seeding"])
 
 
+@pytest.mark.slow
+def test_the_benchmark_of_memory_runs(tmp_path: Path) -> None:
+    found = done("memory", tmp_path)
+    assert [(row["job"], row["rows"]) for row in found["memory"]] == [("fit", 1000), ("sample", 1000)]
+    assert all(0.05 < row["gib"] < found["bar"] for row in found["memory"])
+    assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".csv", ".json", ".html"}, "the data are gone"
+
+
 def test_synthetic_images_have_the_spectrum_of_natural_ones() -> None:
     """The variances fall as 1 / j, after the few directions of the clusters."""
     x = _natural(16, 4000)[:, 0].flatten(1).double()

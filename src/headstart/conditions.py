@@ -28,6 +28,7 @@ from torch import Tensor
 
 from headstart.arrays import as_tensor
 from headstart.errors import DataError, InputError
+from headstart.large import taken
 from headstart.noise import generator_of
 
 __all__ = [
@@ -337,7 +338,7 @@ class Part:
 
     def take(self, rows: Tensor | slice) -> Part:
         """Some of the samples, with their conditions."""
-        return Part(self.samples[rows], self.conditions.take(rows))
+        return Part(taken(self.samples, rows), self.conditions.take(rows))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Part:
         """The same on a device; with a type, the samples in that type."""

@@ -1,4 +1,4 @@
-"""A data set in memory."""
+"""A data set: samples with classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headstart.arrays import as_classes, as_tensor, check_numbers
 from headstart.errors import DataError
+from headstart.large import taken
 
 __all__ = ["Dataset"]
 
@@ -53,7 +54,7 @@ class Dataset:
 
     def rows(self, index: Tensor | slice) -> Dataset:
         """Some of the samples, with their labels. It raises the errors of Dataset, which has at least two samples."""
-        return Dataset(self.samples[index], None if self.labels is None else self.labels[index], self.name)
+        return Dataset(taken(self.samples, index), None if self.labels is None else self.labels[index], self.name)
 
     def __repr__(self) -> str:
         labels = "" if self.labels is None else f", {len(set(self.labels.tolist()))} classes"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headstart.errors import DataError
+from headstart.large import converted, empty
 
 __all__ = ["IMAGES", "read_folder"]
 
@@ -117,18 +118,24 @@ def _classes(folder: Path, paths: list[Path]) -> Tensor | None:
 
 def _pixels(paths: list[Path]) -> Tensor:
     """All images in one array: grey where all of them are, in colour otherwise."""
-    images: list[NDArray[Any]] = []
-    for path in paths:
+    pixels: Tensor | None = None
+    for i, path in enumerate(paths):
         image = _image(path)
-        if image.shape[:2] != (images or [image])[0].shape[:2]:
-            (h, w), (first_h, first_w) = image.shape[:2], images[0].shape[:2]
+        if pixels is None:
+            pixels = empty((len(paths), *image.shape), torch.uint8)
+        if image.shape[:2] != pixels.shape[1:3]:
+            (h, w), (first_h, first_w) = image.shape[:2], pixels.shape[1:3]
             raise DataError(
                 f"{path} is {w} x {h} pixels and {paths[0]} is {first_w} x {first_h}: resize them to one size"
             )
-        images.append(image)
-    if any(image.ndim == 3 for image in images):
-        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1) for image in images]
-    return torch.from_numpy(np.stack(images))
+        if image.ndim == pixels.ndim:  # the first one in colour
+            grey = pixels[..., None]
+            pixels = converted(
+                grey, lambda part: part.expand(*part.shape[:-1], 3), image.shape, torch.uint8
+            ).contiguous()
+        pixels.numpy()[i] = image if image.ndim == pixels.ndim - 1 else image[..., None]
+    assert pixels is not None
+    return pixels
 
 
 def _image(path: Path) -> NDArray[Any]:

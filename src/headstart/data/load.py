@@ -17,6 +17,9 @@ Labels are the array named ``labels``, ``label`` or ``y``, if there is one. Floa
 bytes are images, (N, H, W), (N, H, W, C) or (N, C, H, W), and are mapped from 0..255 to [-1, 1] with channels first.
 What is in memory goes the same way as what is in a file (:mod:`headstart.arrays`). Nothing is ever unpickled: a file
 that holds Python objects is refused.
+
+What takes more than 1 GiB is not held in memory: a ``.npy`` file is mapped as it is, and images, shards and whatever
+else needs to be converted lie on a temporary file (:mod:`headstart.large`). The other files are read whole.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from headstart.data.base import Dataset
 from headstart.data.fashion_mnist import Split, fashion_mnist, has_originals
 from headstart.data.images import read_folder
 from headstart.errors import DataError, unknown
+from headstart.large import LARGE, converted
 
 __all__ = ["load_arrays", "load_data", "read_arrays"]
 
@@ -71,7 +75,7 @@ def load_data(spec: str | Path | Tensor | ArrayLike | Dataset, split: Split = "t
     if not isinstance(spec, str | Path):
         name = "tensor" if isinstance(spec, Tensor) else "array"
         samples = _samples(as_tensor(spec, name), name)
-        return Dataset(samples if isinstance(spec, Tensor) else samples.float(), name=name)
+        return Dataset(samples if isinstance(spec, Tensor) else _single(samples), name=name)
     if str(spec).startswith("builtin:"):
         return _builtin(str(spec).removeprefix("builtin:"), split)
     path = _place(spec)
@@ -85,7 +89,7 @@ def load_data(spec: str | Path | Tensor | ArrayLike | Dataset, split: Split = "t
         pixels, classes = read_folder(path)
         return Dataset(_samples(pixels, str(path)), classes, str(path))
     samples, *labels = read_arrays(path, partial(_wanted, path=path)).values()
-    return Dataset(_samples(samples, str(path)).float(), labels[0] if labels else None, str(path))
+    return Dataset(_single(_samples(samples, str(path))), labels[0] if labels else None, str(path))
 
 
 def load_arrays(spec: str | Path) -> Tensor | dict[str, Tensor]:
@@ -163,6 +167,11 @@ def read_arrays(path: Path, wanted: Callable[[list[str]], Iterable[str]] = iter)
 
 
 def _npy(path: Path, wanted: Callable[[list[str]], Iterable[str]]) -> dict[str, Any]:
+    """A large array stays in its file, and its pages are read as they are needed."""
+    if path.stat().st_size > LARGE:
+        mapped = np.load(path, mmap_mode="c", allow_pickle=False)
+        if mapped.dtype.isnative and mapped.dtype.kind in "fiu" and mapped.flags.c_contiguous:
+            return {key: torch.from_numpy(mapped) for key in wanted(["samples"])}
     return {key: np.load(path, allow_pickle=False) for key in wanted(["samples"])}
 
 
@@ -216,4 +225,9 @@ def _samples(x: Tensor, name: str) -> Tensor:
         x = x.movedim(-1, 1)
     elif x.ndim != 4 or x.shape[1] not in (1, 3, 4):
         raise DataError(f"{name} holds bytes of shape {tuple(x.shape)}: expected images (N, H, W) or (N, H, W, C)")
-    return (x.float() / 127.5 - 1).contiguous()
+    return converted(x, lambda part: (part.float() / 127.5 - 1).contiguous(), tuple(x.shape[1:]), torch.float32)
+
+
+def _single(x: Tensor) -> Tensor:
+    """Samples in float32."""
+    return x if x.dtype == torch.float32 else converted(x, lambda part: part.float(), tuple(x.shape[1:]), torch.float32)

@@ -41,6 +41,7 @@ from torch import Tensor
 from headstart.artefact import checked, read_json
 from headstart.errors import ArtefactError, DataError, InputError, unknown
 from headstart.files import read_regular
+from headstart.large import empty
 
 __all__ = ["KINDS", "MANIFEST", "Block", "Kind", "gathered", "has_manifest", "ranges", "read_shards"]
 
@@ -387,12 +388,18 @@ def check_kind(kind: str, shape: tuple[int, ...], labels: bool) -> None:
 
 
 def gathered(folder: Path) -> tuple[Tensor, Tensor | None]:
-    """All samples of a job in memory, and their classes if there are any.
+    """All samples of a job, and their classes if there are any.
 
     Raises:
         ArtefactError, DataError: as :func:`read_shards`.
     """
-    blocks = list(read_shards(folder))
-    samples = torch.from_numpy(np.concatenate([block.samples for block in blocks]))
-    labels = [block.labels for block in blocks if block.labels is not None]
-    return samples, torch.from_numpy(np.concatenate(labels)) if len(labels) == len(blocks) else None
+    samples, labels, done = torch.empty(0), list[Tensor](), 0
+    for block in read_shards(folder):
+        if not done:
+            samples = empty((read_manifest(folder).count, *block.samples.shape[1:]))
+        samples[done : done + len(block.samples)] = torch.from_numpy(block.samples)
+        done += len(block.samples)
+        if block.labels is not None:
+            labels.append(torch.from_numpy(block.labels))
+    classes = torch.cat(labels) if labels else None
+    return samples, classes if classes is not None and len(classes) == len(samples) else None
