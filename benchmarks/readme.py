@@ -18,6 +18,7 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from benchmarks.pictures import draw_samples, pictures
+from experiments.clients.run import table
 from experiments.fashion_mnist.run import headline
 from headstart.files import atomic_write
 from headstart.report import results_table
@@ -171,6 +172,7 @@ GALLERY = (
     ("cantor", "w1", "experiments.cantor"),
     ("bimodal", "bimodal", "experiments.bimodal"),
     ("schedules", "images", "experiments.schedules"),
+    ("clients", "ratios", "experiments.clients"),
 )
 
 
@@ -196,6 +198,18 @@ def examples() -> str:
     return "\n".join(rows)
 
 
+def behind() -> str:
+    """The networks on which plans are behind, and why."""
+    reasons = read("clients/results.json")["reasons"]
+    return "\n".join(f"* **{name}**: {reason}." for name, reason in reasons.items()) or "None."
+
+
+def left_out() -> str:
+    """The networks of the experiment that the stored results lack, and why."""
+    found = read("clients/results.json")["missing"]
+    return "\n".join(f"* **{name}**: {reason}." for name, reason in found.items()) or "None."
+
+
 #: What is written between the marks of a page: the page, the mark, and what makes the text.
 PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "gain", lambda: gain(read("comparison/results.json"))),
@@ -207,6 +221,10 @@ PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/results.md", "demo-table", lambda: results_table(read("demo.json")["rows"], read("demo.json")["floor"])),
     ("docs/gallery.md", "experiments", gallery),
     ("docs/gallery.md", "examples", examples),
+    ("docs/clients.md", "swd", lambda: table(read("clients/results.json")["summary"], "swd")),
+    ("docs/clients.md", "energy", lambda: table(read("clients/results.json")["summary"], "energy")),
+    ("docs/clients.md", "behind", behind),
+    ("docs/clients.md", "left-out", left_out),
     ("docs/starts.md", "fashion-table", lambda: headline(read("fashion_mnist/results.json"))),
 )
 

@@ -70,5 +70,13 @@ def flow_matching(place: Place) -> Network:
 
 CLIENTS = (
     Client("torchcfm, independent pairs", "two moons", "dopri5 of torchdiffeq, tolerance 1e-4", torchcfm),
-    Client("flow_matching", "a checkerboard", "ODESolver, midpoint, 100 steps", flow_matching),
+    Client(
+        "flow_matching",
+        "a checkerboard",
+        "ODESolver, midpoint, 100 steps",
+        flow_matching,
+        "the plan's horizon is the shortest that fit tries, 0.35 standard deviations of the data: from the same start "
+        "at half of it, three evaluations are as near to the data as the package's own 200 (0.041), and so are 35 on "
+        "fine levels from the plan's own horizon (0.042)",
+    ),
 )

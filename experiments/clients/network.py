@@ -119,7 +119,7 @@ class Client:
         law: the data, in words.
         sampler: the package's own one at its own number of evaluations, in words.
         make: trains the network, or reads it from a folder.
-        reason: why a plan of four evaluations has a larger distance than that sampler, where it has.
+        reason: why a plan of four evaluations that is fitted on data is behind that sampler, where it is.
     """
 
     name: str

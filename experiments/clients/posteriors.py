@@ -129,5 +129,5 @@ CLIENTS = (
         )
         for sde in ("ve", "vp")
     ),
-    Client("treeffuser", "a table with two branches and heavy tails", "Treeffuser.sample, 50 steps", treeffuser),
+    Client("treeffuser", "a table with two branches and heavy tails", "Treeffuser.sample, 100 steps", treeffuser),
 )
