@@ -72,12 +72,12 @@ Row = Mapping[str, Any]
 class Sizes:
     """How much is done."""
 
-    images: int = 5000
+    images: int = 3000
     nfe: tuple[int, ...] = (2, 3, 4)
     cases: int = 150
     members: int = 10
     heun_steps: int = 18
-    pilot_samples: int = 256
+    pilot_samples: int = 128
     arms: tuple[str, ...] = tuple(ARMS)
 
 
@@ -125,8 +125,8 @@ class _Setup:
         heun = self.heun
         for stream, arm in enumerate((HEUN, HEUN_AGAIN)):
             yield self.row(arm, heun.nfe, partial(self.own, stream), self.own(1 - stream))
-        for arm in self.sizes.arms:
-            for nfe in self.sizes.nfe:
+        for nfe in self.sizes.nfe:
+            for arm in self.sizes.arms:
                 yield self.row(arm, nfe, partial(self.of_plan, arm, nfe), self.own(1), partial(self.plan, arm, nfe))
         up = F.interpolate(coarsened(self.truth), scale_factor=float(FACTOR), mode="bilinear")
         yield self.row(COARSE, 0, lambda: up[:, None].expand(-1, 2, -1, -1, -1), self.own(1))
@@ -191,14 +191,13 @@ class _Setup:
 
     def plan(self, arm: str, nfe: int) -> Plan:
         """The plan of an arm, kept on disk."""
-        folder = self.run.out / "plans"
-        place = {n: folder / f"{self.seed}-{arm.replace(' ', '-')}-{n}" for n in self.sizes.nfe}
-        if not place[nfe].exists():
+        folder = self.run.out / "plans" / f"{self.seed}-{arm.replace(' ', '-')}-{nfe}"
+        if not folder.exists():
             images, profile, starts = self.fitted
-            found = fit(
+            fit(
                 self.network,
                 images,
-                list(self.sizes.nfe),
+                nfe,
                 conditions={"coarse": coarsened(images)},
                 profile=profile,
                 initialization=[starts[name] for name in ARMS[arm]],
@@ -208,10 +207,8 @@ class _Setup:
                 seed=self.seed,
                 device=self.run.device,
                 progress=self.run.progress,
-            )
-            for n, plan in found.items():
-                plan.save(place[n])
-        return Plan.load(place[nfe])
+            ).save(folder)
+        return Plan.load(folder)
 
     def of_plan(self, arm: str, nfe: int) -> Tensor:
         """The ensembles of a plan."""
