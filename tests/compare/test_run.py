@@ -387,3 +387,8 @@ def test_there_is_no_verdict_without_two_sides() -> None:
     means = summarised(rows)
     assert ratios(rows, means, [3], "frechet") == []
     assert verdict(means, [], "frechet").startswith("No verdict")
+
+
+def test_plans_alone_are_held_against_the_reference() -> None:
+    rows = [row("plan", "ours", 0, 1.0), row("other", "ours", 0, 0.5), row("heun-35", "reference", 0, 4.0)]
+    assert "the best of our plans has 0.12 times at 3 evaluations" in verdict(summarised(rows), [], "frechet")

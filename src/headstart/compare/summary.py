@@ -155,11 +155,27 @@ def _best(means: Sequence[Row], nfe: int, kind: str, metric: str) -> Row | None:
     return min(rows, key=lambda row: float(row["scores"][metric]["mean"]), default=None)
 
 
+def _beside_the_reference(means: Sequence[Row], metric: str) -> str:
+    """The distance of our plans as a part of the reference's, where there is nothing else to compare them with."""
+    known = [row for row in means if row["scores"]]
+    mark = next((row for row in known if row["kind"] == "reference"), None)
+    plans = [row for row in known if row["kind"] == "ours"]
+    if mark is None or not plans or not mark["scores"][metric]["mean"] > 0:
+        return "No verdict: there is no number of evaluations with scores of both a plan of ours and another sampler."
+    least: dict[int, float] = {}
+    for row in plans:
+        ratio = row["scores"][metric]["mean"] / mark["scores"][metric]["mean"]
+        least[row["nfe"]] = min(ratio, least.get(row["nfe"], math.inf))
+    said = listed([f"{ratio:.2f} times at {nfe}" for nfe, ratio in sorted(least.items())])
+    sentence = f"Of the {NAMES[metric]} of {mark['label']}, the best of our plans has {said} evaluations."
+    return judged(sentence, mark["n"] or 0)
+
+
 def verdict(means: Sequence[Row], best: Sequence[Row], metric: str) -> str:
     """The result of the comparison in one sentence, which says where the others win."""
     others = len({row["arm"] for row in means if row["kind"] == "peer" and row["scores"]})
     if not best:
-        return "No verdict: there is no number of evaluations with scores of both a plan of ours and another sampler."
+        return _beside_the_reference(means, metric)
     rivals = f"{others} other sampler{'s' * (others != 1)}"
     sentence = f"Held against the best of {rivals} by {NAMES[metric]}, the best of our plans "
     if any(row["ahead"] is None for row in best):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def comparison_headline(results: Row) -> str:
         columns = {nfe: [own[nfe] for own in methods.values() if nfe in own] for nfe in counts}
         best = {nfe: min(own, key=lambda row: _value(row, metric), default=None) for nfe, own in columns.items()}
         rows.append([name, *(_cell(row, metric, least[nfe]) for nfe, row in best.items())])
-    rows.append(_best_row(results))
+    rows += _best_row(results)
     rows += [[label, text, *[""] * (len(counts) - 1)] for label, text, *_ in _marks(results, metric)]
     return "\n".join(_lines(("sampler", *map(str, counts)), rows))
 
@@ -141,18 +142,20 @@ def _distances(results: Row, metric: str, counts: Sequence[int]) -> list[list[st
     rows = []
     for label, own in methods.items():
         rows.append([label, *(_cell(own.get(nfe), metric, least[nfe]) for nfe in counts)])
-    rows.append(_best_row(results))
+    rows += _best_row(results)
     return rows
 
 
-def _best_row(results: Row) -> list[str]:
-    """The ratio of our best score to the best of the others, for every number of evaluations."""
+def _best_row(results: Row) -> list[list[str]]:
+    """A row of the ratio of our best score to the best of the others; none where there are no others."""
+    if not results["ratios"]:
+        return []
     best = {row["nfe"]: row for row in results["ratios"]}
     said = [
         f"{best[nfe]['ratio']:.2f} × {best[nfe]['others']}" if nfe in best and best[nfe]["ratio"] is not None else ""
         for nfe in _counts(results)
     ]
-    return ["*the best of ours to that of the others*", *said]
+    return [["*the best of ours to that of the others*", *said]]
 
 
 def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:
@@ -380,7 +383,7 @@ def _matrix(results: Row, metric: str) -> list[dict[str, Any]]:
     methods = _by_method(results)[0]
     texts = _distances(results, metric, counts)
     rows = []
-    for (label, *cells), own in zip(texts, [*methods.values(), None], strict=True):
+    for (label, *cells), own in zip_longest(texts, methods.values()):
         values = [_value(own[nfe], metric) if own and nfe in own else float("inf") for nfe in counts]
         first = next(iter(own.values())) if own else None
         rows.append(
