@@ -9,15 +9,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headstart.choose import fit
+from headstart.choose.work import Work
+from headstart.compare import QUICK, Draws, compare
 from headstart.compute import Compute
 from headstart.data.shards import Manifest, ranges
 from headstart.denoiser import Counted
 from headstart.errors import HeadstartError, InputError
 from headstart.initialization import Isotropic
+from headstart.metrics import Reference, evaluate
+from headstart.noise import Noise
 from headstart.processes import alone, count, gathered, index, same, spread
+from headstart.profile import Profile
 from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
 from headstart.shards import draw_shards
@@ -53,7 +60,8 @@ def labels(seeds: Sequence[int]) -> dict[str, Tensor]:
 
 def everything(folder: Path) -> dict[str, Any]:
     """All of them, since starting a process takes longer than what it does."""
-    return {"place": (index(), count()), **sampling(folder), **sharing(folder)}
+    programs = sampling, sharing, measuring, fitting, scoring, comparing
+    return {"place": (index(), count())} | {name: value for do in programs for name, value in do(folder).items()}
 
 
 def sampling(folder: Path) -> dict[str, Any]:
@@ -83,6 +91,55 @@ def sampling(folder: Path) -> dict[str, Any]:
         done = draw_shards(SAMPLER, Network(), SEEDS, folder / "shards", manifest, conditions=labels)
         found.setdefault("drawn", []).append((done.shards, done.kept, done.samples))
     return found
+
+
+def measuring(folder: Path) -> dict[str, Any]:
+    """Profiles of a network, in several batches, to a number of samples and to an error."""
+    data = law().sample(Noise(range(1000, 1100)))
+    options: dict[str, Any] = {"sigmas": np.geomspace(50, 0.02, 24), "batch_size": 16}
+    network = Counted(law())
+    profile = Profile.measure(network, data, samples=40, cost_samples=20, **options)
+    known = Profile.measure(law(), data, relative_error=0.3, **options)
+    return {"profile": profile.state(), "known": known.state(), "measured": sum(gathered(network.samples))}
+
+
+def fitting(folder: Path) -> dict[str, Any]:
+    """The plans of a fit that keeps its units, and of one without data."""
+    data = law().sample(Noise(range(2000, 2300)))
+    options: dict[str, Any] = {"pilot_samples": 48, "batch_size": 16, "schedule": "rho", "horizon": 5.0}
+    options |= {"initialization": ["gaussian", "mixture"], "novelty": False}
+    with Work(folder / "plan.work") as work:
+        plan = fit(law(), data, 3, work=work, **options)
+        same(partial(plan.save, folder / "plan"))
+    alone = fit(law(), None, 3, shape=(2,), n_samples=100, solver="euler", **options)
+    return {"plan": plan.digest, "samples of the plan": plan.sample(law(), 8), "plan without data": alone.digest}
+
+
+def scoring(folder: Path) -> dict[str, Any]:
+    """Scores, with their errors and without, by features that take several batches."""
+    matrix = Noise([3]).normal((48, 6))[0]
+    real, samples = Noise(range(1200)).normal(SHAPE), 1.1 * Noise(range(5000, 6300)).normal(SHAPE)
+
+    def features(x: Tensor) -> Tensor:
+        return (x.flatten(1) @ matrix).tanh()
+
+    lean = Reference.of(real, features, directions=70)
+    kept = Reference.of(real, features, directions=70, keep=True)
+    return {
+        "scores": evaluate(samples, lean).to_dict(),
+        "scores and errors": evaluate(samples, kept, scores=("kid", "coverage"), errors=True).to_dict(),
+    }
+
+
+def comparing(folder: Path) -> dict[str, Any]:
+    """The rows of a comparison, and what is made of them, without what was timed."""
+    data = law().sample(Noise(range(3000, 3200)))
+    reference = Reference.of(law().sample(Noise(range(4000, 4200))), directions=16)
+    draws = Draws(nfe=(3, 4), samples=40, seeds=2)
+    found = compare(law(), data, reference, folder / "compared", draws=draws, methods=["heun", "gits"], sizes=QUICK)
+    rows = [{name: value for name, value in row.items() if "seconds" not in name} for row in found["rows"]]
+    lines = (folder / "compared" / "cells.jsonl").read_text().splitlines()
+    return {"rows": rows, "verdict": found["verdict"], "cells": len(lines) - 1}
 
 
 def sharing(folder: Path) -> dict[str, Any]:

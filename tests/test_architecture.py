@@ -84,7 +84,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "schedule": CONTRACT,
     "solver": CONTRACT | {"schedule"},
     "targets": CONTRACT,
-    "metrics": {"arrays", "deprecation", "errors", "files", "noise", "progress", "registry"},
+    "metrics": {"arrays", "deprecation", "errors", "files", "noise", "processes", "progress", "registry"},
     "data": {"arrays", "artefact", "errors", "files", "large", "progress"},
     "trajectory": BASE,
     "profile": BASE | {"trajectory"},

@@ -62,6 +62,15 @@ def test_the_benchmark_of_seeding_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_processes_runs(tmp_path: Path) -> None:
+    found = done("processes", tmp_path)
+    assert len(found["processes"]) == 3
+    assert all(row["seconds"] > 0 for row in found["processes"])
+    assert found["beside_threads"]["median"] > 0
+    assert len(found["loads"]) == found["rounds"] == 1
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_memory_runs(tmp_path: Path) -> None:
     found = done("memory", tmp_path)
     assert [(row["job"], row["rows"]) for row in found["memory"]] == [("fit", 1000), ("sample", 1000)]

@@ -24,6 +24,8 @@ from tests.together import begun, ended, together_in
 
 Results = dict[int, list[Any]]
 
+SCORES = ("frechet", "swd", "max_swd", "n", "seed")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,6 +57,47 @@ def test_in_other_batches_samples_are_the_same_up_to_rounding(found: Results, co
 @pytest.mark.parametrize("count", [2, 3])
 def test_no_evaluation_is_made_twice(found: Results, count: int) -> None:
     assert found[count][0]["evaluations"] == found[1][0]["evaluations"] == SAMPLER.nfe * len(SEEDS)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("what", ["profile", "known"])
+def test_profiles_are_the_same_to_the_bit(found: Results, count: int, what: str) -> None:
+    values, tensors = found[1][0][what]
+    for own in found[count]:
+        assert own[what][0] == values
+        assert tensors.keys() == own[what][1].keys() >= {"losses", "products"}
+        assert all(torch.equal(own[what][1][name], tensor) for name, tensor in tensors.items())
+        assert own["measured"] == found[1][0]["measured"]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_fit_is_the_same_plan_in_all_processes(found: Results, count: int, folder: Path) -> None:
+    (alone,) = found[1]
+    for own in found[count]:
+        assert (own["plan"], own["plan without data"]) == (alone["plan"], alone["plan without data"])
+        assert torch.equal(own["samples of the plan"], alone["samples of the plan"])
+    assert Plan.load(folder / str(count) / "plan").digest == alone["plan"]
+    assert not (folder / str(count) / "plan.work").exists()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("what", ["scores", "scores and errors"])
+def test_scores_are_the_same_up_to_the_rounding_of_merged_statistics(found: Results, count: int, what: str) -> None:
+    expected = found[1][0][what]
+    for own in found[count]:
+        assert own[what] == own[what] | {name: pytest.approx(expected[name], rel=1e-10, abs=1e-10) for name in SCORES}
+        assert own[what]["errors"] == pytest.approx(expected["errors"], rel=1e-10)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_cells_of_a_comparison_are_shared_out_and_made_once(found: Results, count: int, folder: Path) -> None:
+    (alone,) = found[1]
+    for own in found[count]:
+        assert own["rows"] == alone["rows"]
+        assert own["verdict"] == alone["verdict"]
+        assert own["cells"] == alone["cells"]
+    written = json.loads((folder / str(count) / "compared" / "results.json").read_text())
+    assert written["verdict"] == alone["verdict"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

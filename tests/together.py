@@ -44,7 +44,7 @@ def begun(count: int, *command: str | Path) -> Iterator[list[subprocess.Popen[st
             process.communicate()
 
 
-def ended(every: list[subprocess.Popen[str]], seconds: float = 120) -> list[tuple[int, str, str]]:
+def ended(every: list[subprocess.Popen[str]], seconds: float = 600) -> list[tuple[int, str, str]]:
     """The exit code, standard output and standard error of each."""
     said = [process.communicate(timeout=seconds) for process in every]
     return [(process.returncode, *streams) for process, streams in zip(every, said, strict=True)]

@@ -6,12 +6,15 @@ import contextlib
 import importlib
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from experiments.clients.network import without_torchvision
+from headstart.cli import app
 from headstart.integrations.export import EXPORTERS
 from headstart.models.load import LOADERS
 
@@ -52,6 +55,15 @@ def test_an_example_runs(file, request, capsys, tmp_path, monkeypatch):
         assert samples.mean(dim=0).tolist() == pytest.approx([0.4, -0.2], abs=0.25)
     if "N(0.3, 0.25)" in file.read_text():
         assert samples.mean() == pytest.approx(0.3, abs=0.2)
+
+
+def test_the_script_for_slurm_is_one_and_its_command_is_known():
+    file = ROOT / "examples" / "slurm.sh"
+    assert subprocess.run(["bash", "-n", file], check=False).returncode == 0
+    words = re.search(r"-m headstart (.*)", file.read_text())[1].split()
+    group = typer.main.get_command(app)
+    name, command, rest = group.resolve_command(group.make_context("headstart", list(words)), list(words))
+    command.make_context(name, rest)
 
 
 def test_the_table_of_the_documentation_names_what_there_is():

@@ -96,7 +96,7 @@ def own_samples(
             f"a plan needs at least ten samples, from a level above {max(known.low, OWN_SIGMA_MIN):.6g}: "
             f"got n={n} and sigma_max={known.high}"
         )
-    seeds, parts, given = Stream.OWN_SAMPLES.seeds(seed, n), [], Conditions.of(conditions, n)
+    seeds, given = Stream.OWN_SAMPLES.seeds(seed, n), Conditions.of(conditions, n)
     first = min(known.high, OWN_SIGMA_MAX)
 
     def first_answer(few: Conditions) -> Tensor | None:
@@ -110,10 +110,12 @@ def own_samples(
         if min(compute.batch_size, ASKED) < n:
             given = given.told_apart(first_answer)
         schedule = _own_levels(denoiser, shape, given, known, seeds, compute)
-        for rows in compute.batches(n, "drawing samples of the network itself"):
+
+        def draw(rows: slice) -> Tensor:
             x = schedule.horizon * compute.noise(seeds[rows]).normal(tuple(shape))
-            parts.append(Heun().solve(denoiser, x, schedule, **given.take(rows).to(compute.device)).cpu())
-    return torch.cat(parts)
+            return Heun().solve(denoiser, x, schedule, **given.take(rows).to(compute.device)).cpu()
+
+        return torch.cat(compute.spread(n, draw, "drawing samples of the network itself"))
 
 
 def _own_levels(

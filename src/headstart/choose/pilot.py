@@ -39,6 +39,7 @@ from headstart.conditions import Part
 from headstart.denoiser import Denoiser
 from headstart.metrics.checks import digest
 from headstart.noise import Stream
+from headstart.processes import spread
 from headstart.profile import Profile
 from headstart.sampler import Sampler
 from headstart.solver import Distilled, is_linear, linear_weights
@@ -143,17 +144,28 @@ class Pilot:
         return Judge.of(self.held_out.samples.float(), means, self.seed)
 
     def __call__(self, options: Iterable[Option], count: int | None = None) -> list[Option]:
-        """The options with their scores: the first ones as ``pilot``, or those of ``count`` samples as ``final``."""
-        options = list(options)
-        return [self._scored(option, count) for option in self.compute.progress.track(options, "piloting")]
+        """The options with their scores: the first ones as ``pilot``, or those of ``count`` samples as ``final``.
+
+        Several processes share out the options that samples are drawn of.
+        """
+        options, few = list(options), count is None
+        wanted, denoiser = (self.few, self._answers) if count is None else (count, self.denoiser)
+        lacking = [o for o in {o.key: o for o in options}.values() if len(self._drawn.get(o.key, ())) < wanted]
+        _ = self.judge  # once, and not by each process for itself
+        found = spread(
+            lacking,
+            lambda option: self._extended(option, wanted, denoiser),
+            lambda own: self.compute.progress.track(own, "piloting", len(own)),
+        )
+        self._drawn |= {option.key: drawn for option, drawn in zip(lacking, found, strict=True)}
+        return [self._scored(option, few) for option in options]
 
     def samples(self, option: Option, count: int) -> Tensor:
         """The first samples of a combination, its last row turned, of shape (count, \\*S)."""
         return self._sample(_sampler(turned(self.profile, option)), self.denoiser, slice(0, count))
 
-    def _scored(self, option: Option, count: int | None) -> Option:
-        few = count is None
-        drawn = self._extended(option, self.few if count is None else count, self._answers if few else self.denoiser)
+    def _scored(self, option: Option, few: bool) -> Option:
+        drawn = self._drawn[option.key]
         plain = score = self._score(drawn, 0.0)
         turn = 0.0
         if drawn.change is not None:
@@ -178,16 +190,13 @@ class Pilot:
         return Score.of(len(drawn), lambda kept: energy.of(torch.from_numpy(kept)))
 
     def _extended(self, option: Option, count: int, denoiser: Denoiser) -> _Drawn:
-        """At least ``count`` samples of a combination, those that are known among them."""
+        """``count`` samples of a combination, those that are known among them."""
         known = self._drawn.get(option.key)
         first = 0 if known is None else len(known)
-        if first < count:
-            make = partial(self._projected, option, first, count, denoiser)
-            name = partial(self._unit, option, first, count)
-            new = self.work.kept(name, make, _Drawn.save, _Drawn.load)
-            self._drawn[option.key] = known = new if known is None else known.joined(new)
-        assert known is not None
-        return known
+        make = partial(self._projected, option, first, count, denoiser)
+        name = partial(self._unit, option, first, count)
+        new = self.work.kept(name, make, _Drawn.save, _Drawn.load)
+        return new if known is None else known.joined(new)
 
     def _unit(self, option: Option, first: int, count: int) -> str:
         """The name that samples of a combination are kept by."""

@@ -19,6 +19,7 @@ from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser
 from headstart.errors import InputError, unknown
 from headstart.initialization import INITIALIZATIONS, Features, Initialization, Subspace, Training
+from headstart.processes import count, same
 from headstart.profile import HIGHEST
 from headstart.progress import Progress
 
@@ -100,7 +101,8 @@ def fit_starts(
     for start in bar.track(names, "fitting starts"):
         if isinstance(start, str):
             make = partial(fit, start)
-            start = kept.kept(f"start-{start}", make, lambda own, path: own.save(path), Initialization.load)
+            make = partial(kept.kept, f"start-{start}", make, lambda own, path: own.save(path), Initialization.load)
+            start = _handed_on(make, denoiser)
         fitted.append(start)
     for start in fitted:
         if start.shape != tuple(data.shape[1:]):
@@ -136,6 +138,21 @@ def refitted(
     known = inspect.signature(family.fit).parameters
     fitted = family.fit(data, **{name: value for name, value in shared.items() if name in known}, **start.settings())
     return fitted
+
+
+def _handed_on(make: Callable[[], Initialization], denoiser: Denoiser | None) -> Initialization:
+    """A start that the first of several processes makes, and the others get as it would be saved."""
+    made: list[Initialization] = []
+
+    def handed() -> tuple[str, Mapping[str, Any], Mapping[str, Tensor]]:
+        made.append(make())
+        return made[0].name, *made[0].state()
+
+    name, values, tensors = same(handed) if count() > 1 else handed()
+    if made:
+        return made[0]
+    start = INITIALIZATIONS[name].from_state(values, tensors)
+    return start if denoiser is None else start.bound(denoiser)
 
 
 def _training(training: Training, family: str, work: Work) -> Training:

@@ -3,7 +3,8 @@
 A folder holds a file for each unit: the profile, each start, how far a training is, and the pilot samples of each
 combination as they are judged. ``job.json`` says what they are of: the data, the answers of the network to a few of
 them, the arguments and the version of headstart. Units of another job are removed, and a damaged one is made again. The
-folder is made with the first unit; one process at a time works in it, and another one keeps nothing.
+folder is made with the first unit; one process at a time works in it, and another one keeps nothing. Of several that
+work together the first one reads and writes units, those of the pilot that it draws itself among them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ from headstart.errors import ArtefactError, HeadstartWarning
 from headstart.files import atomic_write, read_regular
 from headstart.locks import claimed
 from headstart.metrics.checks import digest
+from headstart.processes import leads, same
 
 __all__ = ["Work", "beside", "identity_of"]
 
@@ -58,6 +61,7 @@ class Work:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder, self._job, self._open = folder, "", False
+        self._first, self._shut = leads(), False
         self._stack, self._missing = contextlib.ExitStack(), list[Path]()
         if folder is not None and folder.exists() and not _ours(folder):
             raise ArtefactError(f"{folder} is no folder of an interrupted fit: move it away, or name another plan")
@@ -107,13 +111,19 @@ class Work:
         if self.folder is None or not self._job:
             return make()
         path = self.folder / f"{name if isinstance(name, str) else name()}.unit"
-        if self._open and path.exists():
-            with contextlib.suppress(ArtefactError):  # damaged: it is made again
-                return load(path)
+        if found := same(partial(self._found, path, load)):
+            return found[0]
         made = make()
         if self._open or self._take():
             save(made, path)
         return made
+
+    def _found(self, path: Path, load: Callable[[Path], T]) -> tuple[T] | None:
+        """The unit in a file, if it is there."""
+        if self._open and path.exists():
+            with contextlib.suppress(ArtefactError):  # damaged: it is made again
+                return (load(path),)
+        return None
 
     def checkpoint(self, name: str) -> Path | None:
         """Where a training may keep how far it is; None where nothing is kept."""
@@ -124,11 +134,13 @@ class Work:
     def _take(self) -> bool:
         """Take the folder for this process, and remove the units of another job; False if another process has it."""
         assert self.folder is not None
+        if not self._first or self._shut:
+            return False
         try:
             self._missing = [place for place in self.folder.parents if not place.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._stack.enter_context(claimed(self.folder / HELD)):
-                self.folder, self._open = None, False
+                self._shut = True
                 return False
         except OSError as error:
             raise ArtefactError(f"cannot write {self.folder}: {error.strerror or error}") from error

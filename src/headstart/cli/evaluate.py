@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from headstart.cli.progress import RichProgress
 from headstart.cli.real import FeaturesSpec, ReferenceCount, feature_network, split
 from headstart.errors import InputError, unknown
 from headstart.files import check_file
+from headstart.processes import same
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +103,7 @@ def evaluate(
         real.samples, network, seed=seed, progress=progress, keep=bool(names), statistics=published
     )
     if save_stats is not None:
-        _save(real.samples, network, reference, published is not None, save_stats)
+        same(partial(_save, real.samples, network, reference, published is not None, save_stats))
     count = min(len(found), len(held_out))
     errors = count >= metrics.scores.ENOUGH
     result = metrics.evaluate(found.samples, reference, progress, scores=names, errors=errors)

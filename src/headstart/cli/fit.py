@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -12,6 +13,7 @@ from headstart.cli.conditions import ConditionFiles, SharedFiles, read_condition
 from headstart.cli.progress import RichProgress
 from headstart.errors import InputError
 from headstart.files import check_file
+from headstart.processes import same
 
 __all__ = ["EXAMPLES", "fit"]
 
@@ -192,7 +194,7 @@ def fit(
         )
         answers = []
         for n, place in places.items():
-            plans[n].save(place)
+            same(partial(plans[n].save, place))
             told = {"out": str(place), "plan": plans[n].to_dict()}
             said = plans[n].explain() if verbose else f"{brief(plans[n])}\nWhy        headstart inspect {place}"
             answers.append(Answer(f"{said}\nThe plan is in {place}", told))

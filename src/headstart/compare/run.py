@@ -16,6 +16,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from headstart.errors import ArtefactError, DenoiserError, HeadstartError, Input
 from headstart.files import atomic_write, check_folder
 from headstart.metrics import Reference, floor
 from headstart.metrics.checks import digest
+from headstart.processes import same, spread
 from headstart.report import check_libraries
 from headstart.report.comparison import Pictures, comparison_table, write_comparison
 from headstart.report.lanes import beside_classic, lanes
@@ -149,9 +151,8 @@ def compare(
     seeds, bar = range(draws.seed, draws.seed + draws.seeds), compute.progress
     for seed in bar.track(seeds, "seeds", len(seeds)):
         setting = Setting(denoiser, data, seed, plans_in, highest, sigma_min, sizes, compute)
-        floors.append(run.floor(seed))
-        for method in bar.track(chosen, "methods", len(chosen)):
-            rows += run.rows(method, setting)
+        floors.append(same(partial(run.floor, seed)))
+        rows += run.rows(chosen, setting)
         results = {
             "settings": {**settings, "nfe": counts, "seeds": [row["seed"] for row in floors]},
             "environment": environment(compute.device, list(DISTRIBUTIONS.values())),
@@ -161,8 +162,7 @@ def compare(
             "skipped": skipped,
             "seconds": time.perf_counter() - began,
         }
-        pictures = Pictures(run.shown(chosen, counts), run.beside(chosen, rows), run.lanes)
-        _write(results, pictures, out)
+        same(partial(run.write, results, chosen, out))
     if all(row["scores"] is None for row in rows):
         raise DenoiserError(f"not one of {len(rows)} cells could be made. The first: {rows[0]['failed']}")
     return results
@@ -212,17 +212,27 @@ class _Run:
     counts: Sequence[int]
     compute: Compute
 
-    def rows(self, method: Method, setting: Setting) -> list[dict[str, Any]]:
-        """The rows of a method and a seed; where it cannot spend all that it may, two numbers can share a cell."""
-        rows = []
-        for nfe in self.counts if method.only is None else [method.only]:
-            spent = method.affordable(nfe)
-            key = {"arm": method.name, "nfe": spent, "seed": setting.seed}
-            if method.identity:
-                key["identity"] = method.identity
-            cell = self.cells(key, lambda spent=spent: self._cell(method, setting, spent))  # type: ignore[misc]
-            rows.append({**cell, "nfe": nfe, "label": method.label, "kind": method.kind, "family": method.family})
-        return rows
+    def rows(self, methods: Sequence[Method], setting: Setting) -> list[dict[str, Any]]:
+        """The rows of the methods and a seed, which several processes share out."""
+        every = [(method, nfe) for method in methods for nfe in self._counts(method)]
+
+        def track(own: Sequence[Any]) -> Iterable[Any]:
+            return self.compute.progress.track(own, "cells", len(own))
+
+        return spread(every, lambda item: self._row(*item, setting), track)
+
+    def _row(self, method: Method, nfe: int, setting: Setting) -> dict[str, Any]:
+        """One row; where a method cannot spend all that it may, two numbers can share a cell."""
+        spent = method.affordable(nfe)
+        key = {"arm": method.name, "nfe": spent, "seed": setting.seed}
+        if method.identity:
+            key["identity"] = method.identity
+        cell = self.cells(key, partial(self._cell, method, setting, spent))
+        return {**cell, "nfe": nfe, "label": method.label, "kind": method.kind, "family": method.family}
+
+    def _counts(self, method: Method) -> Sequence[int]:
+        """The numbers of evaluations that it is given."""
+        return self.counts if method.only is None else [method.only]
 
     def _cell(self, method: Method, setting: Setting, nfe: int) -> dict[str, Any]:
         """The scores and the cost of a sampler, or why it failed."""
@@ -283,14 +293,19 @@ class _Run:
         """The file name of the first seed's samples."""
         return f"{method.name}-{nfe}-seed{self.draws.seed}"
 
-    def shown(self, methods: Sequence[Method], counts: Sequence[int]) -> dict[str, bytes]:
+    def write(self, results: dict[str, Any], methods: Sequence[Method], out: Path) -> None:
+        """Write what was found so far, with pictures."""
+        pictures = Pictures(self.shown(methods), self.beside(methods, results["rows"]), self.lanes)
+        _write(results, pictures, out)
+
+    def shown(self, methods: Sequence[Method]) -> dict[str, bytes]:
         """The grids of the smallest number of evaluations of every method, by its label; the real images first."""
         found: dict[str, bytes] = {}
         self.gallery.show("real", self.data)
         if png := self.gallery.find("real"):
             found["real images"] = png
         for method in methods:
-            for nfe in counts if method.only is None else [method.only]:
+            for nfe in self._counts(method):
                 spent = method.affordable(nfe)
                 if png := self.gallery.find(self._picture(method, spent)):
                     found[f"{method.label}, {spent}"] = png

@@ -45,10 +45,20 @@ from headstart.arrays import LARGEST, check_numbers
 from headstart.errors import DataError
 from headstart.files import atomic_write, check_regular
 from headstart.metrics.checks import check_same_shape, check_samples
+from headstart.metrics.features import Features, made_of_shares
 from headstart.metrics.jackknife import jackknife
 from headstart.metrics.metric import METRICS, Comparison, Metric, Value
+from headstart.progress import Progress
 
-__all__ = ["Frechet", "GaussianMoments", "GaussianStatistics", "frechet_distance", "frechet_error", "statistics_of"]
+__all__ = [
+    "Frechet",
+    "GaussianMoments",
+    "GaussianStatistics",
+    "feature_statistics",
+    "frechet_distance",
+    "frechet_error",
+    "statistics_of",
+]
 
 #: Rows that are worked on at a time, which bounds the memory.
 ROWS = 4096
@@ -261,10 +271,33 @@ def frechet_error(features: Tensor, reference: GaussianStatistics, groups: Seque
 
 def statistics_of(batches: Iterable[Tensor]) -> GaussianStatistics:
     """Mean and covariance of features in batches (B, F), gathered on the CPU."""
+    return _gathered(batches).statistics()
+
+
+def feature_statistics(x: Tensor, features: Features, progress: Progress | None = None) -> GaussianStatistics:
+    """Mean and covariance of the features of samples (N, \\*S), which are not held at once.
+
+    Several processes gather the moments of a share each, which are then merged: equal to those of one process up to
+    rounding in float64.
+
+    Raises:
+        DataError: if the features are not a row a sample, or hold NaN or Inf.
+    """
+    return _merged(made_of_shares(x, features, _gathered, progress)).statistics()
+
+
+def _gathered(batches: Iterable[Tensor]) -> GaussianMoments:
     moments = GaussianMoments()
     for rows in batches:
         moments.update(rows.cpu())
-    return moments.statistics()
+    return moments
+
+
+def _statistics(compared: Comparison) -> GaussianStatistics:
+    """Those of the samples that are compared."""
+    if compared.whole or compared.reference.features is None:
+        return statistics_of([compared.rows])
+    return feature_statistics(compared.samples, compared.reference.features, compared.progress)
 
 
 @METRICS.register
@@ -281,7 +314,7 @@ class Frechet(Metric):
     def score(cls, compared: Comparison) -> Value:
         statistics = compared.reference.statistics
         assert statistics is not None, "a reference with features has their statistics"
-        value = statistics_of(compared.batches()).distance(statistics)
+        value = compared.once(_statistics).distance(statistics)
         return Value(value, frechet_error(compared.rows, statistics, compared.groups) if compared.errors else None)
 
 

@@ -8,16 +8,15 @@ the same samples is computed once, in a :class:`Comparison`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from headstart.errors import InputError
-from headstart.metrics.features import feature_rows
+from headstart.metrics.features import features_of
 from headstart.metrics.jackknife import groups_of
 from headstart.progress import Progress
 from headstart.registry import Registry
@@ -69,7 +68,9 @@ class Comparison:
         Raises:
             InputError: if the reference has no features.
         """
-        return torch.cat([rows.cpu() for rows in self._features()])
+        if self.reference.features is None:
+            raise InputError("the reference has no features: make it with features")
+        return features_of(self.samples, self.reference.features, self.progress)
 
     @property
     def real_rows(self) -> Tensor:
@@ -82,21 +83,12 @@ class Comparison:
             raise InputError("the reference keeps no features: make it with features and keep=True")
         return self.reference.rows
 
-    def batches(self) -> Iterable[Tensor]:
-        """The features of the samples in batches, or all of them where they are held at once."""
-        return [self.rows] if self.whole else self._features()
-
     def once(self, make: Callable[[Comparison], T]) -> T:
         """``make(comparison)``, computed on the first call."""
         if make not in self._made:
             self._made[make] = make(self)
         made: T = self._made[make]
         return made
-
-    def _features(self) -> Iterable[Tensor]:
-        if self.reference.features is None:
-            raise InputError("the reference has no features: make it with features")
-        return feature_rows(self.samples, self.reference.features, self.progress)
 
 
 class Metric(ABC):

@@ -42,8 +42,8 @@ from torch import Tensor
 from headstart.arrays import LARGEST
 from headstart.errors import DataError, InputError
 from headstart.metrics.checks import check_same_shape, check_samples, digest
-from headstart.metrics.features import Features, feature_rows
-from headstart.metrics.frechet import GaussianStatistics, statistics_of
+from headstart.metrics.features import Features, features_of
+from headstart.metrics.frechet import GaussianStatistics, feature_statistics
 from headstart.metrics.metric import METRICS, Comparison
 from headstart.metrics.wasserstein import directions_of, quantiles
 from headstart.noise import generator_of
@@ -201,11 +201,9 @@ class Reference:
         u = directions_of(real[0].numel(), directions, seed)
         if features is None and statistics is not None:
             raise InputError("statistics are of features: say which")
-        rows = None if features is None or not keep else _rows(real, features, progress)
+        rows = None if features is None or not keep else features_of(real, features, progress)
         if statistics is None and features is not None:
-            statistics = (
-                statistics_of(feature_rows(real, features, progress)) if rows is None else GaussianStatistics.of(rows)
-            )
+            statistics = feature_statistics(real, features, progress) if rows is None else GaussianStatistics.of(rows)
         kept = real if keep else None
         projections = quantiles(real, u)
         identity = _identity(real, seed, directions, statistics)
@@ -329,10 +327,6 @@ def _check_scores(scores: Collection[str], reference: Reference) -> None:
         raise InputError(
             f"{', '.join(without)} ask for a reference that keeps its samples: Reference.of(..., keep=True)"
         )
-
-
-def _rows(x: Tensor, features: Features, progress: Progress | None) -> Tensor:
-    return torch.cat([rows.cpu() for rows in feature_rows(x, features, progress)])
 
 
 def _identity(real: Tensor, seed: int, directions: int, statistics: GaussianStatistics | None) -> str:

@@ -40,6 +40,7 @@ from headstart.metrics.checks import check_same_shape, check_samples
 from headstart.metrics.jackknife import jackknife, others
 from headstart.metrics.metric import METRICS, Comparison, Metric, Value
 from headstart.noise import generator_of
+from headstart.processes import count, spread
 
 __all__ = [
     "LargestSliced",
@@ -112,10 +113,18 @@ def quantiles(x: Tensor, directions: Tensor, most: int = QUANTILES) -> Tensor:
 
 def sorted_projections(x: Tensor, directions: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The projections as :func:`project` has them, and of which sample each is, a few directions at a time."""
-    flat = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+    flat = _flat(x)
     for chunk in torch.split(directions.to(flat.device, flat.dtype), _together(len(x)), dim=1):
-        found = (flat @ chunk).T.sort(dim=1)
-        yield found.values.cpu(), found.indices.cpu()
+        yield _sorted(flat, chunk)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _sorted(flat: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    found = (flat @ directions).T.sort(dim=1)
+    return found.values.cpu(), found.indices.cpu()
 
 
 def _together(n: int) -> int:
@@ -241,7 +250,10 @@ def _projected(a: Tensor, b: Tensor, directions: int, seed: int) -> tuple[Tensor
 
 
 def _distances(compared: Comparison) -> tuple[SlicedDistances, SlicedDistances | None]:
-    """Both distances on the reference's directions, and their errors if these are asked for."""
+    """Both distances on the reference's directions, and their errors if these are asked for.
+
+    Several processes share the directions out.
+    """
     real, n = compared.reference.projections, len(compared.samples)
     groups = compared.groups if compared.errors else []
     rest = [len(others(groups, g)) for g in range(len(groups))]
@@ -249,17 +261,25 @@ def _distances(compared: Comparison) -> tuple[SlicedDistances, SlicedDistances |
     group = torch.empty(n, dtype=torch.long)
     for g, members in enumerate(groups):
         group[members] = g
-    # Squared distances of all samples, and without each group: in one piece, since small ones left between what is
-    # freed after each step keep the memory of all steps.
-    found = torch.empty(len(steps), len(real), dtype=torch.float64)
-    place = 0
-    for projections, order in sorted_projections(compared.samples, compared.reference.directions):
-        rows = slice(place, place := place + len(projections))
-        dealt = group[order]
-        kept = [projections, *(projections[dealt != g].reshape(-1, rest[g]) for g in range(len(groups)))]
-        for line, each, own in zip(found, kept, steps, strict=True):
-            line[rows] = squares(each, real[rows], own)
-    whole, *without = found
+    flat, size, processes = _flat(compared.samples), _together(n), count()
+    places, directions = range(0, len(real), size), compared.reference.directions.to(flat.device, flat.dtype)
+
+    def share(process: int) -> Tensor:
+        """Squared distances of all samples, and without each group, along the directions of a process, and 0 along
+        the others: in one piece, since small ones left between what is freed after each step keep the memory of all
+        steps.
+        """
+        found = torch.zeros(len(steps), len(real), dtype=torch.float64)
+        for place in places[process::processes]:
+            rows = slice(place, place + size)
+            projections, order = _sorted(flat, directions[:, rows])
+            dealt = group[order]
+            kept = [projections, *(projections[dealt != g].reshape(-1, rest[g]) for g in range(len(groups)))]
+            for line, each, own in zip(found, kept, steps, strict=True):
+                line[rows] = squares(each, real[rows], own)
+        return found
+
+    whole, *without = torch.stack(spread(range(processes), share)).sum(0)
     errors = None
     if without:
         errors = SlicedDistances(
