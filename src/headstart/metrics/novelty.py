@@ -217,7 +217,8 @@ def area(a: Array, b: Array) -> float:
     """P[a < b] + P[a = b] / 2, for all pairs: Mann and Whitney's U of b over the number of pairs."""
     from scipy.stats import rankdata
 
-    ranks = rankdata(np.concatenate([a, b]))  # mean ranks for ties; infinities have theirs
+    finite = np.clip(np.concatenate([a, b]), -1e300, 1e300)  # of both infinities, SciPy 1.12 takes the sum for NaN
+    ranks = rankdata(finite)  # mean ranks for ties
     return float((ranks[len(a) :].sum() - len(b) * (len(b) + 1) / 2) / (len(a) * len(b)))
 
 
