@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import csv
 import json
 import math
 import re
@@ -163,6 +164,21 @@ def same(results: Results) -> str:
     return f"{len(equal)} of {len(cells)}"
 
 
+def labels_table() -> str:
+    """Samplers with labels: the distances of all images and within classes, and their ratios to EDM's Heun sampler."""
+    with (RESULTS / "classes" / "summary.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if float(row["guidance"]) == 1]
+    lines = ["| sampler | evaluations | all images | to Heun's 35 | within classes | to Heun's 35 |"]
+    lines.append("|---|--:|--:|--:|--:|--:|")
+    for row in rows:
+        cells = [row["arm"], row["evaluations"] if row["evaluations"] != "0" else ""]
+        for name in ("frechet", "within"):
+            error = f" ± {float(row[f'{name}_error']):.2g}" if row[f"{name}_error"] else ""
+            cells += [number(float(row[name]), 3) + error, f"{float(row[f'{name}_ratio']):.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 #: The experiments of the gallery: the folder of their results, the picture, and the command.
 GALLERY = (
     ("gmm", "exact", "experiments.gmm"),
@@ -218,6 +234,7 @@ PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/results.md", "plans-table", lambda: comparison_headline(read("plans/results.json"))),
     ("docs/results.md", "comparison-table", lambda: comparison_headline(read("comparison/results.json"))),
     ("docs/results.md", "findings", lambda: findings(read("comparison/results.json"))),
+    ("docs/results.md", "labels-table", labels_table),
     ("docs/results.md", "demo-table", lambda: results_table(read("demo.json")["rows"], read("demo.json")["floor"])),
     ("docs/gallery.md", "experiments", gallery),
     ("docs/gallery.md", "examples", examples),
