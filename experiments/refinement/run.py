@@ -104,7 +104,7 @@ def refinement(run: Run) -> dict[str, Any]:
         "cases": sizes.cases,
         "members": sizes.members,
         "summary": _summary(rows),
-        "rows": rows,
+        "rows": [{name: _mean(value) for name, value in row.items()} for row in rows],
     }
 
 
@@ -287,6 +287,11 @@ def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return found
 
 
+def _mean(value: Any) -> Any:
+    """The mean of the scores of cases; other values as they are."""
+    return float(np.mean(value)) if isinstance(value, list) else value
+
+
 def _all(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
     return np.concatenate([row[name] for row in rows])
 
@@ -308,14 +313,17 @@ def _scores(summary: Sequence[Row]) -> Figure:
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """The result in a sentence: the plan at the fewest evaluations against Heun's, and against unconditional starts."""
+    """The result in sentences: the plan at each number of evaluations, against Heun's and unconditional starts."""
     known = {(row["arm"], row["nfe"]): row for row in results["summary"]}
     heun = next(row for row in results["summary"] if row["arm"] == HEUN)
-    nfe = min(nfe for arm, nfe in known if arm == "plan")
-    plan, other = known["plan", nfe], known["unconditional", nfe]
+    counts = sorted(nfe for arm, nfe in known if arm == "plan")
+
+    def said(name: str) -> str:
+        pairs = (f"{known['plan', n][name]:.3f} ({known['unconditional', n][name]:.3f}) at {n}" for n in counts)
+        return ", ".join(pairs)
+
     return (
-        f"At {nfe} evaluations the plan has {plan['crps_to_heun']:.3f} of the CRPS and {plan['energy_to_heun']:.3f} of "
-        f"the energy score of EDM's Heun sampler at {heun['nfe']}; with unconditional starts they are "
-        f"{other['crps_to_heun']:.3f} and {other['energy_to_heun']:.3f}. Its energy distance to Heun's ensembles is "
-        f"{plan['distance']:.3f}, and theirs {other['distance']:.3f}."
+        f"Plans have these parts of the CRPS of EDM's Heun sampler at {heun['nfe']} evaluations, in brackets those of "
+        f"unconditional starts: {said('crps_to_heun')}; of its energy score {said('energy_to_heun')}. The energy "
+        f"distance to its ensembles is {said('distance')}."
     )
