@@ -31,8 +31,8 @@ from headstart.solver import DPMSolverPP2M
 #: Ways to use two cores, and one of them: processes, and threads of each.
 WAYS = {"one process, two threads": (1, 2), "two processes, one thread": (2, 1), "one process, one thread": (1, 1)}
 
-#: The samples of a batch and the steps to each.
-BATCH, STEPS = 64, 6
+#: The samples of a batch, in the quick form too, and the steps to each.
+BATCH, QUICK, STEPS = 64, 4, 6
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -47,15 +47,15 @@ def verdict(results: Mapping[str, Any]) -> str:
 
 def processes(run: Run) -> dict[str, Any]:
     """How fast two processes sample on two cores, as against one process with two threads."""
-    count, batches = (1, 4) if run.quick else (9, 32)
+    count, size, batches = (1, QUICK, 4) if run.quick else (9, BATCH, 32)
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     loads = []
     for i in run.progress.track(range(count), "rounds", count):
         loads.append(os.getloadavg()[0])
         for way in WAYS if i % 2 else reversed(WAYS):
-            found[way].append(_seconds(*WAYS[way], batches))
+            found[way].append(_seconds(*WAYS[way], size, batches))
     rows = [
-        {"way": way, "seconds": median(seconds), "per_second": BATCH * batches / median(seconds)}
+        {"way": way, "seconds": median(seconds), "per_second": size * batches / median(seconds)}
         for way, seconds in found.items()
     ]
     run.table("processes", rows)
@@ -71,14 +71,14 @@ def processes(run: Run) -> dict[str, Any]:
     }
 
 
-def _seconds(processes: int, threads: int, batches: int) -> float:
+def _seconds(processes: int, threads: int, size: int, batches: int) -> float:
     """The time that the slowest of the processes took."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     shared |= {"OMP_NUM_THREADS": str(threads)}
-    code = f"from benchmarks.processes import child; child({batches})"
+    code = f"from benchmarks.processes import child; child({size}, {batches})"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -94,15 +94,15 @@ def _seconds(processes: int, threads: int, batches: int) -> float:
     return float(json.loads(said[0]))
 
 
-def child(batches: int) -> None:
-    """Sample, and print the seconds that it took."""
+def child(size: int, batches: int) -> None:
+    """Sample batches of a size, and print the seconds that it took."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     denoiser = load_denoiser("builtin:fashion-mnist")
     sampler = Sampler(Isotropic((1, 28, 28)), rho_grid(STEPS, 5.0, 0.02), DPMSolverPP2M())
     with together():
-        sampler.sample(denoiser, 2 * BATCH, batch_size=BATCH)
+        sampler.sample(denoiser, 2 * size, batch_size=size)
         began = time.perf_counter()
-        sampler.sample(denoiser, batches * BATCH, batch_size=BATCH)
+        sampler.sample(denoiser, batches * size, batch_size=size)
         if leads():
             print(time.perf_counter() - began)
 
