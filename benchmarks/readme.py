@@ -188,6 +188,8 @@ GALLERY = (
     ("bimodal", "bimodal", "experiments.bimodal"),
     ("schedules", "images", "experiments.schedules"),
     ("clients", "ratios", "experiments.clients"),
+    ("refinement", "scores", "experiments.refinement"),
+    ("latents", "images", "experiments.latents"),
 )
 
 
