@@ -120,6 +120,7 @@ class Client:
         sampler: the package's own one at its own number of evaluations, in words.
         make: trains the network, or reads it from a folder.
         reason: why a plan of four evaluations that is fitted on data is behind that sampler, where it is.
+        without: the same of one that is fitted without data, where it is not what holds for all.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Client:
     sampler: str
     make: Callable[[Place], Network]
     reason: str = ""
+    without: str = ""
 
 
 def package(module: str) -> Any:

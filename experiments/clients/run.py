@@ -68,8 +68,8 @@ DATA, FREE = "plan", "plan without data"
 
 #: Why a plan that is fitted without data may be behind, whatever the network.
 WITHOUT = (
-    "without data, the start is fitted on 2,000 samples of the network itself: it repeats what the network errs by, "
-    "and what so few samples differ by from its law"
+    "without data, the start is fitted on 2,000 samples of the network itself and the shortest horizon is taken, at "
+    "which the network no longer mends what so few samples differ by from its law"
 )
 
 
@@ -324,7 +324,7 @@ def _named(client: str, arm: str) -> str:
 
 def reasons(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Why plans of four evaluations are behind by one of both distances, by the rows of the table."""
-    known = {client.name: {DATA: client.reason, FREE: WITHOUT} for client in CLIENTS}
+    known = {client.name: {DATA: client.reason, FREE: client.without or WITHOUT} for client in CLIENTS}
     behind = dict[str, str]()
     for row in found:
         if row["arm"] in (DATA, FREE) and row["nfe"] == HEADLINE:
