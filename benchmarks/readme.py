@@ -190,6 +190,7 @@ GALLERY = (
     ("clients", "ratios", "experiments.clients"),
     ("refinement", "scores", "experiments.refinement"),
     ("latents", "images", "experiments.latents"),
+    ("brightness", "brightness", "experiments.brightness"),
 )
 
 
