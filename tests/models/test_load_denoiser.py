@@ -90,7 +90,7 @@ def test_a_module_inside_of_adapters_is_too(module: str) -> None:
         ("python:.headstart_test_module:network", "expected builtin:NAME"),
         ("python:headstart_test_module:net work", "expected builtin:NAME"),
         ("pickle:headstart_test_module:network", "expected builtin:NAME"),
-        ("builtin:mnist", "unknown bundled denoiser 'mnist': expected fashion-mnist"),
+        ("builtin:mnist", "unknown bundled denoiser 'mnist': expected one of fashion-mnist"),
         ("python:headstart_no_such_module:network", "No module named 'headstart_no_such_module'"),
         ("python:headstart_test_broken:network", "cannot import headstart_test_broken: .*'no_such_library'"),
         ("python:headstart_test_script:network", "cannot import headstart_test_script: SystemExit"),
