@@ -17,7 +17,6 @@ from PIL import Image
 
 from headstart import fit, load_data, load_denoiser
 from headstart.files import atomic_write
-from headstart.initialization import Isotropic
 from headstart.report.comparison import FAMILIES, NAMES
 from headstart.report.drawing import (
     DARK,
@@ -31,9 +30,7 @@ from headstart.report.drawing import (
     titles,
 )
 from headstart.report.images import data_uri, image_grid, png
-from headstart.sampler import Sampler
-from headstart.schedule import rho_grid
-from headstart.solver import Heun
+from headstart.sampler import classic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +50,7 @@ def draw_samples(folder: Path) -> None:
     """Draw the samples of the strip, and keep a PNG file of every row and what it shows."""
     denoiser, data = load_denoiser(MODEL), load_data(MODEL)
     plan = fit(denoiser, data, nfe=NFE)
-    heun = Sampler(Isotropic(tuple(data.samples.shape[1:])), rho_grid(18, 80.0, 0.002), Heun())
+    heun = classic(data.samples.shape[1:])
     scale = float(data.samples.min()), float(data.samples.max())
     rows = []
     for name, sampler, words in (

@@ -30,6 +30,7 @@ from torch import Tensor
 from headstart import metrics
 from headstart.cli.common import usable
 from headstart.cli.progress import RichProgress
+from headstart.compare.cells import Cells
 from headstart.environment import environment
 from headstart.errors import HeadstartError, InputError
 from headstart.files import atomic_write
@@ -37,7 +38,7 @@ from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.report import write_folder_page
 
-__all__ = ["Blocks", "Run", "command", "drawn", "estimate", "groups", "max_sliced", "record", "trimmed"]
+__all__ = ["Blocks", "Run", "command", "drawn", "estimate", "groups", "max_sliced", "mean", "record", "trimmed"]
 
 Row = Mapping[str, Any]
 
@@ -94,6 +95,11 @@ class Run:
             text = io.StringIO()
             figure.savefig(text, format="svg", metadata={"Date": None}, bbox_inches="tight")
         self._write(f"{name}.svg", text.getvalue())
+
+    def cells(self) -> Cells:
+        """The finished cells of this run, so that one in the same folder goes on."""
+        settings = {"quick": self.quick, "headstart": environment(self.device)["headstart"], "device": self.device}
+        return Cells(self.out / "cells.jsonl", settings)
 
     def _write(self, name: str, text: str) -> None:
         atomic_write(text.encode(), self.out / name)
@@ -189,6 +195,11 @@ def estimate(values: Sequence[float]) -> dict[str, float | int | None]:
     x = torch.tensor(values, dtype=torch.float64)
     error = float(x.std() / math.sqrt(len(x))) if len(x) > 1 else None
     return {"mean": float(x.mean()), "error": error, "n": len(x)}
+
+
+def mean(rows: Sequence[Row], key: str) -> float:
+    """The mean of one column."""
+    return sum(float(row[key]) for row in rows) / len(rows)
 
 
 def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:

@@ -24,21 +24,20 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.common import Run, estimate, groups
+from experiments.common import Run, estimate, groups, mean
 from headstart.choose import fit
 from headstart.compare.cells import Cells
 from headstart.data import fashion_mnist as images
 from headstart.denoiser import Denoiser, guide
-from headstart.environment import environment
 from headstart.initialization import Isotropic
 from headstart.metrics import Reference, by_class, evaluate, floor, floor_by_class, references_by_class
 from headstart.metrics.novelty import nearest
 from headstart.models import features, load_denoiser
 from headstart.plan import Plan
-from headstart.sampler import Sampler
+from headstart.sampler import CLASSIC_NFE, Sampler, classic
 from headstart.schedule import rho_grid
 from headstart.schedule.classic import EDM_MAX, EDM_MIN
-from headstart.solver import DPMSolverPP2M, Heun
+from headstart.solver import DPMSolverPP2M
 
 __all__ = ["classes", "verdict"]
 
@@ -56,7 +55,7 @@ class Sizes:
 
     plans: tuple[int, ...] = (1, 2, 3, 4)
     grids: tuple[int, ...] = (6, 10)
-    heun_steps: int = 18
+    usual: int = CLASSIC_NFE
     final: int = 10_000
     scales: tuple[float, ...] = (1.5, 2.5)
     guided_plans: tuple[int, ...] = (3, 4)
@@ -68,7 +67,7 @@ class Sizes:
     tested: int | None = None
 
 
-QUICK = Sizes((2,), (), 3, 80, (1.5,), (2,), 60, 2, fitted=100, own=40, piloted=16, tested=1000)
+QUICK = Sizes((2,), (), 5, 80, (1.5,), (2,), 60, 2, fitted=100, own=40, piloted=16, tested=1000)
 
 
 def classes(run: Run) -> dict[str, Any]:
@@ -109,9 +108,8 @@ class _Setup:
         seen = features(run.device)
         reference = Reference.of(test, seen, progress=run.progress)
         within = references_by_class(test, tested, seen, progress=run.progress)
-        settings = {"quick": run.quick, "headstart": environment(run.device)["headstart"], "device": run.device}
         denoiser = load_denoiser("builtin:fashion-mnist", run.device)
-        return cls(run, sizes, denoiser, data, labels, reference, within, Cells(run.out / "cells.jsonl", settings))
+        return cls(run, sizes, denoiser, data, labels, reference, within, run.cells())
 
     @property
     def said(self) -> str:
@@ -143,8 +141,7 @@ class _Setup:
     @property
     def usual(self) -> Sampler:
         """EDM's Heun sampler from noise."""
-        noise = Isotropic(tuple(self.data.shape[1:]))
-        return Sampler(noise, rho_grid(self.sizes.heun_steps, EDM_MAX, EDM_MIN), Heun())
+        return classic(self.data.shape[1:], self.sizes.usual)
 
     def plan(self, seed: int, scale: float, nfe: int) -> Plan:
         """The plan of one seed, scale of guidance and number of evaluations, kept on disk."""
@@ -238,10 +235,6 @@ def _each(scores: Mapping[int, Any]) -> dict[str, float]:
     return {str(label): found.frechet for label, found in scores.items()}
 
 
-def _mean(rows: Sequence[Row], name: str) -> float:
-    return sum(float(row[name]) for row in rows) / len(rows)
-
-
 def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The means over the seeds, and the ratios to the usual sampler of the same guidance."""
     usual = {scale: own for (arm, scale), own in groups(rows, "arm", "scale").items() if arm == USUAL}
@@ -249,9 +242,9 @@ def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for (arm, scale, nfe), own in groups(rows, "arm", "scale", "nfe").items():
         line: dict[str, Any] = {"guidance": scale, "arm": arm, "evaluations": nfe}
         for name in ("frechet", "within"):
-            line |= {name: _mean(own, name), f"{name}_error": estimate([row[name] for row in own])["error"]}
+            line |= {name: mean(own, name), f"{name}_error": estimate([row[name] for row in own])["error"]}
             if scale in usual:
-                line[f"{name}_ratio"] = _mean(own, name) / _mean(usual[scale], name)
+                line[f"{name}_ratio"] = mean(own, name) / mean(usual[scale], name)
         found.append(line | {"n": own[0]["n"], "seeds": len(own), "levels": own[0].get("levels")})
     return found
 

@@ -25,21 +25,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor
 
-from experiments.common import Run, estimate, groups
+from experiments.common import Run, estimate, groups, mean
 from headstart.budget import Estimate, initialization_errors
 from headstart.choose import fit, fit_starts, hold_out
 from headstart.choose.levels import usual_last
 from headstart.data import fashion_mnist as images
 from headstart.denoiser import Denoiser
-from headstart.initialization import Initialization, Isotropic
+from headstart.initialization import Initialization
 from headstart.metrics import Reference, evaluate, floor, novelty
 from headstart.models import features, load_denoiser
 from headstart.noise import Noise
 from headstart.plan import Plan
 from headstart.profile import Profile
-from headstart.sampler import Sampler
-from headstart.schedule import Defect, rho_grid
-from headstart.solver import DPMSolverPP2M, Heun
+from headstart.sampler import CLASSIC_NFE, Sampler, classic
+from headstart.schedule import Defect
+from headstart.solver import DPMSolverPP2M
 
 __all__ = ["fashion_mnist", "headline", "verdict"]
 
@@ -55,11 +55,11 @@ class Sizes:
     swept: int = 1000
     final: int = 10_000
     tested: int = 1000
-    heun_steps: int = 18
+    usual: int = CLASSIC_NFE
     hindsight: int = 2
 
 
-QUICK = Sizes(("gaussian", "mixture"), (2, 3), (), (0.5, 1.0), swept=48, final=64, tested=64, heun_steps=4)
+QUICK = Sizes(("gaussian", "mixture"), (2, 3), (), (0.5, 1.0), swept=48, final=64, tested=64, usual=7)
 
 #: What a family is swept at. Far from where it is any good, a cell only costs time.
 REACH: Mapping[str, tuple[float, float]] = {
@@ -174,9 +174,7 @@ class _Setup:
                 own = {key: frechet for key, frechet in best.items() if key[0] in families and key[2] == nfe}
                 name, sigma, _ = min(own, key=lambda key: own[key])
                 yield self._row(arm, self._cell(by_name[name], sigma, nfe), self.sizes.final)
-        steps = rho_grid(self.sizes.heun_steps, 80.0, 0.002)
-        heun = Sampler(Isotropic(self.profile.shape), steps, Heun())
-        yield self._row("edm-heun", heun, self.sizes.final)
+        yield self._row("edm-heun", classic(self.profile.shape, self.sizes.usual), self.sizes.final)
 
     def _planned(self, arm: str, nfe: int, schedule: str | None) -> dict[str, Any]:
         plan = fit(
@@ -224,14 +222,10 @@ class _Setup:
         }
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], key: str = "frechet") -> float:
-    return sum(float(row[key]) for row in rows) / len(rows)
-
-
 def _best(cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float, int], float]:
     """The mean Fréchet distance over the seeds of every (start, horizon, nfe)."""
     own = groups(cells, "start", "horizon", "nfe")
-    return {(start, horizon, nfe): _mean(rows) for (start, horizon, nfe), rows in own.items()}
+    return {(start, horizon, nfe): mean(rows, "frechet") for (start, horizon, nfe), rows in own.items()}
 
 
 def _summary(cells: Sequence[Mapping[str, Any]], finals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -246,10 +240,10 @@ def _summary(cells: Sequence[Mapping[str, Any]], finals: Sequence[Mapping[str, A
                 "arm": arm,
                 "frechet": found["mean"],
                 "error": found["error"],
-                "to_heun": _mean(own) / (sum(heun) / len(heun)) if heun else None,
-                "swd": _mean(own, "swd"),
+                "to_heun": mean(own, "frechet") / (sum(heun) / len(heun)) if heun else None,
+                "swd": mean(own, "swd"),
                 "starts": ", ".join(sorted({f"{row['start']} at {row['horizon']:.3g}" for row in own})),
-                "seconds": _mean(own, "sample_seconds"),
+                "seconds": mean(own, "sample_seconds"),
                 "n": own[0]["n"],
                 "seeds": len(own),
             }

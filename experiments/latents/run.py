@@ -22,14 +22,10 @@ from experiments.latents.network import denoiser
 from experiments.latents.network import latents as codec
 from headstart.choose import fit
 from headstart.data import fashion_mnist
-from headstart.initialization import Isotropic
 from headstart.metrics import Reference, evaluate
 from headstart.models import features, load_latents
 from headstart.plan import Plan
-from headstart.sampler import Sampler
-from headstart.schedule import rho_grid
-from headstart.schedule.classic import EDM_MAX, EDM_MIN
-from headstart.solver import Heun
+from headstart.sampler import CLASSIC_NFE, classic
 
 __all__ = ["latents", "verdict"]
 
@@ -43,11 +39,11 @@ class Sizes:
     images: int = 10_000
     nfe: tuple[int, ...] = (3, 4, 6)
     samples: int = 2000
-    heun_steps: int = 18
+    usual: int = CLASSIC_NFE
     pilot_samples: int = 512
 
 
-QUICK = Sizes(300, (2,), 70, 3, 24)
+QUICK = Sizes(300, (2,), 70, 5, 24)
 
 
 def latents(run: Run) -> dict[str, Any]:
@@ -73,7 +69,7 @@ def latents(run: Run) -> dict[str, Any]:
         )
         seeds = range(seed * 2**32, seed * 2**32 + sizes.samples)
         drawn = {(REAL, 0): images[: sizes.samples], (CODED, 0): space.decode(z[: sizes.samples])}
-        heun = Sampler(Isotropic(tuple(z.shape[1:])), rho_grid(sizes.heun_steps, EDM_MAX, EDM_MIN), Heun())
+        heun = classic(z.shape[1:], sizes.usual)
         latent = heun.sample(network, seeds=seeds, device=run.device, progress=run.progress)
         drawn[HEUN, heun.nfe] = space.decode(latent)
         for nfe, plan in plans.items():

@@ -42,7 +42,6 @@ from experiments.posterior.tasks import TASKS, Task
 from headstart.choose import fit
 from headstart.compare.cells import Cells
 from headstart.denoiser import Denoiser
-from headstart.environment import environment
 from headstart.extras import require
 from headstart.integrations.posteriors import from_sbi
 from headstart.plan import Plan
@@ -78,8 +77,7 @@ QUICK = Sizes(300, 2, 300, 2, 60, 2, 5, 24)
 def posterior(run: Run) -> dict[str, Any]:
     """Posteriors of two simulators at ten observations: plans of 4 evaluations against sbi's own 500 steps."""
     sizes = QUICK if run.quick else Sizes()
-    settings = {"quick": run.quick, "headstart": environment(run.device)["headstart"], "device": run.device}
-    cells = Cells(run.out / "cells.jsonl", settings)
+    cells = run.cells()
     rows: list[dict[str, Any]] = []
     for seed in range(run.seeds):
         for task in TASKS:

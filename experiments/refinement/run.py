@@ -40,17 +40,13 @@ from experiments.refinement.network import FACTOR, Refiner, coarsened, refiner
 from headstart.choose import fit, fit_starts, hold_out
 from headstart.compare.cells import Cells
 from headstart.data import fashion_mnist
-from headstart.environment import environment
 from headstart.files import atomic_write
-from headstart.initialization import Initialization, Isotropic
+from headstart.initialization import Initialization
 from headstart.metrics import crps, energy_score, spread_to_error
 from headstart.noise import generator_of
 from headstart.plan import Plan
 from headstart.profile import Profile
-from headstart.sampler import Sampler
-from headstart.schedule import rho_grid
-from headstart.schedule.classic import EDM_MAX, EDM_MIN
-from headstart.solver import Heun
+from headstart.sampler import CLASSIC_NFE, Sampler, classic
 
 __all__ = ["distances", "refinement", "verdict"]
 
@@ -76,12 +72,12 @@ class Sizes:
     nfe: tuple[int, ...] = (2, 3, 4)
     cases: int = 150
     members: int = 10
-    heun_steps: int = 18
+    usual: int = CLASSIC_NFE
     pilot_samples: int = 128
     arms: tuple[str, ...] = tuple(ARMS)
 
 
-QUICK = Sizes(300, (2,), 6, 4, 3, 24, ("plan", "unconditional"))
+QUICK = Sizes(300, (2,), 6, 4, 5, 24, ("plan", "unconditional"))
 
 
 def refinement(run: Run) -> dict[str, Any]:
@@ -89,8 +85,7 @@ def refinement(run: Run) -> dict[str, Any]:
     sizes = QUICK if run.quick else Sizes()
     network = refiner(run.device)
     train, test = (fashion_mnist(split, bundled=run.quick).samples for split in ("train", "test"))
-    settings = {"quick": run.quick, "headstart": environment(run.device)["headstart"], "device": run.device}
-    cells = Cells(run.out / "cells.jsonl", settings)
+    cells = run.cells()
     rows: list[Row] = []
     for seed in range(run.seeds):
         setup = _Setup(run, sizes, network, train, test, cells, seed)
@@ -156,7 +151,7 @@ class _Setup:
     @property
     def heun(self) -> Sampler:
         """EDM's Heun sampler from noise."""
-        return Sampler(Isotropic((1, 28, 28)), rho_grid(self.sizes.heun_steps, EDM_MAX, EDM_MIN), Heun())
+        return classic((1, 28, 28), self.sizes.usual)
 
     @cached_property
     def truth(self) -> Tensor:

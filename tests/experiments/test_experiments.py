@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from experiments.common import Blocks, Run, command, drawn, estimate, max_sliced, record, trimmed
+from experiments.common import Blocks, Run, command, drawn, estimate, max_sliced, trimmed
 from experiments.gmm.run import gmm, picks, quadrature, tiled
 from experiments.gmm.run import verdict as gmm_verdict
 from experiments.heavy_tails.run import Tabulated, divergences, marginals, noise_misses
@@ -28,18 +26,10 @@ from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.targets import Gaussian as GaussianLaw
 from headstart.targets import ProductT, gmm25, gmm_paper, t_prod
+from tests.experiments.cases import quick_run
 
 Double = torch.float64
 Results = Mapping[str, Any]
-
-
-def done(name: str, folder: Path) -> Results:
-    """What a quick run finds, written as the command writes it and read again: NaN and Inf would be refused."""
-    module = import_module(f"experiments.{name}.run")
-    run = Run(folder, quick=True, seeds=1, device="cpu", progress=Progress())
-    record(run, name, getattr(module, name), module.verdict)
-    found: Results = json.loads((folder / "results.json").read_text())
-    return found
 
 
 class Quick(dict[str, Results]):
@@ -52,7 +42,7 @@ class Quick(dict[str, Results]):
     def __missing__(self, name: str) -> Results:
         folder = self.folder / name
         folder.mkdir()
-        self[name] = done(name, folder)
+        self[name] = quick_run(name, folder)
         return self[name]
 
 
@@ -140,7 +130,7 @@ def test_a_run_with_labels_goes_on_from_its_cells(results: Quick) -> None:
     before = results["classes"]["rows"]
     folder = results.folder / "classes"
     cells = (folder / "cells.jsonl").read_text()
-    assert done("classes", folder)["rows"] == before
+    assert quick_run("classes", folder)["rows"] == before
     assert (folder / "cells.jsonl").read_text() == cells
 
 

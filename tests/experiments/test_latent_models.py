@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,26 +11,15 @@ import torch
 from experiments.brightness.network import denoiser as brightness_denoiser
 from experiments.brightness.network import small, table
 from experiments.brightness.run import brightness_distance
-from experiments.common import Run, record
 from experiments.latents.network import denoiser as latent_denoiser
 from experiments.latents.network import latents
 from headstart.data import fashion_mnist
 from headstart.denoiser import Range
-from headstart.progress import Progress
+from tests.experiments.cases import quick_run
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def quick(name: str, folder: Path) -> Mapping[str, Any]:
-    """What a quick run finds, as the command writes it."""
-    module = import_module(f"experiments.{name}.run")
-    run = Run(folder, quick=True, seeds=1, device="cpu", progress=Progress())
-    record(run, name, getattr(module, name), module.verdict)
-    found: Mapping[str, Any] = json.loads((folder / "results.json").read_text())
-    assert found["verdict"]
-    return found
 
 
 def test_latents_are_as_wide_as_the_network_expects_and_lead_back_to_images() -> None:
@@ -50,7 +35,7 @@ def test_latents_are_as_wide_as_the_network_expects_and_lead_back_to_images() ->
 
 @pytest.mark.slow
 def test_a_plan_of_latents_returns_images(tmp_path: Path) -> None:
-    found = quick("latents", tmp_path)
+    found = quick_run("latents", tmp_path)
     arms = {row["arm"]: row["frechet"] for row in found["rows"]}
     assert arms["reconstructions"] < arms["Heun"]
 
@@ -73,7 +58,7 @@ def test_the_distance_of_brightness_is_that_of_means() -> None:
 
 @pytest.mark.slow
 def test_a_learned_start_mends_the_brightness_that_noise_does_not_show(tmp_path: Path) -> None:
-    found = quick("brightness", tmp_path)
+    found = quick_run("brightness", tmp_path)
     known = {row["arm"]: row for row in found["summary"]}
     assert known["plan"]["times_less"] > 1
     assert known["noise"]["width"] < found["width"]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.common import Run, record
 from experiments.posterior.run import c2st
 from experiments.posterior.tasks import TASKS, GaussianLinear, TwoMoons
 from experiments.refinement.network import coarsened, refiner
@@ -22,21 +18,11 @@ from experiments.returns.data import blocks, windows
 from experiments.returns.run import shortfall
 from headstart.data import fashion_mnist
 from headstart.denoiser import denoise
-from headstart.progress import Progress
+from tests.experiments.cases import quick_run
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def quick(name: str, folder: Path) -> Mapping[str, Any]:
-    """What a quick run finds, as the command writes it."""
-    module = import_module(f"experiments.{name}.run")
-    run = Run(folder, quick=True, seeds=1, device="cpu", progress=Progress())
-    record(run, name, getattr(module, name), module.verdict)
-    found: Mapping[str, Any] = json.loads((folder / "results.json").read_text())
-    assert found["verdict"]
-    return found
 
 
 # Refining.
@@ -69,13 +55,13 @@ def test_the_refiner_knows_more_than_the_coarse_image() -> None:
 
 @pytest.mark.slow
 def test_refining_is_scored_by_cells_that_a_stopped_run_goes_on_from(tmp_path: Path) -> None:
-    found = quick("refinement", tmp_path)
+    found = quick_run("refinement", tmp_path)
     known = {row["arm"]: row for row in found["summary"]}
     assert known["Heun"]["crps_to_heun"] == 1
     assert known["the coarse image"]["width"] == 0
     assert known["plan"]["crps"] < known["the coarse image"]["crps"]
     cells = (tmp_path / "cells.jsonl").read_text()
-    assert quick("refinement", tmp_path)["rows"] == found["rows"]
+    assert quick_run("refinement", tmp_path)["rows"] == found["rows"]
     assert (tmp_path / "cells.jsonl").read_text() == cells
 
 
@@ -99,7 +85,7 @@ def test_the_shortfall_of_a_normal_law_is_its_closed_form() -> None:
 @pytest.mark.slow
 def test_returns_are_compared_with_the_other_half_of_the_days(tmp_path: Path) -> None:
     pytest.importorskip("arch")
-    found = quick("returns", tmp_path)
+    found = quick_run("returns", tmp_path)
     known = {row["quantity"]: row for row in found["summary"]}
     assert known["day, shortfall 0.01"]["data"] > known["day, shortfall 0.025"]["data"] > 0
     assert {"plan", "Heun", "plan, from noise", "training data"} <= set(known["swd"])
@@ -146,7 +132,7 @@ def test_a_classifier_tells_apart_what_differs() -> None:
 @pytest.mark.slow
 def test_a_plan_of_a_posterior_is_held_against_the_packages_own_steps(tmp_path: Path) -> None:
     pytest.importorskip("sbi")
-    found = quick("posterior", tmp_path)
+    found = quick_run("posterior", tmp_path)
     assert len(found["observations"]) == 4
     for row in found["observations"]:
         assert row["plan less sbi"] == pytest.approx(row["plan"] - row["sbi"])

@@ -181,14 +181,13 @@ class Choice:
 
     def _on_all_data(self, start: Initialization) -> Initialization:
         """A start of the same family and size that is fitted on the held-out data too; one that was given stays."""
-        given, rows = self.initialization, self.split
-        if len(rows.held_out_rows) < WORTH * len(rows.whole):
+        given, whole = self.initialization, self.split.whole
+        if len(self.split.held_out_rows) < WORTH * len(whole):
             return start
         if start is given or (isinstance(given, Sequence) and any(start is each for each in given)):
             return start
         if id(start) not in self._whole:
             self.compute.progress.note(f"fitting the {start.name} start on all data")
-            whole = self.split.whole
             again = partial(refitted, start, whole.samples, whole.label, self.record.seed, conditions=whole.conditions)
             self._whole[id(start)] = self.pilot.work.kept(
                 f"whole-{start.name}", again, lambda own, path: own.save(path), Initialization.load

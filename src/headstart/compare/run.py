@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from headstart.artefact import parse_json
+from headstart.artefact import read_json
 from headstart.citation import PACKAGES
 from headstart.compare.cells import Cells
 from headstart.compare.gallery import Gallery, at_distances
@@ -320,12 +320,7 @@ class _Run:
     @property
     def lanes(self) -> list[dict[str, Any]]:
         """The plan's samples on their way, as they were kept in this run or one before it."""
-        if not self._lanes.exists():
-            return []
-        try:
-            found: list[dict[str, Any]] = parse_json(self._lanes.read_text("utf-8"))
-        except ValueError as error:
-            raise ArtefactError(f"{self._lanes} is damaged, and can be removed: {error}") from error
+        found: list[dict[str, Any]] = read_json(self._lanes) if self._lanes.exists() else []
         return found
 
     @property
