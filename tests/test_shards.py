@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from headstart.data import load_data
-from headstart.data.shards import KINDS, MANIFEST, Manifest, check_kind, gathered, ranges, read_shards
+from headstart.data.shards import KINDS, MANIFEST, Manifest, check_kind, gathered, has_manifest, ranges, read_shards
 from headstart.errors import ArtefactError, DataError, InputError
 from headstart.initialization import Isotropic
 from headstart.sampler import Sampler
@@ -153,6 +154,21 @@ def test_a_damaged_shard_is_refused(kind: str, tmp_path: Path) -> None:
     place.write_bytes(content)
     with pytest.raises(ArtefactError, match="checksum"):
         gathered(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["npz", "folder"])
+def test_a_pipe_is_no_shard_and_no_manifest(kind: str, tmp_path: Path) -> None:
+    """A reader of one would wait for a writer without end."""
+    draw(tmp_path, kind)
+    place = tmp_path / manifest(kind).shard(2)
+    place = next(place.iterdir()) if place.is_dir() else place
+    place.unlink()
+    os.mkfifo(place)
+    with pytest.raises(ArtefactError, match="it is a FIFO and no regular file"):
+        gathered(tmp_path)
+    (tmp_path / MANIFEST).unlink()
+    os.mkfifo(tmp_path / MANIFEST)
+    assert not has_manifest(tmp_path)
 
 
 def _claim(folder: Path, kind: str) -> None:

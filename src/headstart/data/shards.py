@@ -40,7 +40,7 @@ from torch import Tensor
 
 from headstart.artefact import checked, read_json
 from headstart.errors import ArtefactError, DataError, InputError, unknown
-from headstart.files import read_regular
+from headstart.files import check_regular, read_regular
 from headstart.large import empty
 
 __all__ = ["KINDS", "MANIFEST", "Block", "Kind", "gathered", "has_manifest", "ranges", "read_shards"]
@@ -150,10 +150,15 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def digest(place: Path) -> tuple[str, int]:
-    """SHA-256 and size of a file, or of the files of a folder in the order of their names."""
+    """SHA-256 and size of a file, or of the files of a folder in the order of their names.
+
+    Raises:
+        OSError: if one cannot be read, or is no regular file.
+    """
     found, size = hashlib.sha256(), 0
     files = sorted(place.iterdir()) if place.is_dir() else [place]
     for file in files:
+        check_regular(file)
         found.update(f"{file.name if place.is_dir() else ''}\n".encode())
         with file.open("rb") as opened:
             while part := opened.read(1 << 20):
@@ -165,7 +170,7 @@ def digest(place: Path) -> tuple[str, int]:
 def has_manifest(folder: Path) -> bool:
     """Whether a folder holds samples in shards."""
     try:
-        return bool(json.loads((folder / MANIFEST).read_text("utf-8"))["format"] == "headstart-shards")
+        return bool(json.loads(read_regular(folder / MANIFEST).decode())["format"] == "headstart-shards")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
