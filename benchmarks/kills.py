@@ -74,7 +74,7 @@ COMMANDS: dict[str, str] = {
     "shards": "sample first python:killmodels:images --seeds 0-199 --batch-size 5 --shards tar --shard-size 40 "
     "-o shards",
     "evaluate": "evaluate points.npy points.npy --features raw --save-stats stats.npz",
-    "compare": f"compare {MODEL} points.npy --quick --arms isotropic,heun -o runs",
+    "compare": f"compare {MODEL} points.npy --quick --methods isotropic,heun -o runs",
     "inspect": "inspect first --page page.html --data images.npy",
     "export": "export first --to json --seeds 0-99 -o levels",
     "demo": "demo --quick --out demo",

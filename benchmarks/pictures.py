@@ -111,7 +111,7 @@ def strip(folder: Path) -> str:
 
 
 def best_of(rows: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[int, float]]:
-    """The least distance of some arms at every number of evaluations."""
+    """The least distance of some methods at every number of evaluations."""
     found: dict[int, float] = {}
     for row in rows:
         if row["scores"]:
@@ -146,7 +146,7 @@ def quality(results: Mapping[str, Any]) -> str:
     """The distance against evaluations: the plan, the best of every other family, and the marks, as one SVG."""
     metric, rows = results["metric"], results["summary"]
     mark = next(row for row in rows if row["kind"] == "reference")
-    lines = {"plan": best_of([row for row in rows if row["arm"] == "plan"], metric)}
+    lines = {"plan": best_of([row for row in rows if row["method"] == "plan"], metric)}
     names = {"other starts": "nothing learned"}
     for family in ("other starts", "learned grids", "diffusers", "k-diffusion", "azula"):
         lines[names.get(family, family)] = best_of([row for row in rows if row["family"] == family], metric)

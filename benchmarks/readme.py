@@ -63,15 +63,17 @@ def distance(row: Mapping[str, Any], metric: str) -> float:
     return float(row["scores"][metric]["mean"]) if row["scores"] else math.inf
 
 
-def best(results: Results, nfe: int, *, family: str | None = None, arm: str | None = None) -> float:
-    """The least distance of a family, or that of one arm, after so many evaluations."""
-    rows = [row for row in results["summary"] if row["nfe"] == nfe and (row["family"] == family or row["arm"] == arm)]
+def best(results: Results, nfe: int, *, family: str | None = None, method: str | None = None) -> float:
+    """The least distance of a family, or that of one method, after so many evaluations."""
+    rows = [
+        row for row in results["summary"] if row["nfe"] == nfe and (row["family"] == family or row["method"] == method)
+    ]
     return min((distance(row, results["metric"]) for row in rows), default=math.nan)
 
 
 def times_the_plan(results: Results, nfe: int, family: str) -> float:
     """The best distance of a family over the plan's."""
-    return best(results, nfe, family=family) / best(results, nfe, arm="plan")
+    return best(results, nfe, family=family) / best(results, nfe, method="plan")
 
 
 def times(value: float) -> str:
@@ -100,7 +102,7 @@ def gain(results: Results) -> str:
     """The headline: the plan's shortest chain beside the reference's long one."""
     mark, metric = reference(results), results["metric"]
     nfe = min(results["settings"]["nfe"])
-    plan = next(row for row in results["summary"] if row["arm"] == "plan" and row["nfe"] == nfe)
+    plan = next(row for row in results["summary"] if row["method"] == "plan" and row["nfe"] == nfe)
     return (
         f"{str(COUNTS.get(nfe, nfe)).capitalize()} evaluations from a learned start have "
         f"**{distance(plan, metric) / distance(mark, metric):.2f} times the {NAMES[metric]}** of {mark['nfe']} "
@@ -132,10 +134,12 @@ def findings(results: Results) -> str:
         return min(times_the_plan(results, nfe, name) for name in packages)
 
     minutes = {
-        arm: span([row["prepare_seconds"] / 60 for row in results["summary"] if row["arm"] == arm])
-        for arm in ("plan", "plan-distilled", "ld3", "align-your-steps")
+        method: span([row["prepare_seconds"] / 60 for row in results["summary"] if row["method"] == method])
+        for method in ("plan", "plan-distilled", "ld3", "align-your-steps")
     }
-    oracle = [row["scores"][results["metric"]] for row in results["rows"] if row["arm"] == "oracle" and row["scores"]]
+    oracle = [
+        row["scores"][results["metric"]] for row in results["rows"] if row["method"] == "oracle" and row["scores"]
+    ]
     points = {
         "Against packages and learned grids": "diffusers, k-diffusion and azula themselves, GITS, LD3 and Align Your "
         f"Steps: the best of them has so many times the distance of the plan: {by_count(results, ahead)} evaluations.",
@@ -158,8 +162,8 @@ def findings(results: Results) -> str:
 
 def same(results: Results) -> str:
     """In how many cases the distilled plan is the plan."""
-    scores = {(row["arm"], row["nfe"], row["seed"]): row["scores"] for row in results["rows"]}
-    cells = [(nfe, seed) for arm, nfe, seed in scores if arm == "plan-distilled"]
+    scores = {(row["method"], row["nfe"], row["seed"]): row["scores"] for row in results["rows"]}
+    cells = [(nfe, seed) for method, nfe, seed in scores if method == "plan-distilled"]
     equal = [cell for cell in cells if scores["plan", *cell] == scores["plan-distilled", *cell]]
     return f"{len(equal)} of {len(cells)}"
 
@@ -171,7 +175,7 @@ def labels_table() -> str:
     lines = ["| sampler | evaluations | all images | to Heun's 35 | within classes | to Heun's 35 |"]
     lines.append("|---|--:|--:|--:|--:|--:|")
     for row in rows:
-        cells = [row["arm"], row["evaluations"] if row["evaluations"] != "0" else ""]
+        cells = [row["method"], row["evaluations"] if row["evaluations"] != "0" else ""]
         for name in ("frechet", "within"):
             error = f" ± {float(row[f'{name}_error']):.2g}" if row[f"{name}_error"] else ""
             cells += [number(float(row[name]), 3) + error, f"{float(row[f'{name}_ratio']):.2f}"]

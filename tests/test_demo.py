@@ -1,4 +1,4 @@
-"""The demonstration, on few images and in few arms: everything it hands over is there and fits together.
+"""The demonstration, on few images and in few methods: everything it hands over is there and fits together.
 
 One run for all tests of this file; it is the slow one of the suite.
 """
@@ -20,7 +20,7 @@ from headstart.errors import ArtefactError, InputError
 from headstart.models import load_denoiser
 
 IMAGES = 6
-ARMS = [
+METHODS = [
     ("plan", "any", 3),
     ("edm-heun", "isotropic", 35),
     ("dpm++2m", "isotropic", 4),
@@ -55,7 +55,7 @@ def test_the_results_are_one_json_object(done):
 def test_rows_have_the_promised_keys(done):
     _, results = done
     kinds = {
-        "arm": str,
+        "method": str,
         "initialization": str,
         "horizon": float,
         "schedule": str,
@@ -81,14 +81,14 @@ def test_rows_have_the_promised_keys(done):
 
 
 @pytest.mark.slow
-def test_arms_and_their_evaluations(done):
-    """The evaluations are counted while sampling: they are what each arm is there for."""
+def test_methods_and_their_evaluations(done):
+    """The evaluations are counted while sampling: they are what each method is there for."""
     _, results = done
     rows = results["rows"]
-    assert [(row["arm"], row["nfe"]) for row in rows] == [(arm, nfe) for arm, _, nfe in ARMS]
-    for row, (arm, start, _) in zip(rows, ARMS, strict=True):
+    assert [(row["method"], row["nfe"]) for row in rows] == [(method, nfe) for method, _, nfe in METHODS]
+    for row, (method, start, _) in zip(rows, METHODS, strict=True):
         assert start in ("any", row["initialization"])
-        assert (row["fit_seconds"] > 0) == (arm in ("plan", "noise, our schedule", "gaussian start"))
+        assert (row["fit_seconds"] > 0) == (method in ("plan", "noise, our schedule", "gaussian start"))
         assert row["sigmas"][0] == row["horizon"]
     assert [row["horizon"] for row in rows[1:4]] == [80.0, 80.0, 80.0]
     assert rows[1]["sigmas"][-2:] == [0.002, 0.0]
@@ -116,8 +116,8 @@ def test_the_plan_is_there_and_samples(done):
 def test_the_report_stands_alone(done):
     out, results = done
     page = (out / "report.html").read_text()
-    for arm, _, _ in ARMS:
-        assert arm in page
+    for method, _, _ in METHODS:
+        assert method in page
     assert "data:image/png;base64," in page
     for elsewhere in ('src="http', "src='http", "<link", "@import", "url(http"):
         assert elsewhere not in page

@@ -206,8 +206,8 @@ def test_a_ratio_over_networks_is_a_geometric_mean() -> None:
     def found(factor: float, counts: list[int]) -> dict[str, Any]:
         rows = [("plan", "ours", 1.0), *((family, family, factor) for family in RIVALS), ("azula-2", "azula", 99.0)]
         summary = [
-            {"arm": arm, "family": family, "nfe": nfe, "scores": {"frechet": {"mean": value}}}
-            for arm, family, value in rows
+            {"method": method, "family": family, "nfe": nfe, "scores": {"frechet": {"mean": value}}}
+            for method, family, value in rows
             for nfe in counts
         ]
         return {"metric": "frechet", "settings": {"nfe": counts}, "summary": summary}

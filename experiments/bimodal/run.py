@@ -68,7 +68,7 @@ TRAIN = 1
 #: Mass that says nothing of where samples go, and how far from 1 all masses may sum to.
 NEGLIGIBLE, LOST = 1e-12, 1e-4
 
-#: What the arms are compared by, of which less is better.
+#: What the methods are compared by, of which less is better.
 SCORES = ("score_all_levels", "score_own_levels", "kl", "nll", "w1", "path")
 
 #: What of the levels alone is averaged over the seeds.
@@ -100,7 +100,7 @@ QUICK = Sizes(grid_steps=8, data=1000, steps=150, batch=256, levels=20, points=4
 
 def verdict(results: Mapping[str, Any]) -> str:
     """The result in a sentence: what levels that are learned during training come to."""
-    own = {row["less"]: row for row in results["differences"] if row["arm"] == "online from linear"}
+    own = {row["less"]: row for row in results["differences"] if row["method"] == "online from linear"}
     first, best = own["linear"], own["rho 7"]
     return (
         f"Levels learned during training, from linear ones, leave the sampler with {_nats(first)} nats against those "
@@ -117,8 +117,8 @@ def bimodal(run: Run) -> dict[str, Any]:
     """Two modes on the line: noise levels that are learned with the network, against fixed ones."""
     sizes = QUICK if run.quick else Sizes()
     grids = first_grids(sizes)
-    arms = [(name, grid, False) for name, grid in grids.items()]
-    arms += [(f"online from {name}", grids[name], True) for name in ("linear", "log-linear")]
+    methods = [(name, grid, False) for name, grid in grids.items()]
+    methods += [(f"online from {name}", grids[name], True) for name in ("linear", "log-linear")]
     floor = [
         {"levels": name, "path": path_divergence(LAW, grid)}
         | distances(*samples_law(LAW, grid, sizes.points), grid.sigma_min)
@@ -130,18 +130,18 @@ def bimodal(run: Run) -> dict[str, Any]:
     crossed: list[dict[str, Any]] = []
     for seed in range(run.seeds):
         data = drawn(LAW.sample, sizes.data, TRAIN, seed)
-        for name, first, moving in run.progress.track(arms, f"networks of seed {seed}"):
+        for name, first, moving in run.progress.track(methods, f"networks of seed {seed}"):
             online = OnlineSchedule(first, blending=sizes.blending)
             network = train(online, data, moving, sizes.steps, sizes.batch, seed)
             trained.append(_Trained(name, seed, moving, first, online.schedule, online.moves, network))
             rows.append(trained[-1].row(sizes, grids["equal cost"]))
             crossed += trained[-1].elsewhere(sizes, grids)
-            run.table("arms", rows)
+            run.table("methods", rows)
             run.table("crossed", crossed)
     tables = {
-        "summary": means(rows, ("arm",), (*SCORES, *FLOORS, *LEVELS)),
+        "summary": means(rows, ("method",), (*SCORES, *FLOORS, *LEVELS)),
         "differences": differences(rows),
-        "crossed_summary": means(crossed, ("arm", "levels"), ("score", "kl")),
+        "crossed_summary": means(crossed, ("method", "levels"), ("score", "kl")),
         "levels": _levels(grids, trained),
     }
     for table, found in tables.items():
@@ -156,7 +156,7 @@ def bimodal(run: Run) -> dict[str, Any]:
         "seeds": run.seeds,
         "entropy": entropy(sizes.sigma_min),
         "floor": floor,
-        "arms": rows,
+        "methods": rows,
         "crossed": crossed,
     } | tables
 
@@ -245,7 +245,7 @@ def deviation(schedule: Schedule, reference: Schedule) -> Curve:
 class _Trained:
     """A network, and the levels that it was trained on: the first ones, and those at the end."""
 
-    arm: str
+    method: str
     seed: int
     moving: bool
     first: Schedule
@@ -261,7 +261,7 @@ class _Trained:
             distances(*samples_law(denoiser, grid, sizes.points), grid.sigma_min) for denoiser in (network, LAW)
         )
         away = deviation(grid, reference)
-        row: dict[str, Any] = {"arm": self.arm, "seed": self.seed, "moving": self.moving, "moves": self.moves}
+        row: dict[str, Any] = {"method": self.method, "seed": self.seed, "moving": self.moving, "moves": self.moves}
         row |= {"score_all_levels": score_error(network, np.geomspace(grid.horizon, grid.sigma_min, sizes.levels))}
         row |= {"score_own_levels": float(own.sum())}
         row |= found | {"path": path_divergence(network, grid)}
@@ -277,7 +277,7 @@ class _Trained:
         for name, grid in grids.items():
             _, own = bound_terms(self.network, grid)
             kl = distances(*samples_law(self.network, grid, sizes.points), grid.sigma_min)["kl"]
-            rows.append({"arm": self.arm, "seed": self.seed, "levels": name, "score": float(own.sum()), "kl": kl})
+            rows.append({"method": self.method, "seed": self.seed, "levels": name, "score": float(own.sum()), "kl": kl})
         return rows
 
 
@@ -297,14 +297,14 @@ def means(rows: Sequence[Mapping[str, Any]], by: Sequence[str], keys: Sequence[s
 
 def differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Levels that move less levels that stay, seed by seed: below 0 where moving is better."""
-    known = {(row["arm"], row["seed"]): row for row in rows}
-    moving, fixed = ([*dict.fromkeys(r["arm"] for r in rows if r["moving"] is which)] for which in (True, False))
+    known = {(row["method"], row["seed"]): row for row in rows}
+    moving, fixed = ([*dict.fromkeys(r["method"] for r in rows if r["moving"] is which)] for which in (True, False))
     seeds = sorted({row["seed"] for row in rows})
     out = []
-    for arm in moving:
+    for method in moving:
         for other in fixed:
-            gaps = [{key: known[arm, s][key] - known[other, s][key] for key in SCORES} for s in seeds]
-            out.append({"arm": arm, "less": other} | _estimates(SCORES, gaps))
+            gaps = [{key: known[method, s][key] - known[other, s][key] for key in SCORES} for s in seeds]
+            out.append({"method": method, "less": other} | _estimates(SCORES, gaps))
     return out
 
 
@@ -319,9 +319,9 @@ def _estimates(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[s
 def _levels(grids: Mapping[str, Schedule], trained: Sequence[_Trained]) -> list[dict[str, Any]]:
     """A row for every level: the fixed ones, and of those that moved the mean and its error over the seeds."""
     moved: dict[str, list[tuple[float, ...]]] = {}
-    for arm in trained:
-        if arm.moving:
-            moved.setdefault(arm.arm, []).append(arm.levels.sigmas)
+    for network in trained:
+        if network.moving:
+            moved.setdefault(network.method, []).append(network.levels.sigmas)
     rows = []
     for i in range(len(next(iter(grids.values())).sigmas)):
         row: dict[str, Any] = {"level": i} | {name: grid.sigmas[i] for name, grid in grids.items()}
@@ -337,12 +337,12 @@ def _figure(grids: Mapping[str, Schedule], trained: Sequence[_Trained], sizes: S
     figure = Figure(figsize=(9.0, 7.0), layout="constrained")
     (levels, costs), (gaps, laws) = figure.subplots(2, 2)
     sigmas = np.geomspace(sizes.horizon, sizes.sigma_min, sizes.levels)
-    for i, arm in enumerate([arm for arm in trained if arm.seed == 0]):
-        style = {"color": f"C{i}", "linestyle": "-" if arm.moving else "--", "linewidth": 1.2}
-        levels.plot(arm.levels.sigmas, label=arm.arm, **style)
-        costs.plot(step_costs(LAW, arm.levels), **style)
-        gaps.plot(sigmas, errors(arm.network, sigmas.tolist()) / sigmas**2, **style)
-        x, mass = samples_law(arm.network, arm.levels, sizes.points)
+    for i, network in enumerate([network for network in trained if network.seed == 0]):
+        style = {"color": f"C{i}", "linestyle": "-" if network.moving else "--", "linewidth": 1.2}
+        levels.plot(network.levels.sigmas, label=network.method, **style)
+        costs.plot(step_costs(LAW, network.levels), **style)
+        gaps.plot(sigmas, errors(network.network, sigmas.tolist()) / sigmas**2, **style)
+        x, mass = samples_law(network.network, network.levels, sizes.points)
         laws.plot(x[:, 0], mass / (x[1, 0] - x[0, 0]), **style)
     x, mass = noised(sizes.sigma_min)
     laws.plot(x[:, 0], mass / (x[1, 0] - x[0, 0]), "k-", linewidth=0.8, label="data")

@@ -69,15 +69,15 @@ def brightness(run: Run) -> dict[str, Any]:
         own = train[seed * sizes.images : (seed + 1) * sizes.images]
         drawn = {REAL: own[: sizes.samples]}
         samplers = _samplers(run, sizes, network, own, seed)
-        for arm, sampler in samplers.items():
+        for method, sampler in samplers.items():
             seeds = range(seed * 2**32, seed * 2**32 + sizes.samples)
-            drawn[arm] = sampler.sample(network, seeds=seeds, device=run.device, progress=run.progress)
+            drawn[method] = sampler.sample(network, seeds=seeds, device=run.device, progress=run.progress)
         shown = shown or drawn
-        for arm, samples in drawn.items():
-            row: dict[str, Any] = {"arm": arm, "seed": seed, "nfe": None, "start": None, "horizon": None}
-            if arm in samplers:
-                row |= {"nfe": samplers[arm].nfe, "horizon": samplers[arm].horizon}
-                row |= {"start": samplers[arm].initialization.name}
+        for method, samples in drawn.items():
+            row: dict[str, Any] = {"method": method, "seed": seed, "nfe": None, "start": None, "horizon": None}
+            if method in samplers:
+                row |= {"nfe": samplers[method].nfe, "horizon": samplers[method].horizon}
+                row |= {"start": samplers[method].initialization.name}
             row |= {"distance": brightness_distance(samples, test), "width": float(_brightness(samples).std())}
             rows.append(row | {"swd": sliced_wasserstein(samples, test, seed=0)})
         run.table("rows", rows)
@@ -93,7 +93,7 @@ def brightness(run: Run) -> dict[str, Any]:
 
 
 def _samplers(run: Run, sizes: Sizes, network: Denoiser, images: Tensor, seed: int) -> dict[str, Sampler]:
-    """The arms that draw samples."""
+    """The methods that draw samples."""
     known = Range.of(network)
     asked: dict[str, dict[str, Any]] = {
         NOISE: {"initialization": "isotropic", "horizon": known.high},
@@ -103,8 +103,8 @@ def _samplers(run: Run, sizes: Sizes, network: Denoiser, images: Tensor, seed: i
     found: dict[str, Sampler] = {
         HEUN: Sampler(Isotropic(tuple(images.shape[1:])), rho_grid(sizes.heun_steps, known.high, 2 * known.low), Heun())
     }
-    for arm, fixed in asked.items():
-        found[arm] = fit(
+    for method, fixed in asked.items():
+        found[method] = fit(
             network,
             images,
             sizes.nfe,
@@ -131,11 +131,11 @@ def brightness_distance(a: Tensor, b: Tensor) -> float:
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each arm over the seeds, and how many times less its distance is than that from noise."""
-    base = [row["distance"] for row in rows if row["arm"] == NOISE]
+    """Each method over the seeds, and how many times less its distance is than that from noise."""
+    base = [row["distance"] for row in rows if row["method"] == NOISE]
     found = []
-    for (arm,), own in groups(rows, "arm").items():
-        row: dict[str, Any] = {"arm": arm, "nfe": own[0]["nfe"]}
+    for (method,), own in groups(rows, "method").items():
+        row: dict[str, Any] = {"method": method, "nfe": own[0]["nfe"]}
         for name in ("distance", "width", "swd"):
             told = estimate([each[name] for each in own])
             row |= {name: told["mean"], f"{name}_error": told["error"]}
@@ -146,21 +146,21 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _histograms(test: Tensor, drawn: Mapping[str, Tensor]) -> Figure:
-    """The mean brightness of the samples of each arm, over that of the test images."""
-    arms = [arm for arm in drawn if arm != REAL]
-    figure = Figure(figsize=(2.6 * len(arms), 2.6), layout="constrained")
+    """The mean brightness of the samples of each method, over that of the test images."""
+    methods = [method for method in drawn if method != REAL]
+    figure = Figure(figsize=(2.6 * len(methods), 2.6), layout="constrained")
     edges = np.linspace(-1.2, 1.6, 45).tolist()
-    for ax, arm in zip(figure.subplots(1, len(arms), sharey=True, squeeze=False)[0], arms, strict=True):
+    for ax, method in zip(figure.subplots(1, len(methods), sharey=True, squeeze=False)[0], methods, strict=True):
         ax.hist(_brightness(test).numpy(), edges, density=True, color="0.8", label="test images")
-        ax.hist(_brightness(drawn[arm]).numpy(), edges, density=True, histtype="step", label="samples")
-        ax.set(title=arm, xlabel="mean brightness", yticks=[])
+        ax.hist(_brightness(drawn[method]).numpy(), edges, density=True, histtype="step", label="samples")
+        ax.set(title=method, xlabel="mean brightness", yticks=[])
     figure.axes[0].legend(frameon=False, fontsize=7)
     return figure
 
 
 def verdict(results: Mapping[str, Any]) -> str:
     """The result in a sentence: the distances of brightness before and after, and how wide it is."""
-    known = {row["arm"]: row for row in results["summary"]}
+    known = {row["method"]: row for row in results["summary"]}
     noise, heun, plan = known[NOISE], known[HEUN], known[PLAN]
     return (
         f"From noise at the last level that the network knows, {results['sigma_max']:.3g}, the mean brightness of "

@@ -295,8 +295,10 @@ def cantor(run: Run) -> dict[str, Any]:
         exact = quantiles(case.law, 4 * sizes.samples)
         for seed in range(run.seeds):
             floors.append({"law": case.name, "seed": seed} | scores(_floor(case, sizes, seed), case.law, exact))
-        arms = [(solver, grid) for solver in SOLVERS for grid in own if solver.stochastic or grid.name != SHORTEST]
-        for solver, grid in run.progress.track(arms, case.name):
+        combinations = [
+            (solver, grid) for solver in SOLVERS for grid in own if solver.stochastic or grid.name != SHORTEST
+        ]
+        for solver, grid in run.progress.track(combinations, case.name):
             for seed in range(run.seeds):
                 samples = _samples(case, sizes, solver, grid, seed)
                 row = {"law": case.name, "solver": solver.name, "schedule": grid.name, "steps": grid.steps}

@@ -77,7 +77,7 @@ def classes(run: Run) -> dict[str, Any]:
     rows: list[Row] = []
     for seed in range(run.seeds):
         rows.append(
-            setup.cells({"arm": "real images", "scale": 1.0, "nfe": 0, "seed": seed}, partial(setup.floor, seed))
+            setup.cells({"method": "real images", "scale": 1.0, "nfe": 0, "seed": seed}, partial(setup.floor, seed))
         )
         rows += setup.rows(seed, 1.0, sizes.plans, sizes.final)
         _write(run, rows)
@@ -126,8 +126,8 @@ class _Setup:
     def rows(self, seed: int, scale: float, plans: Sequence[int], n: int) -> list[Row]:
         """The plans of one seed and guidance, and the usual samplers."""
 
-        def row(arm: str, nfe: int, sampler: Any) -> Row:
-            key = {"arm": arm, "scale": scale, "nfe": nfe, "seed": seed}
+        def row(method: str, nfe: int, sampler: Any) -> Row:
+            key = {"method": method, "scale": scale, "nfe": nfe, "seed": seed}
             return self.cells(key, lambda: self._scored(sampler(), seed, scale, n))
 
         found = [row("plan", nfe, partial(self.plan, seed, scale, nfe)) for nfe in plans]
@@ -237,10 +237,10 @@ def _each(scores: Mapping[int, Any]) -> dict[str, float]:
 
 def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The means over the seeds, and the ratios to the usual sampler of the same guidance."""
-    usual = {scale: own for (arm, scale), own in groups(rows, "arm", "scale").items() if arm == USUAL}
+    usual = {scale: own for (method, scale), own in groups(rows, "method", "scale").items() if method == USUAL}
     found = []
-    for (arm, scale, nfe), own in groups(rows, "arm", "scale", "nfe").items():
-        line: dict[str, Any] = {"guidance": scale, "arm": arm, "evaluations": nfe}
+    for (method, scale, nfe), own in groups(rows, "method", "scale", "nfe").items():
+        line: dict[str, Any] = {"guidance": scale, "method": method, "evaluations": nfe}
         for name in ("frechet", "within"):
             line |= {name: mean(own, name), f"{name}_error": estimate([row[name] for row in own])["error"]}
             if scale in usual:
@@ -253,18 +253,24 @@ def _write(run: Run, rows: Sequence[Row]) -> None:
     """The tables and the figure of what there is so far."""
     run.table("summary", _summary(rows))
     each = [
-        {"guidance": row["scale"], "arm": row["arm"], "evaluations": row["nfe"], "seed": row["seed"], **row["each"]}
+        {
+            "guidance": row["scale"],
+            "method": row["method"],
+            "evaluations": row["nfe"],
+            "seed": row["seed"],
+            **row["each"],
+        }
         for row in rows
     ]
     run.table("each", each)
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots(1, 2)
     for ax, name, title in zip(axes, ("frechet", "within"), ("all images", "within classes"), strict=True):
-        for (scale, arm), own in groups(_summary(rows), "guidance", "arm").items():
-            if arm == "real images":
-                ax.axhline(own[0][name], color="0.6", linestyle="--", label=arm)
+        for (scale, method), own in groups(_summary(rows), "guidance", "method").items():
+            if method == "real images":
+                ax.axhline(own[0][name], color="0.6", linestyle="--", label=method)
                 continue
-            label = arm if scale == 1 else f"{arm}, guidance {scale:g}"
+            label = method if scale == 1 else f"{method}, guidance {scale:g}"
             values = [row[name] for row in own]
             errors = [row[f"{name}_error"] or 0.0 for row in own]
             ax.errorbar([row["evaluations"] for row in own], values, yerr=errors, marker="o", markersize=4, label=label)
@@ -278,8 +284,8 @@ def verdict(results: Mapping[str, Any]) -> str:
     by_scale = groups([row for row in results["summary"] if "frechet_ratio" in row], "guidance")
     said = []
     for (scale,), own in by_scale.items():
-        plans = [row for row in own if row["arm"] == "plan"]
-        usual = next(row for row in own if row["arm"] == USUAL)
+        plans = [row for row in own if row["method"] == "plan"]
+        usual = next(row for row in own if row["method"] == USUAL)
         ratios = ", ".join(
             f"{row['frechet_ratio']:.2f} ({row['within_ratio']:.2f}) at {row['evaluations']}" for row in plans
         )

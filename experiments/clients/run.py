@@ -145,15 +145,15 @@ class _Row:
         with_data = found[0]["with_data"]
         for seed in range(self.run.seeds):
             found.append(self.cell("own", 0, seed, lambda seed=seed: self.drawn(self.network.own, seed)))  # type: ignore[misc]
-        arms = [DATA] * with_data + [FREE] * (self.sizes.free or not with_data)
-        for arm in arms:
+        methods = [DATA] * with_data + [FREE] * (self.sizes.free or not with_data)
+        for method in methods:
             for nfe in self.sizes.nfe:
                 for seed in range(self.run.seeds):
-                    found.append(self.cell(arm, nfe, seed, lambda a=arm, n=nfe, s=seed: self.planned(a, n, s)))  # type: ignore[misc]
+                    found.append(self.cell(method, nfe, seed, lambda a=method, n=nfe, s=seed: self.planned(a, n, s)))  # type: ignore[misc]
         return found
 
-    def cell(self, arm: str, nfe: int, seed: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return self.cells({"client": self.client.name, "arm": arm, "nfe": nfe, "seed": seed}, make)
+    def cell(self, method: str, nfe: int, seed: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        return self.cells({"client": self.client.name, "method": method, "nfe": nfe, "seed": seed}, make)
 
     def floor(self) -> dict[str, Any]:
         network = self.network
@@ -187,10 +187,10 @@ class _Row:
             "seconds_per_1000": 1000 * seconds / self.count,
         }
 
-    def planned(self, arm: str, nfe: int, seed: int) -> dict[str, Any]:
+    def planned(self, method: str, nfe: int, seed: int) -> dict[str, Any]:
         """Samples of a plan, as :meth:`drawn` has them; a fit that is refused says why."""
         try:
-            plan, seconds = self.plan(arm, nfe)
+            plan, seconds = self.plan(method, nfe)
         except HeadstartError as error:
             return {"refused": f"{type(error).__name__}: {error}"}
         network, n = self.network, self.count
@@ -205,13 +205,13 @@ class _Row:
         parts = {"start": start, "schedule": plan.schedule.name, "solver": plan.solver.name, "fit_seconds": seconds}
         return self.drawn(draw, seed) | parts
 
-    def plan(self, arm: str, nfe: int) -> tuple[Plan, float]:
-        """A plan, and how long all of this arm took to fit; they are fitted at once and kept."""
-        folder = self.run.out / "plans" / f"{self.client.name} - {arm}".replace(" ", "_")
+    def plan(self, method: str, nfe: int) -> tuple[Plan, float]:
+        """A plan, and how long all of this method took to fit; they are fitted at once and kept."""
+        folder = self.run.out / "plans" / f"{self.client.name} - {method}".replace(" ", "_")
         if not (folder / "seconds.json").exists():
             network, began = self.network, time.perf_counter()
             data, given, options = network.data, dict(network.conditions), dict(self.sizes.options)
-            if arm == FREE:
+            if method == FREE:
                 count = self.sizes.own if not given else min(self.sizes.own, len(next(iter(given.values()))))
                 data, options = None, {**options, "shape": tuple(network.held_out.shape[1:]), "n_samples": count}
                 given = {name: value[:count] for name, value in given.items()}
@@ -233,9 +233,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Means over the seeds with their errors, and the ratios of plans to the package's own sampler."""
     found = []
     own: dict[str, Mapping[str, Any]] = {}
-    for (client, arm, nfe), each in groups(rows, "client", "arm", "nfe").items():
+    for (client, method, nfe), each in groups(rows, "client", "method", "nfe").items():
         scored = [row for row in each if "swd" in row]
-        row: dict[str, Any] = {"client": client, "arm": arm, "nfe": nfe}
+        row: dict[str, Any] = {"client": client, "method": method, "nfe": nfe}
         row |= {key: each[0][key] for key in ("law", "sampler", "samples", "start", "refused") if key in each[0]}
         if not scored:
             found.append(row)
@@ -245,9 +245,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 row[key] = estimate([one[key] for one in scored])["mean"]
         for key in SCORES:
             row[key] = estimate([one[key] for one in scored])
-        if arm == "own":
+        if method == "own":
             own[client] = row
-        elif arm != "data":
+        elif method != "data":
             row["ratios"] = {key: ratio(row[key], own[client][key]) for key in SCORES}
         found.append(row)
     return found
@@ -267,16 +267,16 @@ def table(found: Sequence[Mapping[str, Any]], score: str) -> str:
     head = ["network", "its own sampler", "evaluations", "floor", "own", *(f"plan, {n}" for n in counts)]
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "--:|" * (len(head) - 2)]
     for (client,), each in groups(found, "client").items():
-        by_arm = {(row["arm"], row["nfe"]): row for row in each}
-        if ("own", 0) not in by_arm:
+        by_method = {(row["method"], row["nfe"]): row for row in each}
+        if ("own", 0) not in by_method:
             continue
-        floor, own = by_arm["data", 0], by_arm["own", 0]
-        for arm in (DATA, FREE):
-            if not any(row["arm"] == arm for row in each):
+        floor, own = by_method["data", 0], by_method["own", 0]
+        for method in (DATA, FREE):
+            if not any(row["method"] == method for row in each):
                 continue
-            cells = [_named(client, arm), floor["sampler"], number(own["evaluations"], 4)]
+            cells = [_named(client, method), floor["sampler"], number(own["evaluations"], 4)]
             cells += [number(floor[score]["mean"]), _measured(own[score])]
-            cells += [_ratio(by_arm.get((arm, n)), score) for n in counts]
+            cells += [_ratio(by_method.get((method, n)), score) for n in counts]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -299,12 +299,12 @@ def _ratio(row: Mapping[str, Any] | None, score: str) -> str:
 def _figure(found: Sequence[Mapping[str, Any]]) -> Figure:
     """The ratios of the sliced distances: a line for each network and kind of fit, a mark for each number."""
     rows = [row for row in found if "ratios" in row]
-    names = list(dict.fromkeys(_named(row["client"], row["arm"]) for row in rows))
+    names = list(dict.fromkeys(_named(row["client"], row["method"]) for row in rows))
     figure = Figure(figsize=(7.5, 1.2 + 0.27 * len(names)), layout="constrained")
     ax = figure.subplots()
     for place, nfe in enumerate(sorted({row["nfe"] for row in rows})):
         own = [row for row in rows if row["nfe"] == nfe]
-        at = [names.index(_named(row["client"], row["arm"])) + 0.15 * (place - 1) for row in own]
+        at = [names.index(_named(row["client"], row["method"])) + 0.15 * (place - 1) for row in own]
         ratios = [row["ratios"]["swd"] for row in own]
         errors = [value["error"] or 0.0 for value in ratios]
         ax.errorbar(
@@ -318,8 +318,8 @@ def _figure(found: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _named(client: str, arm: str) -> str:
-    return client if arm == DATA else f"{client}, without data"
+def _named(client: str, method: str) -> str:
+    return client if method == DATA else f"{client}, without data"
 
 
 def reasons(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -327,19 +327,19 @@ def reasons(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     known = {client.name: {DATA: client.reason, FREE: client.without or WITHOUT} for client in CLIENTS}
     behind = dict[str, str]()
     for row in found:
-        if row["arm"] in (DATA, FREE) and row["nfe"] == HEADLINE:
+        if row["method"] in (DATA, FREE) and row["nfe"] == HEADLINE:
             over = [value for value in row.get("ratios", {}).values() if value["mean"] > 1]
             if over or "refused" in row:
-                said = row.get("refused") or known[row["client"]][row["arm"]] or "not known"
+                said = row.get("refused") or known[row["client"]][row["method"]] or "not known"
                 if over and all(value["mean"] - 2 * (value["error"] or 0.0) <= 1 for value in over):
                     said = "by less than two standard errors"
-                behind[_named(row["client"], row["arm"])] = said
+                behind[_named(row["client"], row["method"])] = said
     return behind
 
 
 def verdict(results: Mapping[str, Any]) -> str:
     """The result in a sentence: where plans of four evaluations are at or below the package's own sampler."""
-    plans = [row for row in results["summary"] if row["arm"] in (DATA, FREE) and row["nfe"] == HEADLINE]
+    plans = [row for row in results["summary"] if row["method"] in (DATA, FREE) and row["nfe"] == HEADLINE]
     ahead = [row for row in plans if "ratios" in row and row["ratios"]["swd"]["mean"] <= 1]
     names = {row["client"] for row in plans}
     left = len(results["missing"])

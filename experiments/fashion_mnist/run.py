@@ -46,7 +46,7 @@ __all__ = ["fashion_mnist", "headline", "verdict"]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is done; ``hindsight`` is for how many seeds the arms that are chosen in hindsight are drawn in full."""
+    """How much is done; ``hindsight``: for how many seeds the methods chosen in hindsight are drawn in full."""
 
     families: tuple[str, ...] = ("shifted", "diagonal", "gaussian", "mixture")
     nfe: tuple[int, ...] = (2, 3, 4, 6, 8)
@@ -163,20 +163,20 @@ class _Setup:
         return rows
 
     def finals(self, best: Mapping[tuple[str, float, int], float]) -> Iterator[dict[str, Any]]:
-        """The arms at full size, one by one."""
+        """The methods at full size, one by one."""
         by_name = {start.name: start for start in self.starts}
         for nfe in self.sizes.nfe:
             yield self._planned("plan", nfe, None)
             if nfe in self.sizes.distilled:
                 yield self._planned("plan, distilled", nfe, "distilled")
-            arms = (("best of the sweep", list(by_name)), ("gaussian start", ["gaussian"]))
-            for arm, families in arms if self.seed < self.sizes.hindsight else ():
+            methods = (("best of the sweep", list(by_name)), ("gaussian start", ["gaussian"]))
+            for method, families in methods if self.seed < self.sizes.hindsight else ():
                 own = {key: frechet for key, frechet in best.items() if key[0] in families and key[2] == nfe}
                 name, sigma, _ = min(own, key=lambda key: own[key])
-                yield self._row(arm, self._cell(by_name[name], sigma, nfe), self.sizes.final)
+                yield self._row(method, self._cell(by_name[name], sigma, nfe), self.sizes.final)
         yield self._row("edm-heun", classic(self.profile.shape, self.sizes.usual), self.sizes.final)
 
-    def _planned(self, arm: str, nfe: int, schedule: str | None) -> dict[str, Any]:
+    def _planned(self, method: str, nfe: int, schedule: str | None) -> dict[str, Any]:
         plan = fit(
             self.denoiser,
             self.real,
@@ -188,7 +188,7 @@ class _Setup:
             device=self.run.device,
             progress=self.run.progress,
         )
-        row = self._row(arm, plan, self.sizes.final)
+        row = self._row(method, plan, self.sizes.final)
         return row | {"novelty_p": None if plan.record.novelty is None else plan.record.novelty.p_value}
 
     def _cell(self, start: Initialization, sigma: float, nfe: int) -> Sampler:
@@ -196,7 +196,7 @@ class _Setup:
         grid = Defect()(self.profile, nfe, sigma, usual_last(self.profile, sigma))
         return Sampler(start, grid, DPMSolverPP2M())
 
-    def _row(self, arm: str, sampler: Sampler, n: int) -> dict[str, Any]:
+    def _row(self, method: str, sampler: Sampler, n: int) -> dict[str, Any]:
         began = time.perf_counter()
         # Seeds of samples: not those of pilots, and other ones for each seed of the experiment.
         seeds = range(self.seed * 2**32, self.seed * 2**32 + n)
@@ -205,7 +205,7 @@ class _Setup:
         scores = evaluate(samples, self.reference)
         fitting = sampler.record.fit_seconds if isinstance(sampler, Plan) else 0.0
         return {
-            "arm": arm,
+            "method": method,
             "seed": self.seed,
             "start": sampler.initialization.name,
             "horizon": sampler.horizon,
@@ -218,7 +218,7 @@ class _Setup:
             "swd": scores.swd,
             "max_swd": scores.max_swd,
             "sample_seconds": seconds,
-            "fit_seconds": 0.0 if arm == "edm-heun" else self.seconds + fitting,
+            "fit_seconds": 0.0 if method == "edm-heun" else self.seconds + fitting,
         }
 
 
@@ -229,15 +229,17 @@ def _best(cells: Sequence[Mapping[str, Any]]) -> dict[tuple[str, float, int], fl
 
 
 def _summary(cells: Sequence[Mapping[str, Any]], finals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """At each number of evaluations: the arms at full size, over the seeds, and their ratio to Heun's."""
-    heun = [row["frechet"] for row in finals if row["arm"] == "edm-heun"]
+    """At each number of evaluations: the methods at full size, over the seeds, and their ratio to Heun's."""
+    heun = [row["frechet"] for row in finals if row["method"] == "edm-heun"]
     rows = []
-    for (arm, nfe), own in sorted(groups(finals, "arm", "nfe").items(), key=lambda item: (item[0][1], item[0][0])):
+    for (method, nfe), own in sorted(
+        groups(finals, "method", "nfe").items(), key=lambda item: (item[0][1], item[0][0])
+    ):
         found = estimate([row["frechet"] for row in own])
         rows.append(
             {
                 "nfe": nfe,
-                "arm": arm,
+                "method": method,
                 "frechet": found["mean"],
                 "error": found["error"],
                 "to_heun": mean(own, "frechet") / (sum(heun) / len(heun)) if heun else None,
@@ -289,7 +291,7 @@ def _write(
         for family in sorted({key[0] for key in best}):
             line = sorted((key[1], frechet) for key, frechet in best.items() if key[0] == family and key[2] == nfe)
             ax.plot(*zip(*line, strict=True), marker="o", markersize=3, label=family)
-        chosen = [row for row in finals if row["arm"] == "plan" and row["nfe"] == nfe]
+        chosen = [row for row in finals if row["method"] == "plan" and row["nfe"] == nfe]
         x, y = ([row[key] for row in chosen] for key in ("horizon", "frechet"))
         ax.scatter(x, y, marker="*", color="k", label="plan, in full")
         ax.set(xscale="log", yscale="log", title=f"{nfe} evaluations", xlabel="horizon")
@@ -304,13 +306,13 @@ def _write(
 
 def verdict(results: Mapping[str, Any]) -> str:
     """The result in a sentence: what plans have of the distance of EDM's Heun sampler."""
-    heun = next(row for row in results["summary"] if row["arm"] == "edm-heun")
+    heun = next(row for row in results["summary"] if row["method"] == "edm-heun")
     said = []
-    for arm in ("plan", "plan, distilled"):
-        own = sorted((row for row in results["summary"] if row["arm"] == arm), key=lambda row: row["nfe"])
+    for method in ("plan", "plan, distilled"):
+        own = sorted((row for row in results["summary"] if row["method"] == method), key=lambda row: row["nfe"])
         if own:
             ratios = ", ".join(f"{row['frechet'] / heun['frechet']:.2f} at {row['nfe']}" for row in own)
-            said.append(f"{arm}: {ratios}")
+            said.append(f"{method}: {ratios}")
     return (
         f"Fréchet distances as parts of the {heun['frechet']:.2f} that EDM's Heun sampler has after {heun['nfe']} "
         f"evaluations from noise. {'; '.join(said).capitalize()} evaluations."
@@ -318,11 +320,11 @@ def verdict(results: Mapping[str, Any]) -> str:
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """The table of the page on starts, in Markdown: the arms at full size, by the number of evaluations."""
-    heun = next(row for row in results["summary"] if row["arm"] == "edm-heun")
+    """The table of the page on starts, in Markdown: the methods at full size, by the number of evaluations."""
+    heun = next(row for row in results["summary"] if row["method"] == "edm-heun")
     by_nfe: dict[int, dict[str, Mapping[str, Any]]] = {}
     for row in results["summary"]:
-        by_nfe.setdefault(row["nfe"], {})[row["arm"]] = row
+        by_nfe.setdefault(row["nfe"], {})[row["method"]] = row
 
     def cell(row: Mapping[str, Any] | None, mark: str = "") -> str:
         if row is None:
@@ -344,11 +346,11 @@ def headline(results: Mapping[str, Any]) -> str:
         return "" if row is None else f"{row['to_heun']:.2f}"
 
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    for nfe, arms in sorted(by_nfe.items()):
-        if "plan" in arms:
-            learned = arms.get("plan, distilled")
-            cells = [str(nfe), cell(arms["plan"], "**"), ratio(arms["plan"]), cell(learned, "**"), ratio(learned)]
-            cells += [cell(arms.get("best of the sweep")), cell(arms.get("gaussian start"))]
+    for nfe, methods in sorted(by_nfe.items()):
+        if "plan" in methods:
+            learned = methods.get("plan, distilled")
+            cells = [str(nfe), cell(methods["plan"], "**"), ratio(methods["plan"]), cell(learned, "**"), ratio(learned)]
+            cells += [cell(methods.get("best of the sweep")), cell(methods.get("gaussian start"))]
             lines.append("| " + " | ".join(cells) + " |")
     lines.append(f"| {heun['nfe']}, EDM's Heun from noise | {cell(heun)} | 1 | | | | |")
     floor = results["floor"]

@@ -301,11 +301,11 @@ class _Setup:
         return cls(run, sizes, name, int(d), law, denoiser, seed, train, profile, starts)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every arm of this law and seed."""
+        """Every method of this law and seed."""
         test = drawn(self.law.sample, self.sizes.scored, TEST, self.seed)
         return [
             row | self._scores(samples, test)
-            for row, samples in self.run.progress.track(list(self._arms(self.sizes.nfe)), f"{self.name}: distances")
+            for row, samples in self.run.progress.track(list(self._methods(self.sizes.nfe)), f"{self.name}: distances")
         ]
 
     def many(self) -> list[dict[str, Any]]:
@@ -313,40 +313,40 @@ class _Setup:
         n, rows = self.sizes.many, []
         test = drawn(self.law.sample, n, TEST, self.seed)
         rows.append(
-            {"law": self.name, "arm": "data", "nfe": 0} | self._scores(drawn(self.law.sample, n, FLOOR, 0), test)
+            {"law": self.name, "method": "data", "nfe": 0} | self._scores(drawn(self.law.sample, n, FLOOR, 0), test)
         )
         plan, gaussian = (self._plan(self.sizes.nfe[-1], names) for names in (list(self.starts), ["gaussian"]))
-        arms = [
+        methods = [
             ("N(0, 80^2), long", self.starts["isotropic"], self._long(), Heun()),
             ("plan", plan[0], plan[1], plan[2]),
             ("gaussian, its own plan", gaussian[0], gaussian[1], gaussian[2]),
         ]
-        for arm, start, grid, solver in self.run.progress.track(arms, f"{self.name}: {n} samples"):
-            row, samples = self._arm(arm, start, grid, solver, n)
+        for method, start, grid, solver in self.run.progress.track(methods, f"{self.name}: {n} samples"):
+            row, samples = self._method(method, start, grid, solver, n)
             rows.append(row | self._scores(samples, test) | {"paper_best": PAPER_BEST.get(self.d)})
         return rows
 
-    def _arms(self, counts: Sequence[int]) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    def _methods(self, counts: Sequence[int]) -> Iterator[tuple[dict[str, Any], Tensor]]:
         n = self.sizes.scored
         yield (
-            {"law": self.name, "seed": self.seed, "arm": "data", "nfe": 0, "n": n},
+            {"law": self.name, "seed": self.seed, "method": "data", "nfe": 0, "n": n},
             drawn(self.law.sample, n, FLOOR, self.seed),
         )
         isotropic = self.starts["isotropic"]
-        yield self._arm("N(0, 80^2), long", isotropic, self._long(), Heun(), n)
+        yield self._method("N(0, 80^2), long", isotropic, self._long(), Heun(), n)
         flow = self._flow() if self.seed == 0 else None
         for nfe in counts:
             last = 0.05 * self.profile.sigma_data
             grid = Defect()(self.profile, nfe, 80.0, last)
-            yield self._arm("N(0, 80^2)", isotropic, grid, DPMSolverPP2M(), n)
-            yield self._arm("plan", *self._plan(nfe, list(self.starts)), n)
+            yield self._method("N(0, 80^2)", isotropic, grid, DPMSolverPP2M(), n)
+            yield self._method("plan", *self._plan(nfe, list(self.starts)), n)
             start, grid, solver = self._plan(nfe, ["gaussian"])
-            yield self._arm("gaussian, its own plan", start, grid, solver, n)
-            yield self._arm("same levels: N(0, s^2)", isotropic, grid, solver, n)
-            yield self._arm("same levels: mixture", self.starts["mixture"], grid, solver, n)
+            yield self._method("gaussian, its own plan", start, grid, solver, n)
+            yield self._method("same levels: N(0, s^2)", isotropic, grid, solver, n)
+            yield self._method("same levels: mixture", self.starts["mixture"], grid, solver, n)
             if flow is not None:
-                yield self._arm("same levels: flow", flow, grid, solver, n)
-            yield self._arm("same levels: noised data", None, grid, solver, n)
+                yield self._method("same levels: flow", flow, grid, solver, n)
+            yield self._method("same levels: noised data", None, grid, solver, n)
 
     def _long(self) -> Schedule:
         """EDM's grid without a last step to 0, as in the paper's experiments on mixtures."""
@@ -380,8 +380,8 @@ class _Setup:
         )
         return plan.initialization, plan.schedule, plan.solver
 
-    def _arm(
-        self, arm: str, start: Initialization | None, grid: Schedule, solver: Solver, n: int
+    def _method(
+        self, method: str, start: Initialization | None, grid: Schedule, solver: Solver, n: int
     ) -> tuple[dict[str, Any], Tensor]:
         """A row without its scores, and samples; without a start, from fresh data noised at the horizon."""
 
@@ -394,7 +394,7 @@ class _Setup:
 
         with torch.no_grad():
             samples = drawn(sample, n, START, self.seed)
-        row = {"law": self.name, "seed": self.seed, "arm": arm, "nfe": solver.nfe(grid), "n": n}
+        row = {"law": self.name, "seed": self.seed, "method": method, "nfe": solver.nfe(grid), "n": n}
         row |= {"start": "noised data" if start is None else start.name, "horizon": grid.horizon}
         return row | {"schedule": grid.name, "sigma_min": grid.sigma_min, "solver": solver.name}, samples
 
@@ -407,8 +407,8 @@ class _Setup:
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Means over the seeds."""
     out = []
-    for (law, nfe, arm), own in groups(rows, "law", "nfe", "arm").items():
-        row = {"law": law, "nfe": nfe, "arm": arm}
+    for (law, nfe, method), own in groups(rows, "law", "nfe", "method").items():
+        row = {"law": law, "nfe": nfe, "method": method}
         for key in ("swd", "max_swd", "max_swd_paper"):
             if key in own[0]:
                 found = estimate([r[key] for r in own])
@@ -449,15 +449,15 @@ def _distances_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     laws = list(dict.fromkeys(row["law"] for row in rows))
     figure = Figure(figsize=(3.0 * len(laws), 3.8), layout="constrained")
     axes = figure.subplots(1, len(laws), squeeze=False)[0]
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     for ax, law in zip(axes, laws, strict=True):
-        for i, arm in enumerate(arms):
-            own = [row for row in rows if row["law"] == law and row["arm"] == arm]
+        for i, method in enumerate(methods):
+            own = [row for row in rows if row["law"] == law and row["method"] == method]
             y, error = ([row[key] or 0.0 for row in own] for key in ("max_swd", "max_swd_error"))
-            if arm == "data":
+            if method == "data":
                 ax.axhline(y[0], color="k", linewidth=0.8, label="two sets of data" if ax is axes[0] else None)
                 continue
-            label = arm if ax is axes[0] else None
+            label = method if ax is axes[0] else None
             ax.errorbar([row["nfe"] for row in own], y, error, fmt=f"C{i}o-", markersize=3, label=label)
         ax.set(xscale="log", yscale="log", title=law, xlabel="network evaluations")
     axes[0].set_ylabel("max-sliced 2-Wasserstein distance")

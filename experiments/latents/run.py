@@ -79,11 +79,11 @@ def latents(run: Run) -> dict[str, Any]:
             assert loaded.record.latents is not None
             whole = loaded.with_latents(load_latents(loaded.record.latents, run.device))
             drawn["plan", nfe] = whole.sample(network, seeds=seeds, device=run.device, progress=run.progress)
-        shown = shown or {f"{arm}{f', {nfe}' if nfe else ''}": x[:10] for (arm, nfe), x in drawn.items()}
-        for (arm, nfe), samples in drawn.items():
+        shown = shown or {f"{method}{f', {nfe}' if nfe else ''}": x[:10] for (method, nfe), x in drawn.items()}
+        for (method, nfe), samples in drawn.items():
             scores = evaluate(samples, reference)
-            row = {"arm": arm, "nfe": nfe, "seed": seed, "frechet": scores.frechet, "swd": scores.swd}
-            if arm == "plan":
+            row = {"method": method, "nfe": nfe, "seed": seed, "frechet": scores.frechet, "swd": scores.swd}
+            if method == "plan":
                 row |= {"start": plans[nfe].initialization.name, "horizon": plans[nfe].horizon}
             rows.append(row)
         run.table("rows", rows)
@@ -98,10 +98,10 @@ def latents(run: Run) -> dict[str, Any]:
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each arm and number of evaluations over the seeds."""
+    """Each method and number of evaluations over the seeds."""
     found = []
-    for (arm, nfe), own in groups(rows, "arm", "nfe").items():
-        row: dict[str, Any] = {"arm": arm, "nfe": nfe}
+    for (method, nfe), own in groups(rows, "method", "nfe").items():
+        row: dict[str, Any] = {"method": method, "nfe": nfe}
         for name in ("frechet", "swd"):
             told = estimate([each[name] for each in own])
             row |= {name: told["mean"], f"{name}_error": told["error"]}
@@ -111,7 +111,7 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _pictures(shown: Mapping[str, Tensor]) -> Figure:
-    """Ten images of each arm."""
+    """Ten images of each method."""
     figure = Figure(figsize=(8.0, 0.9 * len(shown)), layout="constrained")
     for ax, (name, images) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
         ax.imshow(torch.cat(list(images[:, 0]), dim=1), cmap="gray", vmin=-0.41, vmax=1.01)
@@ -123,8 +123,8 @@ def _pictures(shown: Mapping[str, Tensor]) -> Figure:
 def verdict(results: Mapping[str, Any]) -> str:
     """The result in a sentence: Fréchet distances of the plans, of Heun's sampler, and of reconstructions."""
     rows = results["summary"]
-    known = {row["arm"]: row for row in rows}
-    plans = ", ".join(f"{row['frechet']:.2f} at {row['nfe']}" for row in rows if row["arm"] == "plan")
+    known = {row["method"]: row for row in rows}
+    plans = ", ".join(f"{row['frechet']:.2f} at {row['nfe']}" for row in rows if row["method"] == "plan")
     return (
         f"In the latents of a small autoencoder, plans have Fréchet distances of {plans} evaluations, and EDM's Heun "
         f"sampler {known[HEUN]['frechet']:.2f} at {known[HEUN]['nfe']}; the autoencoder's own reconstructions have "

@@ -131,9 +131,9 @@ class _Setup:
         """The estimator as a denoiser with the condition ``observation``."""
         return from_sbi(self.own[1])
 
-    def plan(self, arm: str) -> Plan:
-        """The plan of an arm, kept on disk."""
-        folder = self.run.out / "plans" / f"{self.task.name} {self.seed} {arm}".replace(" ", "-").replace(",", "")
+    def plan(self, method: str) -> Plan:
+        """The plan of a method, kept on disk."""
+        folder = self.run.out / "plans" / f"{self.task.name} {self.seed} {method}".replace(" ", "-").replace(",", "")
         if not folder.exists():
             theta, x = self.task.pairs(self.sizes.fitted, 2**20 + self.seed)
             fit(
@@ -141,7 +141,7 @@ class _Setup:
                 theta,
                 self.sizes.nfe,
                 conditions={"observation": x},
-                initialization=STARTS[arm],
+                initialization=STARTS[method],
                 pilot_samples=self.sizes.pilot_samples,
                 check=False,
                 novelty=False,
@@ -152,40 +152,40 @@ class _Setup:
         return Plan.load(folder)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The accuracy of the classifier for each arm at each observation."""
+        """The accuracy of the classifier for each method at each observation."""
         for i in range(self.sizes.observations):
-            for arm in (EXACT, OWN, *STARTS):
-                key = {"task": self.task.name, "seed": self.seed, "observation": i, "arm": arm}
-                yield self.cells(key, partial(self._scored, arm, i))
+            for method in (EXACT, OWN, *STARTS):
+                key = {"task": self.task.name, "seed": self.seed, "observation": i, "method": method}
+                yield self.cells(key, partial(self._scored, method, i))
 
     def pictures(self) -> dict[str, Tensor]:
-        """Samples of each arm at the first observation."""
-        return {arm: self._samples(arm, 0)[1] for arm in (EXACT, OWN, *STARTS)}
+        """Samples of each method at the first observation."""
+        return {method: self._samples(method, 0)[1] for method in (EXACT, OWN, *STARTS)}
 
-    def _scored(self, arm: str, i: int) -> dict[str, Any]:
+    def _scored(self, method: str, i: int) -> dict[str, Any]:
         began = time.perf_counter()
-        reference, samples = self._samples(arm, i)
+        reference, samples = self._samples(method, i)
         row: dict[str, Any] = {"n": len(samples), "seconds": time.perf_counter() - began}
-        if arm in STARTS:
-            plan = self.plan(arm)
+        if method in STARTS:
+            plan = self.plan(method)
             row |= {"start": plan.initialization.name, "horizon": plan.horizon, "solver": plan.solver.name}
         return row | {"c2st": c2st(reference, samples, self.seed)}
 
-    def _samples(self, arm: str, i: int) -> tuple[Tensor, Tensor]:
-        """Exact samples of the posterior at an observation, and those of an arm."""
+    def _samples(self, method: str, i: int) -> tuple[Tensor, Tensor]:
+        """Exact samples of the posterior at an observation, and those of a method."""
         x = self.task.pairs(self.sizes.observations, 2**21 + self.seed)[1][i]
         generator = torch.Generator().manual_seed(2**22 + 100 * self.seed + i)
         reference = self.task.posterior(x, self.sizes.samples, generator)
-        if arm == EXACT:
+        if method == EXACT:
             return reference, self.task.posterior(x, self.sizes.samples, generator)
         torch.manual_seed(self.seed)
-        return reference, self._drawn(arm, x)
+        return reference, self._drawn(method, x)
 
-    def _drawn(self, arm: str, x: Tensor) -> Tensor:
+    def _drawn(self, method: str, x: Tensor) -> Tensor:
         """Samples that the prior allows; of whatever there is where hardly any are."""
         n, found = self.sizes.samples, torch.zeros(0, self.task.dimension)
         for i in range(ROUNDS):
-            theta = self._own(x) if arm == OWN else self._by_plan(self.plan(arm), x, i)
+            theta = self._own(x) if method == OWN else self._by_plan(self.plan(method), x, i)
             found = torch.cat([found, theta[self.task.within(theta)]])
             if len(found) >= n:
                 return found[:n]
@@ -229,27 +229,27 @@ def c2st(a: Tensor, b: Tensor, seed: int = 0, folds: int = 5) -> float:
 
 
 def _by_observation(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """At each observation of a task the mean over the seeds of each arm, and of the plan less sbi's own."""
+    """At each observation of a task the mean over the seeds of each method, and of the plan less sbi's own."""
     found = []
     for (task, i), own in groups(rows, "task", "observation").items():
         row: dict[str, Any] = {"task": task, "observation": i}
-        for (arm,), each in groups(own, "arm").items():
-            row[arm] = estimate([r["c2st"] for r in each])["mean"]
+        for (method,), each in groups(own, "method").items():
+            row[method] = estimate([r["c2st"] for r in each])["mean"]
         pairs = groups(own, "seed").values()
-        apart = [{r["arm"]: r["c2st"] for r in pair} for pair in pairs]
+        apart = [{r["method"]: r["c2st"] for r in pair} for pair in pairs]
         told = estimate([each[PLAN] - each[OWN] for each in apart])
         found.append(row | {"plan less sbi": told["mean"], "error": told["error"]})
     return found
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each arm over observations and seeds: mean, error, worst observation, and seconds a sample takes."""
+    """Each method over observations and seeds: mean, error, worst observation, and seconds a sample takes."""
     found = []
-    for (task, arm), own in groups(rows, "task", "arm").items():
+    for (task, method), own in groups(rows, "task", "method").items():
         told = estimate([row["c2st"] for row in own])
         worst = max(estimate([r["c2st"] for r in each])["mean"] or 0.0 for each in groups(own, "observation").values())
         seconds = sum(row["seconds"] for row in own) / sum(row["n"] for row in own)
-        row = {"task": task, "arm": arm, "c2st": told["mean"], "error": told["error"], "worst observation": worst}
+        row = {"task": task, "method": method, "c2st": told["mean"], "error": told["error"], "worst observation": worst}
         found.append(row | {"milliseconds a sample": 1000 * seconds, "draws": len(own)})
     return found
 
@@ -259,26 +259,26 @@ def _accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
     tasks = groups(rows, "task")
     figure = Figure(figsize=(4.2 * len(tasks), 3.0), layout="constrained")
     for ax, ((task,), own) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
-        for arm, marker in ((EXACT, "_"), (OWN, "o"), (PLAN, "x"), (BLIND, "+")):
-            ax.plot([row["observation"] for row in own], [row[arm] for row in own], marker, label=arm)
+        for method, marker in ((EXACT, "_"), (OWN, "o"), (PLAN, "x"), (BLIND, "+")):
+            ax.plot([row["observation"] for row in own], [row[method] for row in own], marker, label=method)
         ax.set(title=task, xlabel="observation", ylabel="C2ST", ylim=(0.45, 1.02))
     figure.axes[0].legend(frameon=False, fontsize=7)
     return figure
 
 
 def _scatter(pictures: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Samples of the arms at one observation, in the first two parameters."""
+    """Samples of the methods at one observation, in the first two parameters."""
     columns = max(len(own) for own in pictures.values())
     figure = Figure(figsize=(2.0 * columns, 2.2 * len(pictures)), layout="constrained")
     axes = figure.subplots(len(pictures), columns, squeeze=False)
     for line, (task, own) in zip(axes, pictures.items(), strict=True):
         low, high = own[EXACT][:, :2].min(0).values, own[EXACT][:, :2].max(0).values
         edge = 0.3 * (high - low)
-        for ax, (arm, samples) in zip(line, own.items(), strict=True):
+        for ax, (method, samples) in zip(line, own.items(), strict=True):
             ax.scatter(*samples[:1000, :2].T, s=1, linewidths=0, rasterized=True)
             ax.set(xlim=(low[0] - edge[0], high[0] + edge[0]), ylim=(low[1] - edge[1], high[1] + edge[1]))
             ax.set(xticks=[], yticks=[])
-            ax.set_title(f"{task}: {arm}", fontsize=7)
+            ax.set_title(f"{task}: {method}", fontsize=7)
     return figure
 
 
@@ -286,7 +286,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     """The result in a sentence: by how much the plan's C2ST exceeds sbi's own, on the whole and at the worst place."""
     said = []
     for (task,), own in groups(results["observations"], "task").items():
-        known = {row["arm"]: row["c2st"] for row in results["summary"] if row["task"] == task}
+        known = {row["method"]: row["c2st"] for row in results["summary"] if row["task"] == task}
         gaps = [row["plan less sbi"] for row in own]
         within = sum(gap <= 0.02 for gap in gaps)
         said.append(

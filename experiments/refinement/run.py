@@ -50,8 +50,8 @@ from headstart.sampler import CLASSIC_NFE, Sampler, classic
 
 __all__ = ["distances", "refinement", "verdict"]
 
-#: The starts that each arm chooses from.
-ARMS: Mapping[str, tuple[str, ...]] = {
+#: The starts that each method chooses from.
+METHODS: Mapping[str, tuple[str, ...]] = {
     "plan": ("isotropic", "gaussian", "mixture", "regression", "conditional-mixture"),
     "regression": ("regression",),
     "conditional mixture": ("conditional-mixture",),
@@ -74,7 +74,7 @@ class Sizes:
     members: int = 10
     usual: int = CLASSIC_NFE
     pilot_samples: int = 128
-    arms: tuple[str, ...] = tuple(ARMS)
+    methods: tuple[str, ...] = tuple(METHODS)
 
 
 QUICK = Sizes(300, (2,), 6, 4, 5, 24, ("plan", "unconditional"))
@@ -116,25 +116,27 @@ class _Setup:
     seed: int
 
     def rows(self) -> Iterator[Row]:
-        """The scores of every arm, one by one."""
+        """The scores of every method, one by one."""
         heun = self.heun
-        for stream, arm in enumerate((HEUN, HEUN_AGAIN)):
-            yield self.row(arm, heun.nfe, partial(self.own, stream), self.own(1 - stream))
+        for stream, method in enumerate((HEUN, HEUN_AGAIN)):
+            yield self.row(method, heun.nfe, partial(self.own, stream), self.own(1 - stream))
         for nfe in self.sizes.nfe:
-            for arm in self.sizes.arms:
-                yield self.row(arm, nfe, partial(self.of_plan, arm, nfe), self.own(1), partial(self.plan, arm, nfe))
+            for method in self.sizes.methods:
+                yield self.row(
+                    method, nfe, partial(self.of_plan, method, nfe), self.own(1), partial(self.plan, method, nfe)
+                )
         up = F.interpolate(coarsened(self.truth), scale_factor=float(FACTOR), mode="bilinear")
         yield self.row(COARSE, 0, lambda: up[:, None].expand(-1, 2, -1, -1, -1), self.own(1))
 
     def row(
         self,
-        arm: str,
+        method: str,
         nfe: int,
         draw: Callable[[], Tensor],
         reference: Tensor,
         sampler: Callable[[], Sampler] | None = None,
     ) -> Row:
-        """The scores of one arm at one number of evaluations, case by case."""
+        """The scores of one method at one number of evaluations, case by case."""
 
         def scored() -> dict[str, Any]:
             ensembles = draw()
@@ -146,7 +148,7 @@ class _Setup:
                 "width": spread_to_error(ensembles, self.truth),
             }
 
-        return self.cells({"arm": arm, "nfe": nfe, "seed": self.seed}, scored)
+        return self.cells({"method": method, "nfe": nfe, "seed": self.seed}, scored)
 
     @property
     def heun(self) -> Sampler:
@@ -161,7 +163,7 @@ class _Setup:
 
     @cached_property
     def fitted(self) -> tuple[Tensor, Profile, dict[str, Initialization]]:
-        """The training images of this seed, and what was measured and fitted on them for all arms."""
+        """The training images of this seed, and what was measured and fitted on them for all methods."""
         images = self.train[torch.randperm(len(self.train), generator=generator_of(self.seed))[: self.sizes.images]]
         given = {"coarse": coarsened(images)}
         on, held_out = hold_out(images, self.seed)
@@ -173,7 +175,7 @@ class _Setup:
             device=self.run.device,
             progress=self.run.progress,
         )
-        names = list(dict.fromkeys(name for arm in self.sizes.arms for name in ARMS[arm]))
+        names = list(dict.fromkeys(name for method in self.sizes.methods for name in METHODS[method]))
         starts = fit_starts(
             images[on],
             names,
@@ -184,9 +186,9 @@ class _Setup:
         )
         return images, profile, dict(zip(names, starts, strict=True))
 
-    def plan(self, arm: str, nfe: int) -> Plan:
-        """The plan of an arm, kept on disk."""
-        folder = self.run.out / "plans" / f"{self.seed}-{arm.replace(' ', '-')}-{nfe}"
+    def plan(self, method: str, nfe: int) -> Plan:
+        """The plan of a method, kept on disk."""
+        folder = self.run.out / "plans" / f"{self.seed}-{method.replace(' ', '-')}-{nfe}"
         if not folder.exists():
             images, profile, starts = self.fitted
             fit(
@@ -195,7 +197,7 @@ class _Setup:
                 nfe,
                 conditions={"coarse": coarsened(images)},
                 profile=profile,
-                initialization=[starts[name] for name in ARMS[arm]],
+                initialization=[starts[name] for name in METHODS[method]],
                 pilot_samples=self.sizes.pilot_samples,
                 check=False,
                 novelty=False,
@@ -205,9 +207,9 @@ class _Setup:
             ).save(folder)
         return Plan.load(folder)
 
-    def of_plan(self, arm: str, nfe: int) -> Tensor:
+    def of_plan(self, method: str, nfe: int) -> Tensor:
         """The ensembles of a plan."""
-        return self.ensembles(self.plan(arm, nfe), 0, self.truth)
+        return self.ensembles(self.plan(method, nfe), 0, self.truth)
 
     def own(self, stream: int) -> Tensor:
         """The ensembles of Heun's sampler by the seeds of a stream, kept on disk."""
@@ -233,8 +235,8 @@ class _Setup:
         """One coarse image, its truth, members of the ensembles, their means and their spread, by each sampler."""
         members, nfe, truth = min(members, self.sizes.members), self.sizes.nfe[0], self.truth[:1]
         lines = {f"{HEUN}, {self.heun.nfe}": self.own(0)[0, :, 0]}
-        for arm in ("plan", "unconditional"):
-            lines[f"{arm}, {nfe}"] = self.ensembles(self.plan(arm, nfe), 0, truth)[0, :, 0]
+        for method in ("plan", "unconditional"):
+            lines[f"{method}, {nfe}"] = self.ensembles(self.plan(method, nfe), 0, truth)[0, :, 0]
         figure = Figure(figsize=(1.1 * (members + 4), 1.2 * len(lines)), layout="constrained")
         axes = figure.subplots(len(lines), members + 4, squeeze=False)
         for line, (name, ensemble) in zip(axes, lines.items(), strict=True):
@@ -260,14 +262,14 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each arm at each number of evaluations over the cases of all seeds; errors are of means over the cases.
+    """Each method at each number of evaluations over the cases of all seeds; errors are of means over the cases.
 
     The scores are also there as parts of Heun's and, case by case, less Heun's.
     """
-    heun = {row["seed"]: row for row in rows if row["arm"] == HEUN}
+    heun = {row["seed"]: row for row in rows if row["method"] == HEUN}
     found = []
-    for (arm, nfe), own in groups(rows, "arm", "nfe").items():
-        row: dict[str, Any] = {"arm": arm, "nfe": nfe}
+    for (method, nfe), own in groups(rows, "method", "nfe").items():
+        row: dict[str, Any] = {"method": method, "nfe": nfe}
         for name in ("crps", "energy", "distance"):
             told = estimate([value for each in own for value in each[name]])
             row |= {name: told["mean"], f"{name}_error": told["error"]}
@@ -296,22 +298,22 @@ def _scores(summary: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(9.0, 3.0), layout="constrained")
     titles = {"crps": "CRPS of the pixels", "energy": "energy score", "distance": "distance to Heun's ensembles"}
     for ax, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
-        for (arm,), own in groups(summary, "arm").items():
+        for (method,), own in groups(summary, "method").items():
             x, y, error = ([row[key] for row in own] for key in ("nfe", name, f"{name}_error"))
-            if arm == HEUN:
+            if method == HEUN:
                 ax.axhline(0 if name == "distance" else y[0], color="0.5", linestyle="--", label=f"Heun, {x[0]}")
-            elif arm in ARMS:
-                ax.errorbar(x, y, error, marker="o", markersize=3, label=arm)
-        ax.set(title=title, xlabel="evaluations", xticks=sorted({r["nfe"] for r in summary if r["arm"] in ARMS}))
+            elif method in METHODS:
+                ax.errorbar(x, y, error, marker="o", markersize=3, label=method)
+        ax.set(title=title, xlabel="evaluations", xticks=sorted({r["nfe"] for r in summary if r["method"] in METHODS}))
     figure.axes[0].legend(frameon=False, fontsize=7)
     return figure
 
 
 def verdict(results: Mapping[str, Any]) -> str:
     """The result in sentences: the plan at each number of evaluations, against Heun's and unconditional starts."""
-    known = {(row["arm"], row["nfe"]): row for row in results["summary"]}
-    heun = next(row for row in results["summary"] if row["arm"] == HEUN)
-    counts = sorted(nfe for arm, nfe in known if arm == "plan")
+    known = {(row["method"], row["nfe"]): row for row in results["summary"]}
+    heun = next(row for row in results["summary"] if row["method"] == HEUN)
+    counts = sorted(nfe for method, nfe in known if method == "plan")
 
     def said(name: str) -> str:
         pairs = (f"{known['plan', n][name]:.3f} ({known['unconditional', n][name]:.3f}) at {n}" for n in counts)

@@ -48,7 +48,7 @@ SHORTFALLS = (0.025, 0.01)
 DATA, TRAINING, HEUN = "data", "training data", "Heun"
 
 #: The starts that each plan chooses from: all that are usual, with Student-t where tails are missed, and two alone.
-ARMS: Mapping[str, str | None] = {
+METHODS: Mapping[str, str | None] = {
     "plan": None,
     "plan, student-t": "student-t",
     "plan, gaussian": "gaussian",
@@ -83,9 +83,9 @@ def returns(run: Run) -> dict[str, Any]:
         found, plans = _samples(run, sizes, sides[0], seed)
         drawn = drawn or found
         chosen += plans
-        for arm, samples in {DATA: sides[1], TRAINING: sides[0], **found}.items():
-            row: dict[str, Any] = {"arm": arm, "seed": seed, **quantities(samples)}
-            if arm != DATA:
+        for method, samples in {DATA: sides[1], TRAINING: sides[0], **found}.items():
+            row: dict[str, Any] = {"method": method, "seed": seed, **quantities(samples)}
+            if method != DATA:
                 gap = tail_gap(samples, sides[1])
                 row |= {"tail_gap": gap.value, "swd": sliced_wasserstein(samples, sides[1], seed=0)}
             rows.append(row)
@@ -106,14 +106,14 @@ def returns(run: Run) -> dict[str, Any]:
 
 
 def _samples(run: Run, sizes: Sizes, data: Tensor, seed: int) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Samples (N, days) of every arm, and what the plans are."""
+    """Samples (N, days) of every method, and what the plans are."""
     network = trained(data, sizes.steps, seed, run.progress)
     scale = float(data.std())
     samplers: dict[str, Sampler] = {
         HEUN: Sampler(Isotropic((DAYS,)), rho_grid(sizes.heun_steps, 160 * scale, 0.004 * scale), Heun())
     }
     rows = []
-    for arm, start in ARMS.items():
+    for method, start in METHODS.items():
         plan = fit(
             network,
             data,
@@ -124,15 +124,23 @@ def _samples(run: Run, sizes: Sizes, data: Tensor, seed: int) -> tuple[dict[str,
             progress=run.progress,
             batch_size=2048,
         )
-        samplers[arm] = plan
+        samplers[method] = plan
         rows.append(
-            {"arm": arm, "seed": seed, "start": plan.initialization.name, "horizon": plan.horizon, "nfe": plan.nfe}
+            {
+                "method": method,
+                "seed": seed,
+                "start": plan.initialization.name,
+                "horizon": plan.horizon,
+                "nfe": plan.nfe,
+            }
             | {"schedule": plan.schedule.name, "solver": plan.solver.name}
         )
     first = seed * 2**32
     drawn = {
-        arm: sampler.sample(network, seeds=range(first, first + sizes.samples), batch_size=8192, progress=run.progress)
-        for arm, sampler in samplers.items()
+        method: sampler.sample(
+            network, seeds=range(first, first + sizes.samples), batch_size=8192, progress=run.progress
+        )
+        for method, sampler in samplers.items()
     }
     return drawn, rows
 
@@ -161,18 +169,18 @@ def quantities(samples: Tensor) -> dict[str, float]:
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every quantity by arm: means over the seeds, with their errors where the seeds differ."""
-    arms = groups(rows, "arm")
+    """Every quantity by method: means over the seeds, with their errors where the seeds differ."""
+    methods = groups(rows, "method")
     found = []
-    for name in dict.fromkeys(name for row in rows for name in row if name not in ("arm", "seed")):
+    for name in dict.fromkeys(name for row in rows for name in row if name not in ("method", "seed")):
         row: dict[str, Any] = {"quantity": name}
-        for (arm,), own in arms.items():
+        for (method,), own in methods.items():
             values = [each[name] for each in own if name in each]
             if values:
                 told = estimate(values)
-                row[arm] = told["mean"]
-                if arm not in (DATA, TRAINING):
-                    row[f"{arm}, error"] = told["error"]
+                row[method] = told["mean"]
+                if method not in (DATA, TRAINING):
+                    row[f"{method}, error"] = told["error"]
         found.append(row)
     return found
 
@@ -185,21 +193,26 @@ def _quantiles(data: Tensor, training: Tensor, drawn: Mapping[str, Tensor]) -> F
     for ax, days in zip(figure.subplots(1, 2), (1, DAYS), strict=True):
         at = np.quantile(_returns(data, days), levels)
         ax.plot(at, at, color="0.7", linewidth=1)
-        for arm, samples in {TRAINING: training, **drawn}.items():
-            style = {"color": "k", "linestyle": ":"} if arm == TRAINING else {}
-            ax.plot(at, np.quantile(_returns(samples, days), levels), label=arm, linewidth=1.2, **style)
+        for method, samples in {TRAINING: training, **drawn}.items():
+            style = {"color": "k", "linestyle": ":"} if method == TRAINING else {}
+            ax.plot(at, np.quantile(_returns(samples, days), levels), label=method, linewidth=1.2, **style)
         ax.set(title=f"return of {days} day{'s' * (days > 1)}, %", xlabel="held-out data", ylabel="samples")
     figure.axes[0].legend(frameon=False, fontsize=7)
     return figure
 
 
 def _shortfalls(summary: Sequence[Mapping[str, Any]]) -> Figure:
-    """Expected shortfall of each arm, with the data's as a line."""
+    """Expected shortfall of each method, with the data's as a line."""
     figure = Figure(figsize=(8.0, 2.4), layout="constrained")
     rows = [row for row in summary if "shortfall" in row["quantity"]]
-    arms = [TRAINING, HEUN, *ARMS]
+    methods = [TRAINING, HEUN, *METHODS]
     for ax, row in zip(figure.subplots(1, len(rows)), rows, strict=True):
-        ax.barh(arms, [row[arm] for arm in arms], xerr=[row.get(f"{arm}, error") or 0.0 for arm in arms], color="0.6")
+        ax.barh(
+            methods,
+            [row[method] for method in methods],
+            xerr=[row.get(f"{method}, error") or 0.0 for method in methods],
+            color="0.6",
+        )
         ax.axvline(row[DATA], color="k", linewidth=1)
         ax.set_title(f"{row['quantity']}, %", fontsize=8)
         ax.tick_params(labelsize=7)

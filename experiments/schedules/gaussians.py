@@ -214,7 +214,7 @@ def gaussians(run: Run) -> dict[str, Any]:
         "noise": (HORIZON, torch.full_like(variances, HORIZON**2)),
         "exact": (short, variances + short**2),
     }
-    arms = [
+    combinations = [
         (start, nfe, solver, kind)
         for start in starts
         for nfe in (NFE[:1] if run.quick else NFE)
@@ -223,7 +223,7 @@ def gaussians(run: Run) -> dict[str, Any]:
         if fits(kind, SOLVERS[solver])
     ]
     rows = []
-    for start, nfe, solver, kind in run.progress.track(arms, "Gaussians"):
+    for start, nfe, solver, kind in run.progress.track(combinations, "Gaussians"):
         horizon, before = starts[start]
         steps = nfe // 2 if solver == "heun" else nfe
         grid = Schedule(grids(kind, steps + 1, horizon, SIGMA_MIN, SOLVERS[solver]).sigmas[:-1], kind)

@@ -162,10 +162,15 @@ def evaluations(sizes: Sizes, seeds: int) -> dict[str, int]:
     pairs = 24 * sizes.pairs * 4
     learned = sum(descents * 3 * sizes.iterations * sizes.batch * nfe + pairs for nfe in sizes.learned)
     classes = 2  # by hand, and measured
-    arms = sum(classes * nfe for by_nfe in HORIZONS.values() for nfe in by_nfe if nfe in sizes.nfe)
-    arms += 2 * sum(sizes.learned) + 2 * sizes.heun_steps - 1
+    combinations = sum(classes * nfe for by_nfe in HORIZONS.values() for nfe in by_nfe if nfe in sizes.nfe)
+    combinations += 2 * sum(sizes.learned) + 2 * sizes.heun_steps - 1
     measuring = 64 * 2 * sizes.profile + 180 * sizes.trajectories + 4000 * sizes.aligned
-    found = {"measuring": measuring, "sweep": sweep, "by gradient": learned, "finals": seeds * sizes.final * arms}
+    found = {
+        "measuring": measuring,
+        "sweep": sweep,
+        "by gradient": learned,
+        "finals": seeds * sizes.final * combinations,
+    }
     return found | {"together": sum(found.values())}
 
 
@@ -367,16 +372,16 @@ def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _means(finals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Over the seeds: scores, their ratio to Heun's, and that of a class to the grids made by hand.
 
-    Of the arms of a start and a number of evaluations that are not made by hand, the one nearest to held-out images is
-    the "learned" one.
+    Of the combinations of a start and a number of evaluations that are not made by hand, the one nearest to held-out
+    images is the "learned" one.
     """
     out: list[dict[str, Any]] = []
-    arms = groups(finals, "start", "nfe", "class")
+    combinations = groups(finals, "start", "nfe", "class")
     heun = [r["frechet"] for r in finals if r["start"] == "edm-heun"]
-    for (start, nfe, kind), own in arms.items():
+    for (start, nfe, kind), own in combinations.items():
         found, view = estimate([r["frechet"] for r in own]), estimate([r["view"] for r in own])
-        hand = arms.get((start, nfe, "by hand"))
-        rivals = {c: r for (s, k, c), r in arms.items() if (s, k) == (start, nfe) and c != "by hand"}
+        hand = combinations.get((start, nfe, "by hand"))
+        rivals = {c: r for (s, k, c), r in combinations.items() if (s, k) == (start, nfe) and c != "by hand"}
         learned = min(rivals, key=lambda c: _mean([r["view"] for r in rivals[c]]), default=None)
         mean, one = found["mean"] or 0.0, own[0]
         out.append(

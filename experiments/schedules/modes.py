@@ -195,9 +195,11 @@ class _Setup:
     def exact(self) -> list[dict[str, Any]]:
         """Every schedule's divergence from every start, in nats."""
         x, mass = points(self.sizes.nodes)
-        arms = [(start, steps, kind) for steps in self.sizes.steps for start in self.starts for kind in self.kinds]
+        combinations = [
+            (start, steps, kind) for steps in self.sizes.steps for start in self.starts for kind in self.kinds
+        ]
         rows = []
-        for name, steps, kind in self.run.progress.track(arms, "25 modes, exactly"):
+        for name, steps, kind in self.run.progress.track(combinations, "25 modes, exactly"):
             horizon, start = HORIZONS[name][steps], self.starts[name]
             whole = self.grids(kind, steps + 1, horizon, SIGMA_MIN, SOLVERS["euler"])
             grid = Schedule(whole.sigmas[:-1], kind)
@@ -208,7 +210,7 @@ class _Setup:
 
     def sweep(self) -> list[dict[str, Any]]:
         """Every solver, by samples, for every seed."""
-        arms = [
+        combinations = [
             (start, nfe, solver, kind)
             for start in self.starts
             for nfe in self.sizes.nfe
@@ -219,7 +221,7 @@ class _Setup:
             and (kind != "ld3" or (solver == "dpm++2m" and nfe in self.sizes.learned))
         ]
         rows = []
-        for start, nfe, solver, kind in self.run.progress.track(arms, "25 modes, by samples"):
+        for start, nfe, solver, kind in self.run.progress.track(combinations, "25 modes, by samples"):
             for seed in range(self.run.seeds):
                 key = {"part": "modes", "start": start, "nfe": nfe, "solver": solver, "schedule": kind, "seed": seed}
                 rows.append(self.cells(key, partial(self._swd, start, nfe, solver, kind, seed)))

@@ -207,7 +207,7 @@ def _moving(done: Sequence[tuple[str, int, Sampler]]) -> list[Entry]:
 
 def _row(method: str, sampler: Sampler, nfe: int, seed: int, scores: Scores, seconds: float) -> dict[str, Any]:
     return {
-        "arm": method,
+        "method": method,
         "initialization": sampler.initialization.name,
         "horizon": sampler.horizon,
         "schedule": sampler.schedule.name,

@@ -350,7 +350,7 @@ def test_evaluate_shows_scores_on_request_with_errors_and_reads_and_writes_stati
 RESULTS: dict[str, Any] = {
     "rows": [
         {
-            "arm": arm,
+            "method": method,
             "nfe": nfe,
             "initialization": start,
             "horizon": horizon,
@@ -360,7 +360,7 @@ RESULTS: dict[str, Any] = {
             "n": 1000,
             "sample_seconds": seconds,
         }
-        for arm, nfe, start, horizon, frechet, seconds in (
+        for method, nfe, start, horizon, frechet, seconds in (
             ("plan", 4, "mixture", 1.0, 5.0, 1.0),
             ("edm-heun", 35, "isotropic", 80.0, 10.0, 8.0),
         )

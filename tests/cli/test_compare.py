@@ -43,7 +43,7 @@ def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place
     assert "| saved plan plan | " in done.out
     assert done.out.endswith(f"The page is {out / 'index.html'}\n")
     rows = json.loads((out / "results.json").read_text())["rows"]
-    assert {row["kind"] for row in rows if row["arm"] == "saved-plan"} == {"saved"}, "of data that are not bundled"
+    assert {row["kind"] for row in rows if row["method"] == "saved-plan"} == {"saved"}, "of data that are not bundled"
     names = {path.name for path in out.iterdir()}
     assert names >= {"index.html", "summary.md", "results.json", "results.csv", "quality-nfe.svg", "cells.jsonl"}
     before = (out / "cells.jsonl").read_text()
@@ -51,7 +51,7 @@ def test_a_comparison_writes_its_files_and_goes_on_in_its_folder(run: Run, place
     again = run(*command, "--methods", "gaussian,heun,isotropic", "--nfe", "3,4", "--json")
     assert (out / "cells.jsonl").read_text().startswith(before)
     assert again.json == json.loads((out / "results.json").read_text())
-    assert {row["arm"] for row in again.json["rows"]} == {"gaussian", "heun", "isotropic", "heun-35"}
+    assert {row["method"] for row in again.json["rows"]} == {"gaussian", "heun", "isotropic", "heun-35"}
     assert again.json["metric"] == "swd"
     assert again.json["settings"]["samples"] == 64
     assert again.json["settings"]["training"] == again.json["settings"]["reference"] == 150

@@ -22,7 +22,7 @@ def test_a_cell_is_made_once_also_by_the_next_run(tmp_path: Path) -> None:
 
     for _ in range(2):
         cells = Cells(path, {"quick": True})
-        assert cells({"arm": "a", "nfe": 3}, make) == {"arm": "a", "nfe": 3, "value": [1.0, 2.0]}
+        assert cells({"method": "a", "nfe": 3}, make) == {"method": "a", "nfe": 3, "value": [1.0, 2.0]}
     assert len(made) == 1
 
 

@@ -94,7 +94,7 @@ def test_a_peer_ends_where_our_own_solver_does(
 
 @pytest.mark.parametrize("method", NOISY, ids=lambda method: method.name)
 @pytest.mark.parametrize("nfe", [4, 5])
-def test_an_arm_from_noise_begins_with_the_shared_noise_and_spends_what_it_can(
+def test_a_method_from_noise_begins_with_the_shared_noise_and_spends_what_it_can(
     method: Any, nfe: int, shared: Setting
 ) -> None:
     needed(method.package)
@@ -165,7 +165,7 @@ def test_a_plan_is_fitted_once_for_a_number_of_evaluations_and_a_seed(
 
 
 @pytest.mark.parametrize("name", ["gits", "ld3", "plan", "align-your-steps"])
-def test_no_arm_asks_the_network_for_more_at_once_than_it_may(name: str, tmp_path: Path) -> None:
+def test_no_method_asks_the_network_for_more_at_once_than_it_may(name: str, tmp_path: Path) -> None:
     most = 0
 
     def watched(x: Tensor, sigma: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def test_scores_are_numbers_or_an_error() -> None:
         scored(torch.where(torch.arange(20)[:, None] == 3, torch.nan, DATA[:20]), reference)
 
 
-def test_what_arms_rest_on_is_made_once_and_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_methods_rest_on_is_made_once_and_kept(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     profile, seconds = setting.measured
     start, fitting = setting.start("gaussian")
     first = METHODS["gits"].prepare(setting, 3)
@@ -219,7 +219,7 @@ def test_a_damaged_grid_is_named(text: str, setting: Setting) -> None:
         METHODS["gits"].prepare(setting, 3)
 
 
-def test_the_sampler_of_an_arm_has_an_old_name() -> None:
+def test_the_sampler_of_a_method_has_an_old_name() -> None:
     with pytest.warns(DeprecationWarning, match="is now Prepared"):
         assert headstart.compare.Sampler is headstart.compare.Prepared
 

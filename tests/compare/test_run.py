@@ -159,7 +159,7 @@ def test_a_failure_that_passes_is_made_up_for(run: Any, tmp_path: Path) -> None:
     assert again["summary"][0]["scores"]["frechet"]["mean"] > 0
 
 
-def test_a_folder_that_cannot_be_used_is_not_a_failure_of_an_arm(run: Any) -> None:
+def test_a_folder_that_cannot_be_used_is_not_a_failure_of_a_method(run: Any) -> None:
     def damaged(*_: Any) -> Prepared:
         raise ArtefactError("the plan is damaged")
 
@@ -198,10 +198,10 @@ def test_the_reduction_of_align_your_steps_is_said(run: Any, tmp_path: Path) -> 
     assert "Align Your Steps" not in comparison_table(run(stub("good"), seeds=1, sizes=replace(QUICK, aligned=7)))
 
 
-def test_an_arm_that_cannot_spend_all_is_drawn_once_and_counted(run: Any) -> None:
+def test_a_method_that_cannot_spend_all_is_drawn_once_and_counted(run: Any) -> None:
     made: list[tuple[str, int, int]] = []
     found = run(stub("heun", made=made, affordable=odd), seeds=1)
-    rows = [row for row in found["rows"] if row["arm"] == "heun"]
+    rows = [row for row in found["rows"] if row["method"] == "heun"]
     assert [(row["nfe"], row["evaluations"]) for row in rows] == [(3, 3.0), (4, 3.0)]
     assert made == [("heun", 3, 0)]
     assert "(3 spent)" in comparison_table(found)
@@ -213,17 +213,17 @@ def test_a_failure_is_recorded_and_ends_nothing_else(run: Any, tmp_path: Path) -
 
     broken = Method("broken", "Broken", "peer", "diffusers", crash, package="diffusers")
     found = run(stub("nan", float("nan")), stub("good"), stub("few", affordable=lambda _: 0), seeds=1)
-    by_arm = {row["arm"]: row for row in found["summary"]}
-    assert by_arm["nan"]["scores"] is None
-    assert by_arm["nan"]["failed"] == "1 of 1 seeds: 20 of 20 samples are not finite"
-    assert by_arm["few"]["failed"].endswith("it cannot be made with so few evaluations")
-    assert by_arm["good"]["scores"]["frechet"]["mean"] > 0
+    by_method = {row["method"]: row for row in found["summary"]}
+    assert by_method["nan"]["scores"] is None
+    assert by_method["nan"]["failed"] == "1 of 1 seeds: 20 of 20 samples are not finite"
+    assert by_method["few"]["failed"].endswith("it cannot be made with so few evaluations")
+    assert by_method["good"]["scores"]["frechet"]["mean"] > 0
     json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
     assert "| NAN | failed | failed |" in comparison_table(found)
 
     pytest.importorskip("diffusers", reason="diffusers is not installed (extra: peers)")
     rows = run(broken, stub("good"), seeds=1)["rows"]
-    assert [row["failed"] for row in rows if row["arm"] == "broken"] == [
+    assert [row["failed"] for row in rows if row["method"] == "broken"] == [
         "diffusers failed: IndexError: off the grid"
     ] * 2
 
@@ -249,12 +249,12 @@ def test_a_missing_package_is_skipped_aloud_or_refused_by_name(run: Any, monkeyp
     monkeypatch.setattr(module, "load", missing)
     peer, slow = stub("peer", package="diffusers"), stub("slow", slow=True)
     found = run(peer, stub("good"), slow, seeds=1)
-    assert [skipped["arm"] for skipped in found["skipped"]] == ["peer", "slow"]
+    assert [skipped["method"] for skipped in found["skipped"]] == ["peer", "slow"]
     assert "* PEER: diffusers is not installed: pip install diffusers" in comparison_table(found)
-    assert "peer" not in {row["arm"] for row in found["rows"]}
+    assert "peer" not in {row["method"] for row in found["rows"]}
     with pytest.raises(MissingExtraError, match=r"headstart\[peers\]"):
         run(peer, methods=["peer"])
-    assert {row["arm"] for row in run(slow, methods=["slow"], seeds=1)["rows"]} == {"slow", "mark"}
+    assert {row["method"] for row in run(slow, methods=["slow"], seeds=1)["rows"]} == {"slow", "mark"}
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_the_files_of_a_run(run: Any, tmp_path: Path) -> None:
     page = (out / "index.html").read_text()
     assert "a &lt;model&gt;" in page
     assert page.count("data:image/png;base64,") == 6 + 2
-    own = next(row for row in found["rows"] if row["arm"] == "good" and row["nfe"] == 3)
+    own = next(row for row in found["rows"] if row["method"] == "good" and row["nfe"] == 3)
     assert len(own["nearest"]) == 8
     assert f"GOOD, 3: at {number(own['nearest'][0])}, " in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
@@ -318,7 +318,7 @@ def test_the_table_is_honest(run: Any) -> None:
 def row(method: str, kind: str, seed: int, value: float | None, seconds: float = 2.0) -> dict[str, Any]:
     scores = None if value is None else {"frechet": value, "swd": 1.0, "n": 1000, "n_reference": 9, "seed": 0}
     return {
-        "arm": method,
+        "method": method,
         "label": method,
         "kind": kind,
         "family": "ours",

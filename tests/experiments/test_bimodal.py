@@ -199,7 +199,7 @@ def results(folder: Path) -> Results:
 
 @pytest.mark.parametrize(
     ("table", "rows"),
-    [("floor", 4), ("arms", 6), ("crossed", 24), ("summary", 6), ("differences", 8), ("levels", 9)],
+    [("floor", 4), ("methods", 6), ("crossed", 24), ("summary", 6), ("differences", 8), ("levels", 9)],
 )
 def test_every_table_is_written(table: str, rows: int, folder: Path) -> None:
     with (folder / f"{table}.csv").open() as file:
@@ -214,7 +214,7 @@ def test_the_figure_is_written(folder: Path) -> None:
 
 
 def test_levels_that_move_equalise_the_costs_of_the_network(results: Results) -> None:
-    for row in results["arms"]:
+    for row in results["methods"]:
         if row["moving"]:
             assert row["moves"] > 20
             assert row["spread_after_network"] < 0.2 * row["spread_before_network"]
@@ -225,29 +225,29 @@ def test_levels_that_move_equalise_the_costs_of_the_network(results: Results) ->
 
 def test_networks_err_and_the_exact_denoiser_is_their_floor(results: Results) -> None:
     floor = {row["levels"]: row for row in results["floor"]}
-    for row in results["arms"]:
+    for row in results["methods"]:
         assert min(row["score_all_levels"], row["score_own_levels"]) > 0
         assert row["path"] > row["kl"] > 0
         assert row["nll"] == pytest.approx(row["kl"] + results["entropy"])
         if not row["moving"]:
-            assert row["path"] > floor[row["arm"]]["path"]
-            assert row["kl_floor"] == floor[row["arm"]]["kl"]
+            assert row["path"] > floor[row["method"]]["path"]
+            assert row["kl_floor"] == floor[row["method"]]["kl"]
 
 
 def test_on_its_own_levels_a_network_is_found_alike_in_both_tables(results: Results) -> None:
-    crossed = {(row["arm"], row["levels"]): row for row in results["crossed"]}
-    for row in results["arms"]:
+    crossed = {(row["method"], row["levels"]): row for row in results["crossed"]}
+    for row in results["methods"]:
         if not row["moving"]:
-            own = crossed[row["arm"], row["arm"]]
+            own = crossed[row["method"], row["method"]]
             assert (own["kl"], own["score"]) == (row["kl"], row["score_own_levels"])
 
 
 def test_differences_are_those_of_the_same_seeds() -> None:
     keys = ("score_all_levels", "score_own_levels", "kl", "nll", "w1", "path")
     rows = [
-        {"arm": arm, "seed": seed, "moving": moving} | dict.fromkeys(keys, value + 10.0 * seed)
-        for arm, moving, value in (("a", False, 3.0), ("b", True, 2.0))
+        {"method": method, "seed": seed, "moving": moving} | dict.fromkeys(keys, value + 10.0 * seed)
+        for method, moving, value in (("a", False, 3.0), ("b", True, 2.0))
         for seed in range(3)
     ]
     (found,) = differences(rows)
-    assert (found["arm"], found["less"], found["kl"], found["kl_error"]) == ("b", "a", -1.0, 0.0)
+    assert (found["method"], found["less"], found["kl"], found["kl_error"]) == ("b", "a", -1.0, 0.0)

@@ -94,11 +94,11 @@ def test_a_small_run_writes_its_table_and_goes_on_from_what_is_there(
     record(small(tmp_path), "clients", clients, verdict)
     found: dict[str, Any] = json.loads((tmp_path / "results.json").read_text())
     assert found["missing"] == {"nowhere": "it needs nowhere, which cannot be imported"}
-    arms = {row["arm"]: row for row in found["summary"]}
-    assert arms["own"]["evaluations"] == 64
-    assert arms["plan"]["evaluations"] == arms["plan"]["nfe"] == 4
-    assert arms["plan"]["ratios"]["swd"]["mean"] == arms["plan"]["swd"]["mean"] / arms["own"]["swd"]["mean"]
-    assert arms["data"]["swd"]["mean"] > 0
+    methods = {row["method"]: row for row in found["summary"]}
+    assert methods["own"]["evaluations"] == 64
+    assert methods["plan"]["evaluations"] == methods["plan"]["nfe"] == 4
+    assert methods["plan"]["ratios"]["swd"]["mean"] == methods["plan"]["swd"]["mean"] / methods["own"]["swd"]["mean"]
+    assert methods["data"]["swd"]["mean"] > 0
     assert "azula" in (tmp_path / "summary.md").read_text()
     assert found["files"] == ["samples.md", "summary.md", "ratios.svg"]
 
@@ -130,11 +130,11 @@ def rows() -> list[dict[str, Any]]:
     found = []
     for client, plan in ((CLIENTS[0].name, 0.5), (CLIENTS[1].name, 3.0)):
         places = (("data", 0, 0.1), ("own", 0, 2.0), ("plan", 4, plan))
-        for arm, nfe, value in places:
-            for seed in range(2 if nfe or arm == "own" else 1):
+        for method, nfe, value in places:
+            for seed in range(2 if nfe or method == "own" else 1):
                 scores = {"swd": value + 0.1 * seed, "energy": value}
-                found.append({"client": client, "arm": arm, "nfe": nfe, "seed": seed, "sampler": "s"} | scores)
-                if arm != "data":
+                found.append({"client": client, "method": method, "nfe": nfe, "seed": seed, "sampler": "s"} | scores)
+                if method != "data":
                     found[-1] |= {"evaluations": nfe or 64, "seconds_per_1000": 1.0}
     return found
 
@@ -151,6 +151,6 @@ def test_the_table_says_where_plans_are_ahead_and_the_reasons_where_not() -> Non
 def test_a_plan_that_is_not_told_apart_is_said_to_be() -> None:
     every = rows()
     for row in every:
-        if row["arm"] == "plan" and row["client"] == CLIENTS[1].name:
+        if row["method"] == "plan" and row["client"] == CLIENTS[1].name:
             row |= {"swd": 1.9 + 0.3 * row["seed"], "energy": 1.9 + 0.3 * row["seed"]}
     assert reasons(summary(every)) == {CLIENTS[1].name: "by less than two standard errors"}

@@ -105,7 +105,7 @@ def test_the_images_best_cells_are_those_of_the_sweep(results: Quick) -> None:
     for nfe in (2, 3):
         cells = [row for row in found["sweep"] if row["nfe"] == nfe]
         best = min(cells, key=lambda row: row["frechet"])
-        final = next(row for row in found["finals"] if row["arm"] == "best of the sweep" and row["nfe"] == nfe)
+        final = next(row for row in found["finals"] if row["method"] == "best of the sweep" and row["nfe"] == nfe)
         assert (final["start"], final["horizon"]) == (best["start"], best["horizon"])
     assert all(row["nfe"] == row["nfe"] and row["frechet"] > 0 for row in found["finals"])
 
@@ -115,13 +115,13 @@ def test_the_images_best_cells_are_those_of_the_sweep(results: Quick) -> None:
 
 @pytest.mark.slow
 def test_plans_with_labels_are_held_against_the_usual_sampler_of_the_same_guidance(results: Quick) -> None:
-    rows = {(row["guidance"], row["arm"]): row for row in results["classes"]["summary"]}
+    rows = {(row["guidance"], row["method"]): row for row in results["classes"]["summary"]}
     for scale in (1.0, 1.5):
         plan, usual = rows[scale, "plan"], rows[scale, "edm-heun"]
         assert usual["within_ratio"] == 1
         assert plan["within_ratio"] == pytest.approx(plan["within"] / usual["within"])
     # A distance within classes is the mean of those of the classes.
-    plan = next(row for row in results["classes"]["rows"] if (row["arm"], row["scale"]) == ("plan", 1.0))
+    plan = next(row for row in results["classes"]["rows"] if (row["method"], row["scale"]) == ("plan", 1.0))
     assert plan["within"] == pytest.approx(sum(plan["each"].values()) / 10)
 
 
@@ -180,7 +180,7 @@ def test_picks_count_nodes_from_the_least_divergence() -> None:
 @pytest.mark.slow
 def test_noised_data_beat_noise_of_the_horizon(results: Quick) -> None:
     for law in ("gmm25-2", "gmm25-10"):
-        own = {row["arm"]: row["max_swd"] for row in results["gmm"]["distances"] if row["law"] == law}
+        own = {row["method"]: row["max_swd"] for row in results["gmm"]["distances"] if row["law"] == law}
         assert own["same levels: noised data"] < 0.7 * own["same levels: N(0, s^2)"]
 
 

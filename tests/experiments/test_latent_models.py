@@ -36,8 +36,8 @@ def test_latents_are_as_wide_as_the_network_expects_and_lead_back_to_images() ->
 @pytest.mark.slow
 def test_a_plan_of_latents_returns_images(tmp_path: Path) -> None:
     found = quick_run("latents", tmp_path)
-    arms = {row["arm"]: row["frechet"] for row in found["rows"]}
-    assert arms["reconstructions"] < arms["Heun"]
+    methods = {row["method"]: row["frechet"] for row in found["rows"]}
+    assert methods["reconstructions"] < methods["Heun"]
 
 
 def test_the_networks_training_ends_short_of_pure_noise() -> None:
@@ -59,6 +59,6 @@ def test_the_distance_of_brightness_is_that_of_means() -> None:
 @pytest.mark.slow
 def test_a_learned_start_mends_the_brightness_that_noise_does_not_show(tmp_path: Path) -> None:
     found = quick_run("brightness", tmp_path)
-    known = {row["arm"]: row for row in found["summary"]}
+    known = {row["method"]: row for row in found["summary"]}
     assert known["plan"]["times_less"] > 1
     assert known["noise"]["width"] < found["width"]

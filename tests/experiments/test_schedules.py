@@ -165,7 +165,7 @@ def test_the_sweep_has_every_cell_once_and_few_at_many_evaluations() -> None:
     assert sum(evaluations(Sizes(), 3).values()) == 2 * evaluations(Sizes(), 3)["together"]
 
 
-def test_bars_compare_the_learned_arm() -> None:
+def test_bars_compare_the_learned_method() -> None:
     row = {"start": "isotropic", "nfe": 4, "learned": True, "to_hand": 0.69, "to_heun": 9.0}
     found = bars([row, row | {"nfe": 6, "to_hand": 0.71}, row | {"start": "mixture", "nfe": 3, "learned": False}])
     assert [(bar["value"], bar["met"]) for bar in found] == [(0.69, True), (0.71, False), (None, None), (None, None)]
@@ -247,7 +247,7 @@ def test_every_table_and_figure_is_written(found: tuple[Path, dict[str, Any]]) -
 
 
 @pytest.mark.slow
-def test_the_finals_hold_every_class_and_a_learned_arm(found: tuple[Path, dict[str, Any]]) -> None:
+def test_the_finals_hold_every_class_and_a_learned_method(found: tuple[Path, dict[str, Any]]) -> None:
     rows = found[1]["images"]["finals"]
     assert {row["class"] for row in rows} == {"by hand", "measured", "by gradient"}
     places = {(row["start"], row["nfe"]) for row in rows if row["start"] != "edm-heun"}

@@ -56,7 +56,7 @@ def test_the_refiner_knows_more_than_the_coarse_image() -> None:
 @pytest.mark.slow
 def test_refining_is_scored_by_cells_that_a_stopped_run_goes_on_from(tmp_path: Path) -> None:
     found = quick_run("refinement", tmp_path)
-    known = {row["arm"]: row for row in found["summary"]}
+    known = {row["method"]: row for row in found["summary"]}
     assert known["Heun"]["crps_to_heun"] == 1
     assert known["the coarse image"]["width"] == 0
     assert known["plan"]["crps"] < known["the coarse image"]["crps"]

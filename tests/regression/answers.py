@@ -176,7 +176,7 @@ def comparison() -> Iterator[tuple[str, Any]]:
         rows = json.loads((Path(folder) / "out" / "results.json").read_text())["rows"]
     for row in rows:
         scores = row["scores"]
-        yield f"{row['arm']} {row['nfe']}", [] if scores is None else [scores["swd"], scores["max_swd"]]
+        yield f"{row['method']} {row['nfe']}", [] if scores is None else [scores["swd"], scores["max_swd"]]
 
 
 def answers() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from headstart.report.comparison import (
 
 def row(label: str, kind: str, family: str, nfe: int, value: float | None) -> dict[str, Any]:
     return {
-        "arm": label.lower(),
+        "method": label.lower(),
         "label": label,
         "kind": kind,
         "family": family,
@@ -38,13 +38,13 @@ def row(label: str, kind: str, family: str, nfe: int, value: float | None) -> di
 
 def results(*values: float | None) -> dict[str, Any]:
     """A plan of ours, a peer at as many numbers of evaluations as values are given, and marks close to each other."""
-    arms = [row("Ours", "ours", "ours", 3, 2.0)]
-    arms += [row("Peer", "peer", "diffusers", 3 + i, value) for i, value in enumerate(values)]
+    methods = [row("Ours", "ours", "ours", 3, 2.0)]
+    methods += [row("Peer", "peer", "diffusers", 3 + i, value) for i, value in enumerate(values)]
     return {
         "settings": {"nfe": [3, 4, 5], "seeds": [0], "samples": 1000, "model": "a network", "data": "data"},
         "environment": {},
         "metric": "frechet",
-        "summary": [*arms, row("EDM Heun, 35", "reference", "EDM", 35, 1.05)],
+        "summary": [*methods, row("EDM Heun, 35", "reference", "EDM", 35, 1.05)],
         "floor": {"frechet": {"mean": 1.0, "error": None}},
         "floor_n": 1000,
         "ratios": [],

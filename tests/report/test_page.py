@@ -24,7 +24,7 @@ from headstart.report.text import number
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 # Arm, NFE, Frechet distance, seconds for 1,000 images, levels.
-ARMS: list[tuple[str, int, float, float, list[float]]] = [
+METHODS: list[tuple[str, int, float, float, list[float]]] = [
     ("plan", 3, 9.21, 4.1, [0.7, 0.2, 0.05, 0.0]),
     ("plan", 4, 5.07, 5.3, [1.2, 0.5, 0.2, 0.05, 0.0]),
     ("plan", 6, 3.98, 8.0, [4.0, 1.6, 0.7, 0.3, 0.1, 0.03, 0.0]),
@@ -43,11 +43,11 @@ def synthetic_results() -> dict[str, Any]:
     """A demo's results of the shape that the page is given, with values as they are seen on Fashion-MNIST."""
     rows = [
         {
-            "arm": arm,
-            "initialization": {"plan": "mixture", "gaussian start": "gaussian"}.get(arm, "isotropic"),
+            "method": method,
+            "initialization": {"plan": "mixture", "gaussian start": "gaussian"}.get(method, "isotropic"),
             "horizon": sigmas[0],
-            "schedule": "rho 7" if arm in ("edm-heun", "dpm++2m") else "defect",
-            "solver": "heun" if arm == "edm-heun" else "dpm++2m",
+            "schedule": "rho 7" if method in ("edm-heun", "dpm++2m") else "defect",
+            "solver": "heun" if method == "edm-heun" else "dpm++2m",
             "nfe": nfe,
             "n": 1000,
             "seed": 0,
@@ -55,10 +55,10 @@ def synthetic_results() -> dict[str, Any]:
             "swd": 0.02 + frechet / 4000,
             "max_swd": 0.05 + frechet / 2000,
             "sample_seconds": seconds,
-            "fit_seconds": 21.4 if arm == "plan" else None,
+            "fit_seconds": 21.4 if method == "plan" else None,
             "sigmas": sigmas,
         }
-        for arm, nfe, frechet, seconds, sigmas in ARMS
+        for method, nfe, frechet, seconds, sigmas in METHODS
     ]
     horizons = [0.5, 0.7, 1.2, 2.0, 4.0, 6.0, 10.0]
     e_init = {
@@ -86,7 +86,7 @@ def synthetic_results() -> dict[str, Any]:
                 "horizon": horizon,
                 "initialization": "mixture",
                 "schedule": "defect",
-                "sigmas": next(row[4] for row in ARMS if row[:2] == ("plan", nfe)),
+                "sigmas": next(row[4] for row in METHODS if row[:2] == ("plan", nfe)),
                 "solver": "dpm++2m",
                 "fit_seconds": 21.4,
                 "explanation": f"Plan for {nfe} evaluations\n"
@@ -130,7 +130,7 @@ def rows_and_floor() -> dict[str, Any]:
 
 def synthetic_grids() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {key: rng.normal(size=(9, 1, 8, 8)) for key in ["real", *(f"{arm} {nfe}" for arm, nfe, *_ in ARMS)]}
+    return {key: rng.normal(size=(9, 1, 8, 8)) for key in ["real", *(f"{method} {nfe}" for method, nfe, *_ in METHODS)]}
 
 
 @pytest.fixture(scope="module")
@@ -195,19 +195,19 @@ def test_page_refers_to_nothing_outside_itself(page: str) -> None:
     assert set(re.findall(r"https?://[^\"\s<]+", page)) <= {"http://www.w3.org/2000/svg"}
 
 
-def test_page_names_every_arm_and_shows_every_row(page: str) -> None:
+def test_page_names_every_method_and_shows_every_row(page: str) -> None:
     parsed = outline(page)
-    for arm, nfe, frechet, *_ in ARMS:
-        assert f"{arm} {nfe}" in parsed.text
+    for method, nfe, frechet, *_ in METHODS:
+        assert f"{method} {nfe}" in parsed.text
         assert number(frechet, padded=True) in parsed.text
     body = page[page.index("<tbody>") : page.index("</tbody>")]
-    assert body.count("<tr") == len(ARMS) + 1
-    assert sum(tag == "img" and name == "src" for tag, name, _ in parsed.attributes) == len(ARMS) + 1
+    assert body.count("<tr") == len(METHODS) + 1
+    assert sum(tag == "img" and name == "src" for tag, name, _ in parsed.attributes) == len(METHODS) + 1
     assert page.count("<svg") == 2 + 1 + 1 + 3 + 1
     assert "60 components in 40 directions" in parsed.text
 
 
-def test_page_cites_what_its_arms_use(page: str) -> None:
+def test_page_cites_what_its_methods_use(page: str) -> None:
     section = outline(page[page.index("<h2>References</h2>") : page.index("</section>", page.index("<h2>References"))])
     cited = re.findall(r"@\w+\{(\w+),", section.text)
     parts = {
@@ -259,7 +259,7 @@ def test_verdict_says_slower_when_slower() -> None:
 
 def test_page_says_when_another_method_beats_the_plan(tmp_path: Path) -> None:
     results = rows_and_floor()
-    next(row for row in results["rows"] if (row["arm"], row["nfe"]) == ("gaussian start", 4))["frechet"] = 2.0
+    next(row for row in results["rows"] if (row["method"], row["nfe"]) == ("gaussian start", 4))["frechet"] = 2.0
     write_demo_report(results, {}, tmp_path / "report.html")
     text = outline((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert "the best of the other methods, gaussian start, reaches 2 and beats the plan." in text
@@ -293,7 +293,7 @@ def test_text_is_escaped(tmp_path: Path) -> None:
         "environment": {evil: evil},
         "data": evil,
     }
-    results["rows"].append({**results["rows"][4], "arm": evil})
+    results["rows"].append({**results["rows"][4], "method": evil})
     write_demo_report(results, {f"{evil} 4": np.zeros((1, 1, 2, 2))}, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     parsed = outline(page)
@@ -306,7 +306,7 @@ def test_text_is_escaped(tmp_path: Path) -> None:
 
 
 def test_a_page_of_rows_alone_leaves_the_rest_out(tmp_path: Path) -> None:
-    row = {"arm": "plan", "nfe": 4, "frechet": None}
+    row = {"method": "plan", "nfe": 4, "frechet": None}
     write_demo_report({"rows": [row]}, {}, tmp_path / "report.html")
     parsed = outline((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert parsed.open == []
@@ -390,7 +390,7 @@ def test_palettes_agree() -> None:
 
 
 def test_schedule_dots_are_the_levels() -> None:
-    row = {"arm": "plan", "nfe": 3, "sigmas": [10.0, 1.0, 0.1, 0.0]}
+    row = {"method": "plan", "nfe": 3, "sigmas": [10.0, 1.0, 0.1, 0.0]}
     places = [float(x) for x in re.findall(r'<use [^>]*x="([\d.]+)"[^>]*var\(--plan', figures.schedules([row]))]
     assert len(places) == 4
     right, middle, left, zero = places
@@ -422,7 +422,7 @@ def test_figures_draw_whatever_is_finite(x: list[float], y: list[float | None], 
     budget = {"initialization": [y[0], y[1]], "discretization": [abs(v or 0) for v in y], "total": y[2]}
     plan = {"nfe": 4, "horizon": x[0], "initialization": "mixture", "curve": curve, "flat_region": [x[0], None]}
     rows = [
-        {"arm": "plan", "nfe": k + 1, "frechet": v, "sample_seconds": h, "n": 10, "sigmas": [*sigmas, 0.0]}
+        {"method": "plan", "nfe": k + 1, "frechet": v, "sample_seconds": h, "n": 10, "sigmas": [*sigmas, 0.0]}
         for k, (h, v) in enumerate(zip(x, y, strict=False))
     ]
     profile = {"sigmas": sigmas, "loss": sigmas, "corrector": y, "defect": sigmas[1:]}
@@ -434,9 +434,9 @@ def test_figures_draw_whatever_is_finite(x: list[float], y: list[float | None], 
 
 
 def test_figures_with_nothing_to_draw_are_empty() -> None:
-    assert figures.quality_against_nfe([{"arm": "plan", "nfe": 4, "frechet": None}], {}) == ""
-    assert figures.quality_against_seconds([{"arm": "plan", "nfe": 4, "frechet": 1.0}], {}) == ""
-    assert figures.schedules([{"arm": "plan", "nfe": 4}]) == ""
+    assert figures.quality_against_nfe([{"method": "plan", "nfe": 4, "frechet": None}], {}) == ""
+    assert figures.quality_against_seconds([{"method": "plan", "nfe": 4, "frechet": 1.0}], {}) == ""
+    assert figures.schedules([{"method": "plan", "nfe": 4}]) == ""
     assert figures.error_budget([]) == ""
     assert figures.horizon_curve({"nfe": 4}) == ""
     assert figures.measured_profile({}) == ""

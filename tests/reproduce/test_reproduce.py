@@ -37,7 +37,7 @@ def done(request: pytest.FixtureRequest, subject: Subject, tmp_path_factory: pyt
     return EXPERIMENTS[request.param], out, reproduce(EXPERIMENTS[request.param], subject, out)
 
 
-def test_every_arm_has_a_cell_for_every_set_of_seeds(done: Any) -> None:
+def test_every_method_has_a_cell_for_every_set_of_seeds(done: Any) -> None:
     experiment, out, results = done
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
     places = {(row["row"], row["column"]) for row in results["rows"]}
@@ -146,7 +146,7 @@ def test_no_level_is_above_what_the_network_knows(name: str, subject: Subject, t
         assert found["rows"][0]["column"] == "14.6, 5"
 
 
-def test_features_that_overflow_are_named_with_their_arm(
+def test_features_that_overflow_are_named_with_their_method(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = lambda x: torch.exp(x.abs())  # noqa: E731

@@ -185,7 +185,7 @@ def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Method], li
     for method in METHODS.values() if names is None else [METHODS[name] for name in names]:
         if names is None and method.slow and not sizes.slow:
             reason = "it takes minutes to prepare, which a quick run does not wait for: ask for it by name"
-            skipped.append({"arm": method.name, "label": method.label, "reason": reason})
+            skipped.append({"method": method.name, "label": method.label, "reason": reason})
             continue
         try:
             if method.package is not None:
@@ -193,7 +193,7 @@ def _chosen(names: Sequence[str] | None, sizes: Sizes) -> tuple[list[Method], li
         except MissingExtraError as error:
             if names is not None:
                 raise
-            skipped.append({"arm": method.name, "label": method.label, "reason": str(error)})
+            skipped.append({"method": method.name, "label": method.label, "reason": str(error)})
         else:
             chosen.append(method)
     return chosen, skipped
@@ -224,7 +224,7 @@ class _Run:
     def _row(self, method: Method, nfe: int, setting: Setting) -> dict[str, Any]:
         """One row; where a method cannot spend all that it may, two numbers can share a cell."""
         spent = method.affordable(nfe)
-        key = {"arm": method.name, "nfe": spent, "seed": setting.seed}
+        key = {"method": method.name, "nfe": spent, "seed": setting.seed}
         if method.identity:
             key["identity"] = method.identity
         cell = self.cells(key, partial(self._cell, method, setting, spent))
@@ -287,7 +287,7 @@ class _Run:
         def make() -> dict[str, Any]:
             return {"scores": floor(self.reference, self.data, n, seed, self.compute.progress).to_dict()}
 
-        return self.cells({"arm": "real", "seed": seed}, make)
+        return self.cells({"method": "real", "seed": seed}, make)
 
     def _picture(self, method: Method, nfe: int) -> str:
         """The file name of the first seed's samples."""
@@ -331,7 +331,7 @@ class _Run:
         """Pictures of samples above their nearest neighbours, at the fewest evaluations of every method, by caption."""
         found: dict[str, bytes] = {}
         for method in methods:
-            own = [row for row in rows if (row["arm"], row["seed"]) == (method.name, self.draws.seed)]
+            own = [row for row in rows if (row["method"], row["seed"]) == (method.name, self.draws.seed)]
             row = next((row for row in own if row.get("nearest")), None)
             if row is None:
                 continue

@@ -43,7 +43,7 @@ def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row["arm"], row["nfe"]), []).append(row)
+        groups.setdefault((row["method"], row["nfe"]), []).append(row)
     found = []
     for (method, nfe), own in groups.items():
         failed = [row["failed"] for row in own if row.get("failed")]
@@ -53,7 +53,7 @@ def summarised(rows: Sequence[Row]) -> list[dict[str, Any]]:
         speeds = [1000 * row["seconds"] / row["scores"]["n"] for row in own if row.get("seconds") and row["scores"]]
         found.append(
             {
-                "arm": method,
+                "method": method,
                 "label": first["label"],
                 "kind": first.get("kind"),
                 "family": first.get("family"),
@@ -116,7 +116,7 @@ def ratios(rows: Sequence[Row], means: Sequence[Row], counts: Sequence[int], met
         own, others = (_best(means, nfe, kind, metric) for kind in ("ours", "peer"))
         if own is None or others is None:
             continue
-        a, b = (_by_seed(rows, best["arm"], nfe, metric) for best in (own, others))
+        a, b = (_by_seed(rows, best["method"], nfe, metric) for best in (own, others))
         differences = [a[seed] - b[seed] for seed in a if seed in b]
         against = float(others["scores"][metric]["mean"])
         found.append(
@@ -133,7 +133,7 @@ def ratios(rows: Sequence[Row], means: Sequence[Row], counts: Sequence[int], met
 
 
 def _by_seed(rows: Sequence[Row], method: str, nfe: int, metric: str) -> dict[int, float]:
-    own = [row for row in rows if row["arm"] == method and row["nfe"] == nfe and row["scores"]]
+    own = [row for row in rows if row["method"] == method and row["nfe"] == nfe and row["scores"]]
     return {row["seed"]: float(row["scores"][metric]) for row in own}
 
 
@@ -173,7 +173,7 @@ def _beside_the_reference(means: Sequence[Row], metric: str) -> str:
 
 def verdict(means: Sequence[Row], best: Sequence[Row], metric: str) -> str:
     """The result of the comparison in one sentence, which says where the others win."""
-    others = len({row["arm"] for row in means if row["kind"] == "peer" and row["scores"]})
+    others = len({row["method"] for row in means if row["kind"] == "peer" and row["scores"]})
     if not best:
         return _beside_the_reference(means, metric)
     rivals = f"{others} other sampler{'s' * (others != 1)}"

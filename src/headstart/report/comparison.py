@@ -174,7 +174,7 @@ def _marks(results: Row, metric: str) -> list[tuple[str, str, float, str]]:
 
 def _notes(results: Row) -> list[str]:
     """Notes that a reader of this run's numbers needs."""
-    settings, methods = results["settings"], {row["arm"]: row["kind"] for row in results["summary"]}
+    settings, methods = results["settings"], {row["method"]: row["kind"] for row in results["summary"]}
     notes = [floor_note(results["floor_n"], settings["samples"])]
     if "saved" in methods.values():
         notes.append(
@@ -272,8 +272,8 @@ def quality(results: Row, against: str) -> str:
             colour = LIGHT[FAMILIES.get(row["family"], ("other", ""))[0]]
             edge: Any = ax.get_xaxis_transform()
             ax.plot([row[place]], [1.0], "^", color=colour, markersize=7, transform=edge, clip_on=False)
-        for method in dict.fromkeys(row["arm"] for row in methods):
-            own = sorted((row for row in methods if row["arm"] == method), key=lambda row: float(row[place]))
+        for method in dict.fromkeys(row["method"] for row in methods):
+            own = sorted((row for row in methods if row["method"] == method), key=lambda row: float(row[place]))
             colour, marker = FAMILIES.get(own[0]["family"], ("other", "X"))
             strong = own[0]["kind"] == "ours"
             values = [_value(row, metric) for row in own]

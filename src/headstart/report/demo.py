@@ -39,7 +39,7 @@ PLAN = ("nfe", "horizon", "initialization", "schedule", "sigmas", "solver", "fit
 
 #: The table's columns: a row's key (or a name computed below), the heading, whether it holds numbers.
 COLUMNS = (
-    ("arm", "method", False),
+    ("method", "method", False),
     ("nfe", "NFE", True),
     ("frechet", "Fréchet", True),
     ("ratio", "ratio to Heun", True),
@@ -111,18 +111,18 @@ def _details(rows: Sequence[Row]) -> list[str]:
     if plan is None or baseline is None or not _known(plan, "frechet") or not _known(baseline, "frechet"):
         return []
     sentences = []
-    for row in sorted((r for r in rows if r["arm"] == "plan" and r is not plan), key=lambda r: int(r["nfe"])):
+    for row in sorted((r for r in rows if r["method"] == "plan" and r is not plan), key=lambda r: int(r["nfe"])):
         if _known(row, "frechet"):
             sentence = f"{_words(row['nfe']).capitalize()} evaluations reach {number(row['frechet'])}"
             if baseline["frechet"] > 0:
                 sentence += f" ({number(row['frechet'] / baseline['frechet'], 2)} times the baseline's)"
             sentences.append(sentence + ".")
     few = [row for row in rows if row["nfe"] <= plan["nfe"] and _known(row, "frechet")]
-    others = [row for row in few if row["arm"] not in ("plan", BASELINE)]
+    others = [row for row in few if row["method"] not in ("plan", BASELINE)]
     if others:
         best = min(others, key=lambda r: float(r["frechet"]))
         beats = " and beats the plan" if best["frechet"] < plan["frechet"] else ""
-        how = f"the best of the other methods, {best['arm']}, reaches {number(best['frechet'])}{beats}."
+        how = f"the best of the other methods, {best['method']}, reaches {number(best['frechet'])}{beats}."
         sentences.append(f"With at most {_words(plan['nfe'])} evaluations, {how}")
     seeds, counts = {r.get("seed") for r in rows}, [int(r["n"]) for r in rows if r.get("n")]
     if counts and len(seeds) == 1:
@@ -168,7 +168,7 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor], lanes: Seque
         grids=_grids(rows, floor, grids),
         quality=drawn(figures.quality_against_nfe(rows, floor), figures.quality_against_seconds(rows, floor)),
         plans=plans,
-        schedules=drawn(figures.schedules(sorted(rows, key=lambda row: row["arm"] != "plan"))),
+        schedules=drawn(figures.schedules(sorted(rows, key=lambda row: row["method"] != "plan"))),
         budget=drawn(figures.error_budget(plans)),
         horizons=[(plan, svg) for plan in plans for svg in drawn(figures.horizon_curve(plan))],
         profile=drawn(figures.measured_profile(results.get("profile") or {})),
@@ -183,7 +183,7 @@ def _page(results: Row, grids: Mapping[str, NDArray[Any] | Tensor], lanes: Seque
 
 def _with_distances(lanes: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The lanes with the Fréchet distances of their rows."""
-    known = {f"{row['arm']} {row['nfe']}": row.get("frechet") for row in rows}
+    known = {f"{row['method']} {row['nfe']}": row.get("frechet") for row in rows}
     return [
         {**lane, "title": f"{lane['title']}: Fréchet {number(known[lane['lane']])}"}
         if known.get(lane["lane"]) is not None
@@ -208,11 +208,11 @@ def _checked(results: Row) -> tuple[list[Row], Row, list[Row]]:
     if not rows:
         raise InputError("a report needs results with at least one row under 'rows'")
     for row in rows:
-        if not row.get("arm") or not isinstance(row.get("nfe"), int) or row["nfe"] < 1:
+        if not row.get("method") or not isinstance(row.get("nfe"), int) or row["nfe"] < 1:
             raise InputError(
-                f"a row needs an 'arm' and an 'nfe' of at least 1, got {row.get('arm')!r} and {row.get('nfe')!r}"
+                f"a row needs a 'method' and an 'nfe' of at least 1, got {row.get('method')!r} and {row.get('nfe')!r}"
             )
-    for name, values in [(f"row {row['arm']!r} {row['nfe']}", row) for row in rows] + [("the floor", floor)]:
+    for name, values in [(f"row {row['method']!r} {row['nfe']}", row) for row in rows] + [("the floor", floor)]:
         for key in METRICS:
             value = values.get(key)
             if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
@@ -246,7 +246,7 @@ def _grids(
         caption = f"Fréchet {number(floor.get('frechet'))} against others"
         cards.append({"key": "real", "title": "real images", "caption": caption, "colour": "floor"})
     for row in rows:
-        if (key := f"{row['arm']} {row['nfe']}") in grids and key not in [card["key"] for card in cards]:
+        if (key := f"{row['method']} {row['nfe']}") in grids and key not in [card["key"] for card in cards]:
             caption = f"Fréchet {number(row.get('frechet'))}"
             if baseline is not None and row is not baseline and (gain := _speedup(row, baseline)) is not None:
                 caption += f", {_times(gain)} than Heun" if abs(gain - 1) > 0.05 else ", as fast as Heun"
@@ -255,7 +255,7 @@ def _grids(
                     "key": key,
                     "title": key,
                     "caption": caption,
-                    "colour": figures.method_colours([row["arm"]])[row["arm"]],
+                    "colour": figures.method_colours([row["method"]])[row["method"]],
                 }
             )
     for card in cards:
@@ -271,12 +271,12 @@ def _table(rows: Sequence[Row], floor: Row) -> list[dict[str, Any]]:
     baseline = _find(rows, BASELINE)
     reference = baseline["frechet"] if baseline is not None and _known(baseline, "frechet") else None
     table = []
-    for row in [*rows, {"arm": "real against real", "nfe": None, **floor}]:
+    for row in [*rows, {"method": "real against real", "nfe": None, **floor}]:
         ratio = row["frechet"] / reference if reference and _known(row, "frechet") else None
         values = {**row, "ratio": ratio, "speed": seconds_per_thousand(row)}
         cells = [{"text": _cell(key, values.get(key)), "value": _sortable(values.get(key))} for key, _, _ in COLUMNS]
-        colour = "floor" if row["nfe"] is None else figures.method_colours([row["arm"]])[row["arm"]]
-        table.append({"cells": cells, "colour": colour, "strong": row["arm"] == "plan"})
+        colour = "floor" if row["nfe"] is None else figures.method_colours([row["method"]])[row["method"]]
+        table.append({"cells": cells, "colour": colour, "strong": row["method"] == "plan"})
     return table
 
 
@@ -292,7 +292,7 @@ def _sortable(value: Any) -> Any:
 
 def _find(rows: Sequence[Row], method: str, nfe: int | None = None) -> Row | None:
     """A method's row at an NFE, else its middle one."""
-    own = sorted((row for row in rows if row["arm"] == method), key=lambda row: int(row["nfe"]))
+    own = sorted((row for row in rows if row["method"] == method), key=lambda row: int(row["nfe"]))
     return next((row for row in own if row["nfe"] == nfe), own[len(own) // 2] if own else None)
 
 

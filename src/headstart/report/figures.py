@@ -66,7 +66,7 @@ def quality_against_nfe(rows: Sequence[Row], floor: Row) -> str:
     """Frechet distance against network evaluations, one line a method, with the floor of real against real.
 
     Arguments:
-        rows: one mapping for each method and NFE, with "arm", "nfe" and "frechet".
+        rows: one mapping for each method and NFE, with "method", "nfe" and "frechet".
         floor: a mapping with "frechet".
     """
     ticks = sorted({float(row["nfe"]) for row in rows})
@@ -116,10 +116,10 @@ def _quality(
             annotate(ax, (0, floor["frechet"]), "real against real images", LIGHT["floor"], (5, 4), across=True)
 
         labels: list[tuple[float, float, str, str]] = []
-        for method in dict.fromkeys(str(row["arm"]) for row, _ in points):
+        for method in dict.fromkeys(str(row["method"]) for row, _ in points):
             colour, marker = LIGHT[_mark(method)[0]], _mark(method)[1]
             own = sorted(
-                (float(x or 0), float(row["frechet"]), int(row["nfe"])) for row, x in points if row["arm"] == method
+                (float(x or 0), float(row["frechet"]), int(row["nfe"])) for row, x in points if row["method"] == method
             )
             x, y, nfes = zip(*own, strict=True)
             strong = method == "plan"
@@ -137,7 +137,7 @@ def schedules(rows: Sequence[Row]) -> str:
     """The noise levels that every method visits, a row for each NFE, on a logarithmic axis with 0 at its left edge.
 
     Arguments:
-        rows: mappings with "arm", "nfe" and "sigmas"; those without levels are left out.
+        rows: mappings with "method", "nfe" and "sigmas"; those without levels are left out.
     """
     rows = [row for row in rows if any(_positive(s) for s in row.get("sigmas") or ())]
     if not rows:
@@ -154,12 +154,12 @@ def schedules(rows: Sequence[Row]) -> str:
         ax.spines["left"].set_visible(False)
         titles(ax, "", f"noise level {SIGMA}, log scale; sampling runs from right to left")
         for y, row in enumerate(rows):
-            colour, marker = LIGHT[_mark(str(row["arm"]))[0]], _mark(str(row["arm"]))[1]
+            colour, marker = LIGHT[_mark(str(row["method"]))[0]], _mark(str(row["method"]))[1]
             xs = [math.log10(s) if s > 0 else zero for s in row["sigmas"]]
             ax.plot(xs, [y] * len(xs), color=colour, linewidth=1.1, alpha=0.55)
             ax.plot(xs, [y] * len(xs), color=colour, marker=marker, linestyle="none", markersize=5.5, clip_on=False)
-            bold = "bold" if row["arm"] == "plan" else "normal"
-            ax.text(zero, y - 0.3, f"{row['arm']} {row['nfe']}", color=colour, fontweight=bold, va="bottom")
+            bold = "bold" if row["method"] == "plan" else "normal"
+            ax.text(zero, y - 0.3, f"{row['method']} {row['nfe']}", color=colour, fontweight=bold, va="bottom")
         return as_svg(figure, "Noise levels visited by every method", "schedules")
 
 

@@ -134,7 +134,7 @@ def write_plan_page(
         e_init=None if plan.budget is None else plan.budget.initialization,
         compared=_compared(values),
         comparing=COMPARING,
-        schedules=drawn(figures.schedules([{"arm": "plan", **values}])),
+        schedules=drawn(figures.schedules([{"method": "plan", **values}])),
         budget=drawn(figures.error_budget([values])),
         horizons=drawn(figures.horizon_curve(values)),
         profile=drawn(figures.measured_profile(profile_values(plan.profile))),

@@ -21,7 +21,7 @@ def results_table(rows: Sequence[Row], floor: Row) -> str:
         rows: the "rows" of ``results.json``.
         floor: its "floor".
 
-    >>> row = {"arm": "plan", "initialization": "mixture", "horizon": 1.0, "nfe": 4, "solver": "dpm++2m",
+    >>> row = {"method": "plan", "initialization": "mixture", "horizon": 1.0, "nfe": 4, "solver": "dpm++2m",
     ...        "frechet": 2.491, "swd": 0.0296, "max_swd": 0.0549, "sample_seconds": 5.21}
     >>> print(results_table([row], {"frechet": 0.4, "swd": 0.02, "max_swd": 0.04}))
     | sampler | start | evaluations | Fréchet | SWD | max-SWD | seconds |
@@ -30,9 +30,9 @@ def results_table(rows: Sequence[Row], floor: Row) -> str:
     | real images |  |  | 0.400 | 0.0200 | 0.0400 |  |
     """
     lines = [HEADINGS, ("---",) * len(HEADINGS)]
-    for row in sorted(rows, key=lambda row: (row["nfe"], row["arm"] != "plan", row["frechet"] or 0.0)):
+    for row in sorted(rows, key=lambda row: (row["nfe"], row["method"] != "plan", row["frechet"] or 0.0)):
         start = f"{row['initialization']} at {number(row['horizon'], 2, padded=True)}"
-        lines.append((row["arm"], start, str(row["nfe"]), *_figures(row), number(row["sample_seconds"])))
+        lines.append((row["method"], start, str(row["nfe"]), *_figures(row), number(row["sample_seconds"])))
     lines.append(("real images", "", "", *_figures(floor), ""))
     top, rule, *rest = lines
     table = ["| " + " | ".join(cells) + " |" for cells in (top, *rest)]

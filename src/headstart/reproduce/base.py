@@ -187,7 +187,7 @@ def reproduce(experiment: Experiment, subject: Subject, out: Path) -> dict[str, 
     }
     cells, gallery = Cells(out / "cells.jsonl", settings), Gallery(subject.fitting, out / "grids")
     samplers = cache(lambda: {(entry.row, entry.column): entry.sampler for entry in experiment.entries(subject)})
-    order = cells({"cell": "arms"}, lambda: {"places": list(samplers())})["places"]
+    order = cells({"cell": "methods"}, lambda: {"places": list(samplers())})["places"]
     real = [cells({"cell": "floor", "seed": k}, lambda k=k: _real(subject, k)) for k in range(subject.seeds)]  # type: ignore[misc]
     rows = []
     places = [(row, column, seed) for row, column in order for seed in range(subject.seeds)]
@@ -244,7 +244,7 @@ def _cell(subject: Subject, sampler: Sampler, seed: int, gallery: Gallery, pictu
 
 def _picture(order: list[list[str]], row: str, column: str) -> str:
     """The file name of the first samples of an entry."""
-    return f"arm-{order.index([row, column])}"
+    return f"method-{order.index([row, column])}"
 
 
 def _pictures(
