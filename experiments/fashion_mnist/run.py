@@ -57,9 +57,11 @@ class Sizes:
     tested: int = 1000
     usual: int = CLASSIC_NFE
     hindsight: int = 2
+    measured: int | None = None
+    piloted: int = 1024
 
 
-QUICK = Sizes(("gaussian", "mixture"), (2, 3), (), (0.5, 1.0), swept=48, final=64, tested=64, usual=7)
+QUICK = Sizes(("gaussian", "mixture"), (2, 3), (), (0.5, 1.0), 48, 64, 64, usual=7, measured=16, piloted=16)
 
 #: What a family is swept at. Far from where it is any good, a cell only costs time.
 REACH: Mapping[str, tuple[float, float]] = {
@@ -126,7 +128,9 @@ class _Setup:
     def made(cls, run: Run, sizes: Sizes, denoiser: Denoiser, reference: Reference, real: Tensor, seed: int) -> _Setup:
         began = time.perf_counter()
         fitted_on, held_out = hold_out(real, seed)
-        profile = Profile.measure(denoiser, real[held_out], seed=seed, device=run.device, progress=run.progress)
+        profile = Profile.measure(
+            denoiser, real[held_out], samples=sizes.measured, seed=seed, device=run.device, progress=run.progress
+        )
         starts = fit_starts(real[fitted_on], list(sizes.families), seed=seed, progress=run.progress)
         seconds = time.perf_counter() - began
         return cls(run, sizes, denoiser, reference, real, seed, profile, starts, seconds)
@@ -184,6 +188,8 @@ class _Setup:
             profile=self.profile,
             initialization=self.starts,
             schedule=schedule,
+            pilot_samples=self.sizes.piloted,
+            check=not self.run.quick,
             seed=self.seed,
             device=self.run.device,
             progress=self.run.progress,

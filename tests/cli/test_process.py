@@ -36,8 +36,14 @@ def start(*arguments: object, cwd: Path, **more: Any) -> subprocess.Popen[bytes]
     command = [sys.executable, "-m", "headstart", *map(str, arguments)]
     path = os.pathsep.join([str(cwd), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, **more.pop("env", {})}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _not_ignored, **more}
     return subprocess.Popen(command, cwd=cwd, env=environment, **pipes)
+
+
+def _not_ignored() -> None:
+    """The signals of a process that is not in the background, even if these tests are."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(path: Path) -> None:
