@@ -20,7 +20,7 @@ from headstart.errors import DataError
 __all__ = ["LARGE", "converted", "empty", "is_large", "taken"]
 
 #: Bytes of an array that are more than is held in memory.
-LARGE = 1 << 30
+LARGE = 1 << 28
 
 #: Bytes that are worked on at a time.
 CHUNK = 1 << 26

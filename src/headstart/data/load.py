@@ -18,7 +18,7 @@ bytes are images, (N, H, W), (N, H, W, C) or (N, C, H, W), and are mapped from 0
 What is in memory goes the same way as what is in a file (:mod:`headstart.arrays`). Nothing is ever unpickled: a file
 that holds Python objects is refused.
 
-What takes more than 1 GiB is not held in memory: a ``.npy`` file is mapped as it is, and images, shards and whatever
+What takes more than 256 MiB is not held in memory: a ``.npy`` file is mapped as it is, and images, shards and whatever
 else needs to be converted lie on a temporary file (:mod:`headstart.large`). The other files are read whole.
 """
 

@@ -165,8 +165,11 @@ def novelty(
     x, known, fresh = (_represent(part, features, progress) for part in (generated, known, fresh))
     samples = torch.cat([x, fresh[BLOCKS * size :].to(x)])
     blocks = [*torch.split(known, size), *torch.split(fresh[: BLOCKS * size], size)]
-    found = [_nearest(samples, block)[0] for block in progress.track(blocks, "distances", len(blocks))]
-    distances = torch.stack(found).cpu().numpy()
+    # In one place: small results between large intermediate ones would keep their room from being used again.
+    found = torch.empty(len(blocks), len(samples), dtype=torch.float64)
+    for i, block in enumerate(progress.track(blocks, "distances", len(blocks))):
+        found[i] = _nearest(samples, block)[0]
+    distances = found.numpy()
 
     split = np.arange(len(blocks)) < count
     effect = _effect(distances, split, len(x))
