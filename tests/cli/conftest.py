@@ -43,6 +43,13 @@ def images():
         return (0.25 * x + s2 * (share - 0.5)) / (0.25 + s2)
     return denoiser
 
+def codec():
+    """Latents of two numbers are samples of three."""
+    return lambda x: x[:, :2], lambda z: torch.cat([z, z.sum(1, keepdim=True)], 1)
+
+def broken_codec():
+    return lambda x: x, lambda z: z / 0
+
 def conditioned():
     """N(coarse + mean of table, 1/4)."""
     def denoiser(x, sigma, /, **given):

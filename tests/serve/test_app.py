@@ -15,7 +15,9 @@ from fastapi.testclient import TestClient
 from torch import Tensor
 
 from headstart.denoiser import expand
+from headstart.errors import InputError
 from headstart.initialization import Isotropic
+from headstart.latents import Latents
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.schedule import rho_grid
@@ -201,3 +203,14 @@ def test_the_pages_need_nothing_from_elsewhere(client: TestClient) -> None:
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert not any(mark in answer.text for mark in ("http://", "https://", "src=", "@import"))
     assert "/v1/samples" in client.get("/docs").text
+
+
+def test_plans_that_are_not_served_together_are_refused(plans: list[Plan]) -> None:
+    latent = plans[0].with_latents(Latents(lambda x: x, lambda z: z))
+    for wrong, said in (
+        ([], "shapes"),
+        ([plans[0], plans[0]], "as many evaluations"),
+        ([latent], "decodes no latents"),
+    ):
+        with pytest.raises(InputError, match=said):
+            application(wrong, denoiser)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from headstart.data.shards import Manifest
+    from headstart.plan import Plan
     from headstart.shards import Drawn
 
 __all__ = ["EXAMPLES", "sample"]
@@ -33,6 +34,7 @@ EXAMPLES = (
     "headstart sample plan python:mymodel:load -n 16 --label 3 -o samples",
     "headstart sample plan python:mymodel:load -n 100 --label 0-9 -o samples",
     "headstart sample plan python:mymodel:load -n 1000000 --shards tar -o samples",
+    "headstart sample plan python:mymodel:load -n 16 --decode python:mymodel:codec -o samples",
     "headstart sample plan python:mymodel:load -n 16 --condition coarse=coarse.npy --shared table=table.npy -o samples",
 )
 
@@ -72,6 +74,14 @@ def sample(
     shard_size: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Samples of a shard; about 64 MiB by default.")
     ] = None,
+    decode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="python:MODULE:FACTORY",
+            help="Decode what is drawn: a factory of encoder and decoder, which is imported and run.",
+        ),
+    ] = None,
+    latents: Annotated[bool, typer.Option("--latents", help="Write the latents of a latent plan themselves.")] = False,
     device: Device = "cpu",
     batch_size: BatchSize = 256,
     as_json: Json = False,
@@ -100,14 +110,14 @@ def sample(
     from headstart.plan import Plan
     from headstart.shards import draw_shards, shard_size_for
 
-    chosen = Plan.load(plan)
+    chosen = _decoding(Plan.load(plan), decode, latents, device)
     denoiser = Counted(load_denoiser(model, device))
     read = read_conditions(condition, shared, *(["label"] if classes else []))
 
     def conditions(of: Sequence[int]) -> dict[str, Any]:
         return _conditions(read, classes, of)
 
-    shape = chosen.initialization.shape
+    shape = _shape(chosen, device)
     if shards or shard_size or 4 * math.prod(shape) * len(wanted) > AT_ONCE:
         size = shard_size or shard_size_for(shape, batch_size)
         manifest = Manifest(
@@ -157,6 +167,37 @@ def sample(
             "seconds": seconds,
         },
     )
+
+
+def _decoding(plan: Plan, decode: str | None, latents: bool, device: str) -> Plan:
+    """The plan with what decodes its samples, or with the latents as its samples."""
+    from dataclasses import replace
+
+    from headstart.latents import Space
+    from headstart.models import load_latents
+
+    if decode and latents:
+        raise InputError("--decode asks for decoded samples and --latents for the latents: give one")
+    space = plan.record.latents
+    if decode:
+        return plan.with_latents(load_latents(replace(space or Space(), spec=decode), device))
+    if space is not None and not latents:
+        known = f"--decode {space.spec}, which the plan names" if space.spec else "--decode python:MODULE:FACTORY"
+        raise InputError(
+            f"the plan samples latents, and runs no code by itself: give {known}, to import and run what decodes them, "
+            "or --latents for the latents themselves"
+        )
+    return plan.with_latents(None)
+
+
+def _shape(plan: Plan, device: str) -> tuple[int, ...]:
+    """The shape of a sample, decoded where the plan decodes."""
+    shape = plan.initialization.shape
+    if plan.latents is None:
+        return shape
+    import torch
+
+    return tuple(plan.latents.decode(torch.zeros(1, *shape, device=device)).shape[1:])
 
 
 def _conditions(read: dict[str, Any], classes: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from torch import Tensor
 from headstart.budget import Budget
 from headstart.citation import BUDGET, IMAGES, PILOT
 from headstart.denoiser import Denoiser, guided_in
-from headstart.errors import InputError
+from headstart.denoiser.contract import is_finite
+from headstart.errors import DenoiserError, InputError
 from headstart.latents import Codec, Space
 from headstart.metrics import Novelty
 from headstart.noise import Noise
@@ -241,7 +242,20 @@ class Plan(Sampler):
         )
 
     def _returned(self, samples: Tensor) -> Tensor:
-        return samples if self.latents is None else self.latents.decode(samples)
+        """The samples, decoded where the plan decodes.
+
+        Raises:
+            DenoiserError: if what decodes them returns anything but as many samples of finite numbers.
+        """
+        if self.latents is None:
+            return samples
+        decoded = self.latents.decode(samples)
+        if not isinstance(decoded, Tensor) or decoded.shape[:1] != samples.shape[:1]:
+            found = tuple(decoded.shape) if isinstance(decoded, Tensor) else type(decoded).__name__
+            raise DenoiserError(f"what decodes latents returned {found} for {len(samples)} of them")
+        if not is_finite(decoded):
+            raise DenoiserError("what decodes latents returned NaN or infinite values: are scale and shift theirs?")
+        return decoded
 
     def _announce(self, denoiser: Denoiser) -> None:
         """Refuse to return latents for samples, and warn where the denoiser is guided in another way than the samples

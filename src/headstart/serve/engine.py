@@ -66,7 +66,8 @@ class Engine:
         shared: conditions that all samples share.
 
     Raises:
-        InputError: if there is no plan, they are of samples of different shapes, or two have as many evaluations.
+        InputError: if there is no plan, they are of samples of different shapes, two have as many evaluations, or
+            one decodes latents.
     """
 
     def __init__(
@@ -79,6 +80,10 @@ class Engine:
         shapes = {plan.initialization.shape for plan in plans}
         if len(shapes) != 1:
             raise InputError(f"plans of one data set are served together: got samples of shapes {sorted(shapes)}")
+        if any(plan.record.latents for plan in plans):
+            raise InputError(
+                "the service decodes no latents: save plan.with_latents(None), and serve that for latents as they are"
+            )
         self.plans = {plan.nfe: plan for plan in sorted(plans, key=lambda plan: plan.nfe)}
         if len(self.plans) < len(plans):
             raise InputError("two plans have as many evaluations: serve one of them")
