@@ -84,6 +84,12 @@ def test_a_table_keeps_its_blank_cells_and_sorts_by_its_numbers(tmp_path: Path) 
     ]
 
 
+def test_columns_are_called_by_words(tmp_path: Path) -> None:
+    text = page(tmp_path, "| nfe | swd_error | to_heun | Heun |\n|---|---|---|---|\n| 1 | 2 | 3 | 4 |\n")
+    heads = re.findall(r'<button type="button">([^<]*)', text)
+    assert heads == ["evaluations", "sliced Wasserstein, error", "to heun", "Heun"]
+
+
 def test_a_long_table_is_folded(tmp_path: Path) -> None:
     assert "<details><summary>41 rows</summary>" in page(tmp_path, "| a |\n|---|\n" + "| 1 |\n" * 41)
 

@@ -151,6 +151,7 @@ def new_figure(
         tall = free * share / sum(panels)
         box = (left / width, (upper - tall) / height, (width - left - right) / width, tall / height)
         axes.append(figure.add_axes(box))
+        axes[-1].set_autoscale_on(False)  # every figure sets its limits; matplotlib finds none for some single points
         upper -= tall + gap
     return figure, axes
 

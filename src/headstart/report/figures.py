@@ -297,12 +297,12 @@ def measured_profile(profile: Row) -> str:
     with style():
         figure, axes = new_figure(62 + 130 * len(panels), [1] * len(panels), left=44, bottom=40, top=24, gap=30)
         for ax, keys in zip(axes, panels, strict=True):
-            ax.set(xscale="log", yscale="log", xlim=widen(sigmas.tolist(), 1.1))
+            values = np.concatenate([series[key][1] for key in keys])
+            height = widen(values[np.isfinite(values)].tolist(), 1.5)
+            ax.set(xscale="log", yscale="log", xlim=widen(sigmas.tolist(), 1.1), ylim=height)
             for key in keys:
                 x, y = series[key]
                 ax.plot(x, y, color=colours[key], label=key)
-            values = np.concatenate([series[key][1] for key in keys])
-            ax.set_ylim(widen(values[np.isfinite(values)].tolist(), 1.5))
             axis_ticks(ax, "y", round_ticks(*ax.get_ylim(), dense=False))
             axis_ticks(ax, "x", round_ticks(float(sigmas.min()), float(sigmas.max()), dense=False))
             ax.tick_params(labelbottom=ax is axes[-1])

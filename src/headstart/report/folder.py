@@ -31,6 +31,18 @@ PARTS = (("family", "start", "initialization", "chosen"), ("schedule", "levels")
 #: A number, as tables write it, and what may follow it: its error, or another number in parentheses.
 NUMBER = re.compile(r"([+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?)(?: ± \S+)?(?: \(\S+\))?")
 
+#: What columns are called on a page, where the name of a key is no word.
+WORDS = {
+    "nfe": "evaluations",
+    "frechet": "Fréchet distance",
+    "swd": "sliced Wasserstein",
+    "max_swd": "max-sliced Wasserstein",
+    "e_init": "E_init",
+    "kl": "KL",
+    "nll": "NLL",
+    "w1": "W1",
+}
+
 #: What a line begins with, and what it is then; of the same kind are lines that belong together.
 KINDS = (("| ", "table"), ("|--", "table"), ("# ", "title"), ("## ", "heading"), ("* ", "list"), ("- ", "list"))
 
@@ -101,7 +113,14 @@ def _table(lines: Iterable[str]) -> dict[str, Any]:
     head, _, *rest = ([cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")] for line in lines)
     rows = [[_cell(cell) for cell in row] for row in rest]
     numeric = [all(row[i]["number"] for row in rows) for i in range(len(head))]
-    return {"headings": list(zip(head, numeric, strict=True)), "rows": [{"cells": row} for row in rows]}
+    return {"headings": list(zip(map(_heading, head), numeric, strict=True)), "rows": [{"cells": row} for row in rows]}
+
+
+def _heading(name: str) -> str:
+    """The name of a column in words."""
+    value = name.removesuffix("_error")
+    words = WORDS.get(value, value.replace("_", " "))
+    return words if value == name else f"{words}, error"
 
 
 def _cell(text: str) -> dict[str, Any]:
