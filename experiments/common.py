@@ -37,10 +37,14 @@ from headstart.files import atomic_write
 from headstart.noise import Noise
 from headstart.progress import Progress
 from headstart.report import write_folder_page
+from headstart.report.drawing import style
 
 __all__ = ["Blocks", "Run", "command", "drawn", "estimate", "groups", "max_sliced", "mean", "record", "trimmed"]
 
 Row = Mapping[str, Any]
+
+#: What figures of several panels differ in from those of pages: small letters, and powers of ten at the ticks.
+FIGURES: dict[Any, Any] = {"font.size": 9, "text.parse_math": True}
 
 
 @dataclass(frozen=True)
@@ -127,13 +131,15 @@ def record(
         package: where the module is.
     """
     began = time.perf_counter()
+    with style(), matplotlib.rc_context(FIGURES):
+        results = experiment(run)
     found = {
         "experiment": name,
         "quick": run.quick,
         "seeds": run.seeds,
         "about": _about(experiment),
         "command": run.command(f"{package}.{name}"),
-        **experiment(run),
+        **results,
         "files": list(run.files),
         "environment": environment(run.device),
         "seconds": time.perf_counter() - began,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "CYCLE",
     "DARK",
     "FONT",
     "LEGEND",
@@ -74,6 +75,9 @@ DARK = {
     "other": "#e0b04c",
     "floor": "#8d96a3",
 }
+
+#: The colours that lines take in turn which no colour is given.
+CYCLE = tuple(LIGHT[name] for name in ("plan", "dpm", "gaussian", "noise", "other", "heun", "floor"))
 
 WIDTH, FONT = 360, 11
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
@@ -124,7 +128,7 @@ def style(grid: str = "y") -> Iterator[None]:
     """
     with needed("matplotlib", "report", "a figure"):
         import matplotlib
-    with matplotlib.rc_context({**STYLE, "axes.grid.axis": grid}):
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": grid, "axes.prop_cycle": matplotlib.cycler(color=CYCLE)}):
         yield
 
 
