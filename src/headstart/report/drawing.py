@@ -128,7 +128,8 @@ def style(grid: str = "y") -> Iterator[None]:
     """
     with needed("matplotlib", "report", "a figure"):
         import matplotlib
-    with matplotlib.rc_context({**STYLE, "axes.grid.axis": grid, "axes.prop_cycle": matplotlib.cycler(color=CYCLE)}):
+        from cycler import cycler
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": grid, "axes.prop_cycle": cycler(color=CYCLE)}):
         yield
 
 
