@@ -128,7 +128,7 @@ def style(grid: str = "y") -> Iterator[None]:
     """
     with needed("matplotlib", "report", "a figure"):
         import matplotlib
-        from cycler import cycler
+        from matplotlib.rcsetup import cycler
     with matplotlib.rc_context({**STYLE, "axes.grid.axis": grid, "axes.prop_cycle": cycler(color=CYCLE)}):
         yield
 
