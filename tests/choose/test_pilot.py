@@ -53,6 +53,21 @@ def test_the_last_row_is_turned_where_samples_come_nearer(profile):
     assert again == pytest.approx(scored.pilot.value, abs=1e-5)
 
 
+def test_levels_near_each_other_are_turned_as_far_as_it_takes(profile):
+    """Their answers differ little, and what is missing at 0 is many times their difference away."""
+    pilot = pilot_of(profile, count=256)
+    (few,) = pilot([option_of(profile, 3, sigma_min=2.0)])
+    (many,) = pilot([option_of(profile, 12, sigma_min=2.0)])
+
+    def lines(option):
+        """The turn in units of that of a straight line through the last two levels."""
+        before, last = option.schedule.sigmas[-3:-1]
+        return option.turn * (before - last) / last
+
+    assert many.turn > 15
+    assert lines(many) == pytest.approx(lines(few), rel=0.3)
+
+
 @pytest.mark.parametrize("solver", [Heun(), get_solver("ddpm")], ids=["two answers a step", "stochastic"])
 def test_solvers_without_weights_are_not_turned(solver, profile):
     (scored,) = pilot_of(profile)([option_of(profile, 3, solver=solver)])

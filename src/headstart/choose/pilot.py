@@ -55,6 +55,13 @@ FORM = "headstart-pilot"
 #: How far the last row is turned.
 TURNS = (-1.0, 5.0)
 
+#: Where that is not far enough: so many times as far as the straight line through the last two answers is at 0. Of
+#: levels near each other it is many times their difference away.
+LINES = 3.0
+
+#: To what the turn is found.
+NEAR = 0.02
+
 #: Answers of the network that are kept, in bytes: combinations that share their first levels share them.
 KEPT = 2**28
 
@@ -169,21 +176,28 @@ class Pilot:
         plain = score = self._score(drawn, 0.0)
         turn = 0.0
         if drawn.change is not None:
-            turn = self._turn(drawn)
+            turn = self._turn(option, drawn)
             score = self._score(drawn, turn)
             if plain.value - score.value <= plain.gap(score):
                 turn, score = 0.0, plain
         return replace(option, pilot=score, turn=turn) if few else replace(option, final=score, turn=turn)
 
-    def _turn(self, drawn: _Drawn) -> float:
+    def _turn(self, option: Option, drawn: _Drawn) -> float:
         """The turn of the last row with the least distance, to two digits after the point."""
         from scipy.optimize import minimize_scalar
 
         def distance(turn: float) -> float:
             return self.judge.energy(drawn.at(turn)).value
 
-        found = minimize_scalar(distance, bounds=TURNS, options={"xatol": 0.02})
-        return round(float(found.x), 2)
+        def least(*ends: float) -> float:
+            return float(minimize_scalar(distance, bounds=ends, options={"xatol": NEAR}).x)
+
+        turn = least(*TURNS)
+        before, last = option.schedule.sigmas[-3:-1]
+        far = LINES * last / (before - last)
+        if turn > TURNS[1] - 2 * NEAR and far > TURNS[1]:
+            turn = least(TURNS[1], far)
+        return round(turn, 2)
 
     def _score(self, drawn: _Drawn, turn: float) -> Score:
         energy = self.judge.energy(drawn.at(turn))
