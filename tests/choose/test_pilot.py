@@ -8,17 +8,18 @@ import pytest
 import torch
 
 from headstart import fit
+from headstart.budget import Budget
 from headstart.choose import fit_starts, hold_out
 from headstart.choose.constraints import Constraints
 from headstart.choose.pilot import FEW, Pilot, turned
-from headstart.choose.screen import screen, varied
+from headstart.choose.screen import Option, Score, screen, varied
 from headstart.compute import Compute
 from headstart.conditions import Part
 from headstart.denoiser import Counted
 from headstart.errors import InputError
-from headstart.initialization import Gaussian, Generator
-from headstart.schedule import Schedule, Tangent
-from headstart.solver import USUAL_SOLVERS, Distilled, Heun, get_solver
+from headstart.initialization import Gaussian, Generator, NetworkMean
+from headstart.schedule import Custom, Schedule, Tangent
+from headstart.solver import USUAL_SOLVERS, Distilled, Euler, Heun, get_solver
 from tests.choose.cases import DATA, FAST, TARGET
 
 HELD_OUT = Part(DATA[hold_out(DATA)[1]])
@@ -154,3 +155,20 @@ def test_batches_change_nothing_but_the_last_digits(profile):
     for a, b in zip(large.record.candidates, small.record.candidates, strict=True):
         assert (a.schedule, a.horizon, a.pilot is None) == (b.schedule, b.horizon, b.pilot is None)
         assert a.pilot is None or a.pilot == pytest.approx(b.pilot, abs=1e-4)
+
+
+def test_a_start_that_asks_the_network_has_the_answers_for_its_own_conditions(profile):
+    """It asks about one state for all samples, which no batch may have another's answers to."""
+    c = torch.linspace(-5, 5, 60)[torch.randperm(60, generator=torch.Generator().manual_seed(0))][:, None]
+    x0 = c + 0.1 * torch.randn(60, 1, generator=torch.Generator().manual_seed(1))
+
+    def denoiser(x, sigma, c):
+        return c + 0.01 / (0.01 + torch.as_tensor(sigma).reshape(-1, 1) ** 2) * (x - c)
+
+    start = NetworkMean.fit(x0, "gaussian", conditions={"c": c}, denoiser=denoiser)
+    option = Option(start, Custom(), Schedule((0.1, 0.05, 0.0)), Euler(), Budget(None, (0.0,)), Score(0.0, (0.0,) * 8))
+    scores = [
+        Pilot(denoiser, Part(x0, {"c": c}), profile, 60, 0, Compute(batch_size=size))([option])[0].pilot.value
+        for size in (60, 15)
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=1e-5)

@@ -14,6 +14,7 @@ from headstart import Noise
 from headstart.budget import euler_divergence, path_log_ratios, score_error
 from headstart.choose import fit
 from headstart.denoiser import Counted, adapt, guide, in_evaluation_mode, parts_of
+from headstart.denoiser.modules import device_of
 from headstart.initialization import Isotropic
 from headstart.predictor import predictor_costs
 from headstart.sampler import Sampler
@@ -145,3 +146,10 @@ def test_a_fit_leaves_a_networks_statistics_alone() -> None:
     fit(network, torch.randn(200, 2, generator=torch.Generator().manual_seed(0)), 3, pilot_samples=32)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
+
+
+def test_the_device_is_that_of_the_first_module_with_parameters() -> None:
+    cpu, meta = torch.device("cpu"), torch.device("meta")
+    assert device_of(guide(partial(nn.Linear(2, 2, device=meta), None), 2.0), cpu) == meta
+    assert device_of(Counted(lambda x, sigma: x), meta) == meta
+    assert device_of(nn.Identity(), meta) == meta

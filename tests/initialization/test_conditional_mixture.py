@@ -122,6 +122,13 @@ def test_a_saved_start_is_the_same_start():
         ConditionalMixture.from_state(values, tensors | {"precisions": -tensors["precisions"]})
 
 
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_few_samples_make_one_component(n):
+    start = ConditionalMixture.fit(random(n, 2), conditions={"c": random(n, 2, seed=1)})
+    assert len(start.weights) == 1
+    assert bool(torch.isfinite(start.sample(Noise(range(n)), 1.0, {"c": random(n, 2, seed=1)})).all())
+
+
 def test_what_it_cannot_be_fitted_on_is_named():
     with pytest.raises(InputError, match="there are none it knows"):
         ConditionalMixture.fit(random(20, 2))

@@ -114,3 +114,14 @@ def test_damaged_features_are_named():
             Features.from_state([values[0] | damage], tensors)
     with pytest.raises(InputError, match="scale"):
         Features.from_state([values[1]], {k.replace("1.", "0."): -t for k, t in tensors.items() if k.startswith("1.")})
+
+
+def test_masks_are_numbers_and_what_is_empty_is_ignored():
+    """A mask of the words of a text comes as truth values, one or more of which are the same for all samples."""
+    mask = torch.arange(5) < 1 + torch.arange(N)[:, None] % 4
+    given = Conditions.of({"mask": mask, "empty": torch.zeros(N, 0)}, N)
+    features = Features.fit(given)
+    assert (features.names, features.ignored) == (("mask",), ("empty",))
+    wanted = Features.fit(Conditions.of({"mask": mask.double()}, N))
+    assert torch.equal(features(given), wanted(given))
+    assert bool((features(given)[:, [0, 4]] == 0).all())

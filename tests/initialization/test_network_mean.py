@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from headstart import Plan, fit
 from headstart.conditions import Conditions
 from headstart.denoiser import Counted
-from headstart.errors import InputError
-from headstart.initialization import NetworkMean
+from headstart.errors import DataError, InputError
+from headstart.initialization import Gaussian, NetworkMean
 from headstart.noise import Noise
 from headstart.targets import JointMixture
 
@@ -64,3 +66,16 @@ def test_a_network_that_is_no_regression_far_out_is_refused():
         NetworkMean.fit(X, "gaussian", conditions={"c": C}, denoiser=untrained)
     with pytest.raises(InputError, match="hand in denoiser="):
         NetworkMean.fit(X, "gaussian", conditions={"c": C})
+
+
+def test_what_it_cannot_be_fitted_on_is_named():
+    law, given = Gaussian.fit(X), {"conditions": {"c": C}, "denoiser": JOINT}
+    with pytest.raises(DataError, match="hold NaN"):
+        NetworkMean.fit(X * math.nan, law, **given)
+    with pytest.raises(DataError, match="at least two samples"):
+        NetworkMean.fit(X[:0], law, conditions={"c": C[:0]}, denoiser=JOINT)
+    with pytest.raises(InputError, match=r"residuals of shape \(2,\) need a start for them"):
+        NetworkMean.fit(X, Gaussian.fit(X[:, :1]), **given)
+    for level in (0.0, -1.0, math.nan):
+        with pytest.raises(InputError, match="above 0 and finite: got sigma_max"):
+            NetworkMean.fit(X, law, sigma_max=level, **given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from headstart.choose import fit_starts
 from headstart.conditions import Conditions
-from headstart.errors import ArtefactError, InputError
+from headstart.errors import ArtefactError, DataError, InputError
 from headstart.initialization import INITIALIZATIONS, Gaussian, Isotropic, LinearMean, Mixture, Regression
 from headstart.initialization.regression import Ridge
 from headstart.noise import Noise
@@ -209,3 +210,14 @@ def test_what_cannot_be_regressed_is_named():
     start = Regression.fit(data, Mixture.fit(data, 1), conditions={"c": c})
     with pytest.raises(InputError, match="needs the condition c, which is missing"):
         start.sample(Noise(range(3)), 1.0)
+
+
+def test_means_that_are_not_finite_are_refused_whoever_fitted_the_law():
+    data, c = joint(50, seed=1)
+    law = Mixture.fit(data, 1)
+    with pytest.raises(DataError, match="means given the conditions, hold NaN"):
+        Regression.fit(data, law, conditions={"c": c}, mean=lambda given: math.nan * data[: given.count])
+    with pytest.raises(DataError, match="hold NaN"):
+        Regression.fit(data, law, conditions={"c": c}, mean=lambda given: data, left_out=math.nan * data)
+    with pytest.raises(DataError, match="at least two samples"):
+        Regression.fit(data[:0], law, conditions={"c": c[:0]}, mean=lambda given: data[:0])

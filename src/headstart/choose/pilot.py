@@ -156,7 +156,8 @@ class Pilot:
         Several processes share out the options that samples are drawn of.
         """
         options, few = list(options), count is None
-        wanted, denoiser = (self.few, self._answers) if count is None else (count, self.denoiser)
+        wanted = self.few if count is None else count
+        denoiser: Denoiser | _Answers = self._answers if few else self.denoiser
         lacking = [o for o in {o.key: o for o in options}.values() if len(self._drawn.get(o.key, ())) < wanted]
         _ = self.judge  # once, and not by each process for itself
         found = spread(
@@ -203,7 +204,7 @@ class Pilot:
         energy = self.judge.energy(drawn.at(turn))
         return Score.of(len(drawn), lambda kept: energy.of(torch.from_numpy(kept)))
 
-    def _extended(self, option: Option, count: int, denoiser: Denoiser) -> _Drawn:
+    def _extended(self, option: Option, count: int, denoiser: Denoiser | _Answers) -> _Drawn:
         """``count`` samples of a combination, those that are known among them."""
         known = self._drawn.get(option.key)
         first = 0 if known is None else len(known)
@@ -222,13 +223,14 @@ class Pilot:
         what = json.dumps([self._told[id(option.start)], option.schedule.sigmas, solver, first, count], sort_keys=True)
         return f"pilot-{hashlib.sha256(what.encode()).hexdigest()[:24]}"
 
-    def _projected(self, option: Option, first: int, count: int, denoiser: Denoiser) -> _Drawn:
+    def _projected(self, option: Option, first: int, count: int, denoiser: Denoiser | _Answers) -> _Drawn:
         """The samples from place ``first`` on, projected."""
         turning, parts = self.turning and _turns(option), []
         for part in self.compute.batches(count - first):
-            last = _Last(denoiser)
             places = slice(first + part.start, first + part.stop)
-            samples = self._sample(_sampler(option), last if turning else denoiser, places)
+            asked = denoiser.at(places) if isinstance(denoiser, _Answers) else denoiser
+            last = _Last(asked)
+            samples = self._sample(_sampler(option), last if turning else asked, places)
             change = self.judge.project(last.change()) if turning else None
             parts.append(_Drawn(self.judge.project(samples, self._rows(places)), change))
         return reduce(_Drawn.joined, parts)
@@ -285,19 +287,23 @@ class _Last:
 
 
 class _Answers:
-    """A denoiser that remembers its latest answers, by the state's bytes and the noise level.
+    """A denoiser that remembers its latest answers, by the samples that were asked about, their states and the level.
 
-    The first steps of many combinations are the same. A state tells its conditions too: it belongs to one seed, and
-    the samples of a pilot are asked for the same in every combination.
+    The first steps of many combinations are the same. The places of the samples stand for their conditions, which the
+    states do not tell: a start may ask about one state for all samples.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
-        self.known: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+        self.known: OrderedDict[tuple[int, int, str, str], Tensor] = OrderedDict()
         self.size = 0
 
-    def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
-        key = (digest(x), digest(torch.as_tensor(sigma)))
+    def at(self, places: slice) -> Denoiser:
+        """The denoiser for the samples at these places."""
+        return partial(self._answer, places)
+
+    def _answer(self, places: slice, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
+        key = (places.start, places.stop, digest(x), digest(torch.as_tensor(sigma)))
         if key not in self.known:
             self.known[key] = found = self.denoiser(x, sigma, **conditions)
             self.size += found.nbytes

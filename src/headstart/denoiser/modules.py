@@ -13,9 +13,10 @@ from functools import partial, wraps
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import nn
 
-__all__ = ["evaluation_mode", "in_evaluation_mode", "parts_of"]
+__all__ = ["device_of", "evaluation_mode", "in_evaluation_mode", "parts_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +32,12 @@ def parts_of(denoiser: Any) -> Iterator[Any]:
         seen.add(id(part))
         yield part
         left += _held(part)
+
+
+def device_of(denoiser: Any, otherwise: torch.device) -> torch.device:
+    """Where the first module inside a denoiser that has parameters keeps them, or another device if none has any."""
+    modules = (part for part in parts_of(denoiser) if isinstance(part, nn.Module))
+    return next((weight.device for module in modules for weight in module.parameters()), otherwise)
 
 
 def _held(part: Any) -> list[Any]:

@@ -280,7 +280,7 @@ class _Points:
         """The numbers of components and of dimensions with the best conditional likelihood of a tenth held out."""
         held = max(1, len(self.z) // 10)
         sigma = CHOSEN_AT * math.sqrt(float(self.subspace.total_variance) / self.subspace.dimension)
-        if sigma == 0 or len(self.z) == 1:
+        if sigma == 0 or len(self.z) - held < 2:
             return components or 1, dimensions or 1
         noised, psi = self.z[:held][:2000], self.psi[:held][:2000]
         noised = noised + sigma * torch.randn(noised.shape, generator=generator_of(self.seed), dtype=noised.dtype)

@@ -130,9 +130,11 @@ class Numbers:
     def fit(cls, path: Path, value: Any, fields: Literal["pca", "dct", "given"]) -> Numbers | None:
         """On a row for each sample; None if they are no finite numbers, or the same for all."""
         rows = _numbers(value)
-        if rows is None or not torch.isfinite(rows).all() or float(rows.abs().max()) > LARGEST:
+        if rows is None or not rows.numel():
             return None
         flat = rows.double().reshape(len(rows), -1)
+        if not torch.isfinite(flat).all() or float(flat.abs().max()) > LARGEST:
+            return None
         mean, spread = flat.mean(0), flat.std(0, correction=0)
         if not float(spread.max()) > 0:
             return None

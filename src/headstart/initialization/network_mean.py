@@ -13,6 +13,7 @@ something else there: what it says for two noises is held against the residuals 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,10 @@ from torch import Tensor
 
 from headstart.conditions import Conditions
 from headstart.denoiser import Denoiser, Range, denoise
+from headstart.denoiser.modules import device_of
 from headstart.errors import InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
-from headstart.initialization.regression import Regression, law_from, law_of
+from headstart.initialization.regression import Regression, check_count, law_from, law_of, share_explained
 from headstart.noise import Noise
 from headstart.saved import Saved
 
@@ -79,19 +81,23 @@ class NetworkMean(Regression):
             data: samples that the network was not trained on, or of which it has far more than it could remember.
             law: of the residuals: the name of a closed-form family, or one that is fitted already.
             conditions: of the samples.
-            denoiser: the network, on the CPU or on the device of the conditions.
+            denoiser: the network, on any device: the data and the conditions are moved to it.
             sigma_max: the level that it is asked at, or its own highest one if that is lower.
             seed: of fitting the law.
 
         Raises:
             DataError: if there are fewer than two samples, or NaN or Inf among them.
             DenoiserError: if the network fails.
-            InputError: if no network is given, or it is no regression at its highest level.
+            InputError: if no network is given, it is no regression at its highest level, or a level or a law does not
+                fit.
         """
         if denoiser is None:
             raise InputError("a network's own mean needs the network: hand in denoiser=")
+        check_count(data)
         given = Conditions.of(conditions, len(data)).settled()
         level = min(sigma_max, Range.of(denoiser).high)
+        if not 0 < level < math.inf:
+            raise InputError(f"the network is asked at a level above 0 and finite: got sigma_max={sigma_max}")
         means = torch.cat(
             [
                 _asked(denoiser, data[i : i + TOGETHER], level, given.take(slice(i, i + TOGETHER)), ASKED)
@@ -99,11 +105,12 @@ class NetworkMean(Regression):
             ]
         )
         residuals = data - means.to(data)
+        explained = share_explained(data, residuals)
         _check(denoiser, data[:FEW], level, given.take(slice(0, FEW)), means[:FEW], residuals)
         if isinstance(law, str):
             law = law_of(residuals, law, given.get("label"), seed)
-        total = float((data.double() - data.double().mean(0)).square().sum())
-        explained = 1 - float(residuals.double().square().sum()) / total if total > 0 else 0.0
+        if law.shape != tuple(data.shape[1:]):
+            raise InputError(f"residuals of shape {tuple(data.shape[1:])} need a start for them: got {law!r}")
         return cls(law, level, denoiser, explained)
 
     def bound(self, denoiser: Denoiser) -> NetworkMean:
@@ -139,10 +146,12 @@ class NetworkMean(Regression):
 
 
 def _asked(denoiser: Denoiser, like: Tensor, sigma: float, given: Conditions, seed: int) -> Tensor:
-    """The network's answers to one noise of level sigma for all samples, with the conditions of each."""
+    """The network's answers to one noise of level sigma for all samples, with the conditions of each, beside them."""
     eps = Noise([seed], like.device, like.dtype).normal(tuple(like.shape[1:]))
+    device = device_of(denoiser, like.device)
     with torch.no_grad():
-        return denoise(denoiser, (sigma * eps).expand_as(like), sigma, **given)
+        x = (sigma * eps).expand_as(like).to(device)
+        return denoise(denoiser, x, sigma, **given.to(device)).to(like.device)
 
 
 def _check(denoiser: Denoiser, few: Tensor, sigma: float, given: Conditions, means: Tensor, residuals: Tensor) -> None:

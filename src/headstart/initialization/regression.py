@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from headstart.conditions import Conditions
-from headstart.errors import ArtefactError, InputError
+from headstart.errors import ArtefactError, DataError, InputError
 from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.features import Features
 from headstart.initialization.memory import owned
@@ -43,7 +43,7 @@ from headstart.saved import Saved
 #: What a mean of the user's knows, in place of names.
 EVERY = "all that its mean takes"
 
-__all__ = ["EVERY", "LinearMean", "Regression", "Ridge", "law_from", "law_of"]
+__all__ = ["EVERY", "LinearMean", "Regression", "Ridge", "check_count", "law_from", "law_of", "share_explained"]
 
 #: Penalties that are tried, in units of the number of samples: the features have unit variance.
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(-14, 5))
@@ -202,20 +202,20 @@ class Regression(Initialization):
             seed: of fitting the law.
 
         Raises:
-            DataError: if there are fewer than two samples, or NaN or Inf among them.
+            DataError: if there are fewer than two samples, or NaN or Inf among them or their means.
             InputError: if there are no conditions that can be described, something does not fit the data, or the law
                 is unknown or not in closed form.
         """
+        check_count(data)
         given = Conditions.of(conditions, len(data)).settled()
         if mean is None:
             subspace = Subspace.fit(data, LEADING) if subspace is None else subspace
             mean, residuals = _ridge(data, given, subspace)
         else:
             residuals = _residuals(data, given, mean, left_out)
+        explained = share_explained(data, residuals)
         if isinstance(law, str):
             law = law_of(residuals, law, given.get("label"), seed)
-        total = float((data.double() - data.double().mean(0)).square().sum())
-        explained = 1 - float(residuals.double().square().sum()) / total if total > 0 else 0.0
         return cls(data.shape[1:], mean, law, explained)
 
     def means(self, given: Conditions) -> Tensor:
@@ -296,6 +296,25 @@ def _residuals(
     if left_out.shape != data.shape:
         raise InputError(f"the means have shape {tuple(left_out.shape)}: expected {tuple(data.shape)}")
     return data - left_out.to(data)
+
+
+def check_count(data: Tensor) -> None:
+    """A DataError unless there are at least two samples (N, \\*S)."""
+    if data.ndim < 2 or len(data) < 2:
+        raise DataError(f"the data have shape {tuple(data.shape)}: expected at least two samples, (N, ...)")
+
+
+def share_explained(data: Tensor, residuals: Tensor) -> float:
+    """The share of the variance of samples (N, \\*S) that is not in what is left of them; 0 where they do not vary.
+
+    Raises:
+        DataError: if there is NaN or Inf among them.
+    """
+    total = float((data.double() - data.double().mean(0)).square().sum())
+    left = float(residuals.double().square().sum())
+    if not math.isfinite(total + left):
+        raise DataError("the data, or their means given the conditions, hold NaN or infinite values")
+    return 1 - left / total if total > 0 else 0.0
 
 
 def law_from(saved: Saved) -> Initialization:
