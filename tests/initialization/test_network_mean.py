@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import pytest
 import torch
 
 from headstart import Plan, fit
+from headstart.choose import fit_starts
+from headstart.choose.work import Work
 from headstart.conditions import Conditions
 from headstart.denoiser import Counted
 from headstart.errors import DataError, InputError
@@ -54,6 +57,19 @@ def test_it_costs_one_evaluation_which_the_plan_counts(tmp_path):
     assert repr(loaded.initialization) == repr(plan.initialization)
     with pytest.raises(InputError, match="needs its network"):
         loaded.initialization.sample(Noise(range(2)), 0.5, {"c": C[:2]})
+
+
+@pytest.mark.filterwarnings("ignore:going on with")
+def test_a_fit_that_goes_on_hands_it_its_network_again(tmp_path):
+    fitted, given = [], {"conditions": {"c": C[:50]}, "denoiser": JOINT}
+    for _ in range(2):
+        with suppress(KeyboardInterrupt), Work(tmp_path / "units") as work:
+            work.begin({"job": 1})
+            fitted += fit_starts(X[:50], "network-mean", work=work, **given)
+            raise KeyboardInterrupt
+    assert (tmp_path / "units" / "start-network-mean.unit").exists()
+    first, second = (start.log_prob(X[:5], 1.0, {"c": C[:5]}) for start in fitted)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_a_network_that_is_no_regression_far_out_is_refused():

@@ -141,7 +141,7 @@ def refitted(
 
 
 def _handed_on(make: Callable[[], Initialization], denoiser: Denoiser | None) -> Initialization:
-    """A start that the first of several processes makes, and the others get as it would be saved."""
+    """A start that the first of several processes makes, and the others get as it would be saved, with its network."""
     made: list[Initialization] = []
 
     def handed() -> tuple[str, Mapping[str, Any], Mapping[str, Tensor]]:
@@ -149,9 +149,7 @@ def _handed_on(make: Callable[[], Initialization], denoiser: Denoiser | None) ->
         return made[0].name, *made[0].state()
 
     name, values, tensors = same(handed) if count() > 1 else handed()
-    if made:
-        return made[0]
-    start = INITIALIZATIONS[name].from_state(values, tensors)
+    start = made[0] if made else INITIALIZATIONS[name].from_state(values, tensors)
     return start if denoiser is None else start.bound(denoiser)
 
 
