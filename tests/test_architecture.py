@@ -92,7 +92,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "budget": BASE | {"profile", "initialization"},
     "sampler": BASE | {"initialization", "citation"},
     "shards": BASE | {"data", "sampler"},
-    "latents": {"errors"},
+    "latents": {"arrays", "errors"},
     "plan": PLANNED | {"citation", "latents", "metrics", "sampler", "trajectory"},
     "distill": BASE | {"initialization", "metrics"},
     "unimodality": {"errors", "noise", "progress"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -50,6 +51,27 @@ def test_numbers_that_lead_nowhere_are_refused(scale: tuple[float, ...], shift: 
     for make in (lambda: Latents(encoder, decoder, scale, shift), lambda: Space("", scale, shift)):
         with pytest.raises(InputError, match=said):
             make()
+
+
+def test_a_number_alone_a_list_and_a_tensor_are_numbers() -> None:
+    for scale in (0.5, [0.5], torch.tensor(0.5), torch.tensor([0.5])):
+        latents = Latents(encoder, decoder, scale, 1)  # type: ignore[arg-type]
+        assert (latents.scale, latents.shift) == ((0.5,), (1.0,))
+        assert latents.space == Space("", (0.5,), (1.0,))
+    with pytest.raises(InputError, match="expected a number, or one for each channel"):
+        Space("", "half")  # type: ignore[arg-type]
+
+
+def test_what_encodes_and_decodes_returns_rows() -> None:
+    def output(x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=x)
+
+    with pytest.raises(DenoiserError, match=r"encoder returned shape \(256,\) for an input of shape"):
+        Latents(lambda x: x.flatten(1).sum(1), decoder).encode(IMAGES)
+    with pytest.raises(DenoiserError, match=r"encoder returned shape \(1, 1, 4, 6\)"):
+        Latents(lambda x: x[:1], decoder).encode(IMAGES)
+    with pytest.raises(DenoiserError, match=r"decoder returned a SimpleNamespace .* takes a VAE of diffusers"):
+        Latents(encoder, output).decode(encoder(IMAGES))  # type: ignore[arg-type]
 
 
 def test_numbers_must_fit_the_channels_and_channels_must_vary() -> None:

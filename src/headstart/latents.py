@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from headstart.errors import DataError, InputError
+from headstart.arrays import as_tensor
+from headstart.errors import DataError, DenoiserError, InputError
 
 __all__ = ["Codec", "Latents", "Space"]
 
@@ -38,11 +39,11 @@ class Space:
     Attributes:
         spec: ``python:package.module:factory``, whose factory returns encoder and decoder; empty if nothing builds
             them by a name.
-        scale: what shifted latents are multiplied by, one number or one a channel.
+        scale: what shifted latents are multiplied by: a number, or a sequence of one or of one a channel.
         shift: what is taken off latents, likewise.
 
     Raises:
-        InputError: if a scale is not above 0, or a number is not finite, or there is none.
+        InputError: if a scale is not above 0, or a number is none or not finite, or there is none.
     """
 
     spec: str = ""
@@ -50,6 +51,8 @@ class Space:
     shift: tuple[float, ...] = (0.0,)
 
     def __post_init__(self) -> None:
+        for name in ("scale", "shift"):
+            object.__setattr__(self, name, _numbers(getattr(self, name), name))
         if not self.scale or not self.shift or not all(math.isfinite(each) for each in (*self.scale, *self.shift)):
             raise InputError(f"the scale {self.scale} and the shift {self.shift} of latents must be finite numbers")
         if not min(self.scale) > 0:
@@ -80,9 +83,12 @@ class Latents:
     Attributes:
         encoder: samples (B, \\*S) to latents (B, C, \\*L).
         decoder: latents to samples.
-        scale: what shifted latents are multiplied by, one number or one a channel.
+        scale: what shifted latents are multiplied by: a number, or a sequence of one or of one a channel.
         shift: what is taken off latents, likewise.
         spec: how :func:`headstart.models.load_latents` builds encoder and decoder; empty if it cannot.
+
+    Raises:
+        InputError: as :class:`Space`.
     """
 
     encoder: Callable[[Tensor], Tensor] = field(repr=False)
@@ -92,7 +98,9 @@ class Latents:
     spec: str = ""
 
     def __post_init__(self) -> None:
-        Space(self.spec, self.scale, self.shift)
+        space = Space(self.spec, self.scale, self.shift)
+        object.__setattr__(self, "scale", space.scale)
+        object.__setattr__(self, "shift", space.shift)
 
     @classmethod
     def standard(
@@ -128,18 +136,47 @@ class Latents:
 
     @torch.no_grad()
     def encode(self, samples: Tensor, /) -> Tensor:
-        """The latents of samples (N, \\*S), as the network knows them: (N, C, \\*L)."""
-        parts = [self.encoder(part) for part in torch.split(samples, TOGETHER)]
-        latents = torch.cat(parts)
+        """The latents of samples (N, \\*S), as the network knows them: (N, C, \\*L).
+
+        Raises:
+            DenoiserError: if the encoder returns no tensor with a row for each sample and an axis of channels.
+            InputError: if there are neither one number nor one for each channel.
+        """
+        latents = torch.cat([_rows(self.encoder(part), part, "encoder") for part in torch.split(samples, TOGETHER)])
         return (latents - self._by_channel(self.shift, latents)) * self._by_channel(self.scale, latents)
 
     @torch.no_grad()
     def decode(self, z: Tensor, /) -> Tensor:
-        """The samples of latents (N, C, \\*L), as the network knows them: (N, \\*S)."""
+        """The samples of latents (N, C, \\*L), as the network knows them: (N, \\*S).
+
+        Raises:
+            DenoiserError: if the decoder returns no tensor with a row for each of the latents.
+            InputError: if there are neither one number nor one for each channel.
+        """
         latents = z / self._by_channel(self.scale, z) + self._by_channel(self.shift, z)
-        return torch.cat([self.decoder(part) for part in torch.split(latents, TOGETHER)])
+        return torch.cat([_rows(self.decoder(part), part, "decoder") for part in torch.split(latents, TOGETHER)])
 
     def _by_channel(self, numbers: tuple[float, ...], like: Tensor) -> Tensor:
         if len(numbers) not in (1, like.shape[1]):
             raise InputError(f"there are {len(numbers)} numbers for the {like.shape[1]} channels of latents")
         return torch.tensor(numbers, dtype=like.dtype, device=like.device).view(1, -1, *[1] * (like.ndim - 2))
+
+
+def _numbers(given: Any, name: str) -> tuple[float, ...]:
+    """A number, or a sequence of them, as a tuple."""
+    try:
+        return tuple(as_tensor(given, name).double().flatten().tolist())
+    except DataError as error:
+        raise InputError(f"the {name} of latents is {given!r}: expected a number, or one for each channel") from error
+
+
+def _rows(found: Any, given: Tensor, who: str) -> Tensor:
+    """The answer of an encoder or a decoder, if it is a tensor of at least two axes with a row for each input."""
+    if isinstance(found, Tensor) and found.ndim > 1 and len(found) == len(given):
+        return found
+    what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+    own = hasattr(found, "latent_dist") or hasattr(found, "sample")
+    raise DenoiserError(
+        f"the {who} returned {what} for an input of shape {tuple(given.shape)}: expected a tensor with a row for each"
+        + "; headstart.integrations.diffusers.Latents takes a VAE of diffusers as it is" * own
+    )

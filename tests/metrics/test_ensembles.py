@@ -71,3 +71,17 @@ def test_what_are_no_ensembles_is_said() -> None:
             crps(torch.zeros(ensembles), torch.zeros(outcomes))
     with pytest.raises(DataError, match="NaN"):
         energy_score(torch.full((2, 3), math.nan), torch.zeros(2))
+
+
+def test_what_has_no_score_is_named() -> None:
+    for score in (crps, energy_score, spread_to_error):
+        for shape in ((0, 3, 2), (2, 3, 0), (2, 1, 2)):
+            with pytest.raises(DataError, match="at least one case and at least two members"):
+                score(torch.zeros(shape), torch.zeros(shape[0], *shape[2:]))
+    with pytest.raises(DataError, match="there is no error"):
+        spread_to_error(torch.tensor([[-1.0, 1.0]]), torch.zeros(1))
+
+
+def test_arrays_score_as_tensors_do() -> None:
+    members, truth = normal(3, 5, 2), normal(3, 2, seed=1)
+    assert torch.equal(crps(members.numpy(), truth.numpy()), crps(members, truth))  # type: ignore[arg-type]

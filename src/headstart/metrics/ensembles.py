@@ -7,10 +7,10 @@ Of a case with the outcome y and members :math:`x_1 \dots x_K`,
         \quad \text{of each coordinate, and their mean}, \\
     \mathrm{ES} &= \frac 1K \sum_k \|x_k - y\| - \frac{1}{2 K (K - 1)} \sum_{k, l} \|x_k - x_l\|.
 
-Both are the smallest, in expectation, for members of the outcome's own law, and do not depend on their number: the
-differences of members are averaged over pairs of different ones. The CRPS sees each coordinate by itself; the energy
-score sees also how they go together. An ensemble has the right width where the variance of its members is the squared
-error of their mean, times :math:`K / (K + 1)`.
+Both are smallest in expectation where members are drawn from the outcome's own law. They are fair: their expectations
+do not depend on the number of members, since the differences are averaged over pairs of different members. The CRPS
+sees each coordinate by itself; the energy score sees also how they go together. An ensemble has the right width where
+the variance of its members is the squared error of their mean, times :math:`K / (K + 1)`.
 
 References:
     Gneiting and Raftery, *Strictly Proper Scoring Rules, Prediction, and Estimation*, Journal of the American
@@ -26,6 +26,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headstart.arrays import as_tensor
 from headstart.errors import DataError
 
 __all__ = ["crps", "energy_score", "spread_to_error"]
@@ -39,7 +40,7 @@ def crps(ensembles: Tensor, outcomes: Tensor) -> Tensor:
         outcomes: shape (N, \\*S).
 
     Raises:
-        DataError: if there are fewer than two members, the shapes do not fit, or there is NaN or Inf.
+        DataError: if there is no case, there are fewer than two members, the shapes do not fit, or there is NaN or Inf.
 
     >>> crps(torch.tensor([[0.0, 2.0]]), torch.tensor([1.0]))
     tensor([0.], dtype=torch.float64)
@@ -80,20 +81,24 @@ def spread_to_error(ensembles: Tensor, outcomes: Tensor) -> float:
         outcomes: shape (N, \\*S).
 
     Raises:
-        DataError: as :func:`crps`.
+        DataError: as :func:`crps`; or if the mean of every ensemble is the outcome, so that there is no error.
     """
     members, truth = _checked(ensembles, outcomes)
     k = members.shape[1]
     error = (members.mean(1) - truth).square().mean()
+    if error == 0:
+        raise DataError("the mean of every ensemble is the outcome: there is no error to compare the spread with")
     return float(((k + 1) / k * members.var(1).mean() / error).sqrt())
 
 
 def _checked(ensembles: Tensor, outcomes: Tensor) -> tuple[Tensor, Tensor]:
     """Members (N, K, d) and outcomes (N, d), in float64 on the CPU."""
-    if ensembles.ndim < 2 or ensembles.shape[1] < 2 or (len(ensembles), *ensembles.shape[2:]) != outcomes.shape:
+    ensembles, outcomes = as_tensor(ensembles, "the ensembles"), as_tensor(outcomes, "the outcomes")
+    fits = ensembles.ndim > 1 and ensembles.shape[1] > 1 and ensembles.numel() > 0
+    if not fits or (len(ensembles), *ensembles.shape[2:]) != outcomes.shape:
         raise DataError(
             f"ensembles have shape {tuple(ensembles.shape)} and outcomes {tuple(outcomes.shape)}: expected (N, K, *S) "
-            "with at least two members, and (N, *S)"
+            "with at least one case and at least two members, and (N, *S)"
         )
     members, truth = (each.detach().cpu().double() for each in (ensembles, outcomes))
     if not (torch.isfinite(members).all() and torch.isfinite(truth).all()):
