@@ -317,3 +317,23 @@ def test_a_doubt_is_kept_with_the_plan() -> None:
 def test_data_that_tell_nothing_are_refused(data: Tensor) -> None:
     with pytest.raises(DataError):
         check(exact, data)
+
+
+def test_what_is_not_checked_is_named() -> None:
+    data = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    classes = torch.arange(20) % 2
+    for wrong, said in (
+        (data[:3], r"shape \(3, 2\)"),
+        (data.long(), "type torch.int64"),
+        (data[:, :0], r"shape \(20, 0\)"),
+        (data.where(data < 1, math.nan), "NaN or infinite values"),
+    ):
+        with pytest.raises(DataError, match=said):
+            check(lambda x, sigma: x, wrong)
+    with pytest.raises(InputError, match="no range of levels"):
+        check(lambda x, sigma: x, data, sigma_max=math.nan)
+    with pytest.raises(DataError, match=r"labels has type torch\.float32: expected integers"):
+        check(lambda x, sigma, label: x, data, labels=classes.float())
+    for call in (check, fit):
+        with pytest.raises(InputError, match="the label is given twice"):
+            call(lambda x, sigma, label: x, data, conditions={"label": classes}, labels=classes)  # type: ignore[operator]

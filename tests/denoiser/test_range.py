@@ -183,3 +183,11 @@ def test_diffusers_names_are_known() -> None:
     names = {"sample": "x0", "v_prediction": "v", "flow_prediction": "flow", "epsilon": "epsilon"}
     for name, ours in names.items():
         assert adapt(noise_of_standard_normal, name).prediction == ours  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, math.nan), (math.nan, 1.0), (0.0, -1.0), (2.0, 1.0)])
+def test_levels_that_are_no_range_are_refused(low: float, high: float) -> None:
+    with pytest.raises(InputError, match="no range of levels"):
+        Range.of(refusing(low, high))
+    with pytest.raises(InputError, match="no range of levels"):
+        Range.of(refusing(low, 3.0), sigma_max=high)

@@ -160,8 +160,11 @@ def split_of(
 
     Raises:
         DataError: if they are fewer than ten, not finite, or not floating point.
-        InputError: if there are none, and the shape of a sample is not given or the labels do not fit.
+        InputError: if there are none, and the shape of a sample is not given or the labels do not fit; or if the label
+            is given twice.
     """
+    if labels is not None and "label" in (conditions or {}):
+        raise InputError("the label is given twice: among the conditions and as labels")
     given, source = to_device(conditions or {}, "cpu"), "data"
     if data is None:
         data, source = _own(denoiser, shape, n_samples, sigma_max, given, labels, seed, compute)

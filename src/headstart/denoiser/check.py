@@ -27,18 +27,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headstart.arrays import as_tensor
+from headstart.arrays import as_classes, as_tensor, check_numbers
 from headstart.compute import Compute
 from headstart.conditions import Part, to_device
 from headstart.denoiser.adapters import Adapted
-from headstart.denoiser.contract import Denoiser, cast_input, denoise, is_finite
+from headstart.denoiser.contract import Denoiser, cast_input, denoise
 from headstart.denoiser.corrections import likeliest, other_kind
 from headstart.denoiser.guidance import Guided
 from headstart.denoiser.linear import Linear
 from headstart.denoiser.modules import in_evaluation_mode, parts_of
 from headstart.denoiser.probe import FEW_NUMBERS, ROWS, Probe, in_errors
 from headstart.denoiser.range import Range
-from headstart.errors import DataError, HeadstartError
+from headstart.errors import DataError, HeadstartError, InputError
 from headstart.noise import Stream
 from headstart.progress import Progress
 
@@ -47,14 +47,14 @@ __all__ = ["Check", "Finding", "check"]
 #: The levels, from and to how many standard deviations, and how many they are.
 FROM, TO, LEVELS = 0.1, 2.0, 6
 
-#: Beyond this many times the linear estimate's loss a network is doubted (a little more of few numbers), and beyond
-#: this many it is none.
+#: A network is doubted beyond the first multiple of the linear estimate's loss (a little later where the data are few
+#: numbers), and refused beyond the second.
 DOUBTED, REFUSED = 1.12, 4.0
 
 #: The mean and the scale of fewer numbers than this tell nothing.
 NUMBERS = 64
 
-#: Standard errors that a difference has to have, and what is added over the number of samples where they are few.
+#: A difference counts from so many standard errors on: the first number, and the second over the number of samples.
 SURE, FEW = 3.5, 20.0
 
 #: And fewer where the difference is as large as that of a network that is refused.
@@ -170,13 +170,19 @@ def check(
         progress: told of the levels.
 
     Raises:
-        DataError: if the data are fewer than four, not finite, or all equal.
-        InputError: if an argument is out of its range.
+        DataError: if the data are fewer than four, not finite, or all equal, or the labels are no whole numbers.
+        InputError: if an argument is out of its range, or the label is given twice.
     """
     x0 = as_tensor(getattr(data, "samples", data), "data").detach()
-    given = conditions if labels is None else {**(conditions or {}), "label": labels}
-    if x0.ndim < 2 or len(x0) < 4 or not x0.is_floating_point() or not is_finite(x0):
-        raise DataError("a check needs at least four samples in an array (N, ...) of finite floating-point numbers")
+    if x0.ndim < 2 or len(x0) < 4 or not x0.numel() or not x0.is_floating_point():
+        raise DataError(
+            f"the data have shape {tuple(x0.shape)} and type {x0.dtype}: a check needs at least four samples, "
+            "(N, ...), of floating-point numbers"
+        )
+    check_numbers(x0, "the data", math.inf)
+    if labels is not None and "label" in (conditions or {}):
+        raise InputError("the label is given twice: among the conditions and as labels")
+    given = conditions if labels is None else {**(conditions or {}), "label": as_classes(labels, "labels")}
     part, shared = Part.of(x0, given)
     own = Stream.CHECK.seeds(seed, 1)[0]
     compute = Compute(device, dtype, batch_size, progress or Progress())

@@ -48,12 +48,17 @@ class Range:
             denoiser: the denoiser, also inside of :func:`functools.partial`.
             sigma_max: in place of what it says of the highest.
             dtype: the type of the states.
+
+        Raises:
+            InputError: if a level is NaN or below 0, or the lowest is above the highest.
         """
         while isinstance(denoiser, partial):
             denoiser = denoiser.func
         low, high = (getattr(denoiser, name, None) for name in ("sigma_min", "sigma_max"))
         low, high = 0.0 if low is None else float(low), math.inf if high is None else float(high)
         high = high if sigma_max is None else sigma_max
+        if not 0 <= low <= high:
+            raise InputError(f"noise from sigma_min={low:.6g} to sigma_max={high:.6g} is no range of levels above 0")
         held = torch.finfo(dtype).max / REACH
         why = cls.why if high <= held else f"states of {dtype} hold"
         levels = getattr(denoiser, "sigma_levels", None)
