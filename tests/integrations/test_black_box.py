@@ -77,6 +77,19 @@ def test_onnx_by_a_session(network, batch):
         onnx_network(SimpleNamespace(get_inputs=lambda: parts[:1]))
 
 
+def test_a_network_has_as_many_inputs_as_it_is_given():
+    parts = [SimpleNamespace(name=name, shape=["batch"], type="tensor(float)") for name in ("z", "t", "c")]
+    for count, given, said in (
+        (3, {}, "z, t, c: it needs a label"),
+        (2, {"label": torch.ones(5)}, "it needs no label"),
+    ):
+        session = SimpleNamespace(get_inputs=lambda count=count: parts[:count], run=lambda _, inputs: [inputs["z"]])
+        with pytest.raises(InputError, match=said):
+            black_box(onnx_network(session), "x0", RectifiedFlow())(X, 1.0, **given)
+    with pytest.raises(InputError, match="it has no text, mask"):
+        black_box(lambda z, time: z, "x0", RectifiedFlow())(X, 1.0, text=1, mask=2)
+
+
 def test_labels_are_the_third_input():
     found = black_box(lambda z, time, label: (z + label[:, None],), "x0", RectifiedFlow())
     torch.testing.assert_close(found(X, 0.0, label=torch.ones(5)), X + 1)

@@ -224,6 +224,12 @@ def test_every_export_states_its_evaluations_and_its_end(name, tmp_path):
         assert json.loads(text) == found.about
 
 
+@pytest.mark.parametrize("name", sorted(EXPORTERS.keys() - {"diffusers"}))
+def test_options_that_a_form_does_not_take_are_named(name):
+    with pytest.raises(InputError, match=f"the form '{name}' takes no scheduler: leave it out"):
+        export(Sampler(START, GRID, Euler()), name, scheduler="folder")
+
+
 def test_starts_go_with_their_levels_into_one_file(tmp_path):
     sampler = Sampler(START, GRID, Euler())
     export(sampler, "k-diffusion", seeds=SEEDS).save(tmp_path / "starts")

@@ -216,6 +216,9 @@ def test_sbi_by_a_stand_in():
     agrees(from_sbi(Estimator(), torch.zeros(1, 3)))
     with pytest.raises(InputError, match="no score estimator"):
         from_sbi(SimpleNamespace(), torch.zeros(1, 3))
+    for wrong in (torch.zeros(3), torch.zeros(1), torch.zeros(()), torch.zeros(2, 3)):
+        with pytest.raises(InputError, match=r"expected one, of shape \(1, ...\)"):
+            from_sbi(Estimator(), wrong)
 
 
 def test_sbi_amortised_takes_an_observation_for_each_sample():
@@ -292,6 +295,9 @@ def test_functions_of_images_with_the_channels_last():
 def test_functions_that_return_no_numbers_are_named():
     with pytest.raises(DenoiserError, match="int64"):
         numpy_network(lambda z, time: np.ones(z.shape, dtype=np.int64))(X, 1.0)
+    for wrong in (lambda z, time: z[:1], lambda z, time: np.concatenate([z, z])):
+        with pytest.raises(DenoiserError, match="for 2 samples: expected a row for each"):
+            numpy_network(wrong, batch=2)(X, 1.0)
     with pytest.raises(InputError, match="1 sample or more"):
         numpy_network(lambda z, time: z, batch=0)
     with pytest.raises(InputError, match="first or last"):

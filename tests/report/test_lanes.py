@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from typing import Any
 
@@ -59,7 +60,8 @@ def test_large_images_are_fewer_and_made_small() -> None:
 
 def test_points_end_where_the_samples_are() -> None:
     made = entries((3,))
-    (first, _) = lanes(made, normal, seeds=[5, 7])
+    (first, _) = lanes(made, normal, seeds=torch.tensor([5, 7]))  # type: ignore[arg-type]
+    assert json.loads(json.dumps(first))["seeds"] == [5, 7]
     expected = made[0].sampler.sample(normal, seeds=[5, 7])[:, :2]
     assert torch.allclose(torch.tensor(first["frames"][-1]["points"]), expected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,7 @@ def test_samples_come_as_arrays_and_as_images(client: TestClient, plans: list[Pl
         {"n": 1, "label": 1.5},
         {"n": 2, "conditions": {"shift": [[1, 2], [1]]}},
         {"n": 2, "conditions": {"unknown": [1, 2]}},
+        {"n": 2, "conditions": {"shift": [0, 1e300]}},
         {"n": 1, "format": "exe"},
         {"n": 1, "other": 1},
     ],
@@ -122,6 +124,17 @@ def test_what_cannot_be_answered_is_refused_and_the_service_goes_on(client: Test
     assert answer.status_code == 422
     assert answer.json()["detail"]
     assert client.post("/v1/samples", json={"n": 1}).status_code == 200
+
+
+def test_a_class_that_the_network_does_not_know_is_refused_for_trajectories_too(client: TestClient) -> None:
+    answer = client.post("/v1/trajectories", json={"seeds": [0], "label": 10})
+    assert (answer.status_code, "there are 10 classes" in answer.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, math.nan, 0.0])
+def test_limits_are_finite(timeout: float) -> None:
+    with pytest.raises(InputError, match=r"timeout is .*: expected a finite number above 0"):
+        Limits(timeout=timeout)
 
 
 def test_a_request_states_its_length_and_has_an_end(client: TestClient) -> None:

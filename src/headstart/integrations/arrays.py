@@ -51,6 +51,10 @@ class ArrayNetwork:
         for first in range(0, count, size):
             rows = {name: _padded(value[first : first + size], size) for name, value in inputs.items()}
             out = np.asarray(self.function(rows.pop("z"), rows.pop("time"), **rows, **given))
+            if out.shape[:1] != (size,):
+                raise DenoiserError(
+                    f"the function returned shape {out.shape} for {size} samples: expected a row for each"
+                )
             parts.append(out[: min(size, count - first)])
         found = np.concatenate(parts)
         if self.layout == "last" and found.ndim > 2:

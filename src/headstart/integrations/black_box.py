@@ -86,7 +86,9 @@ class _Called:
 
     network: Callable[..., Any]
 
-    def __call__(self, z: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+    def __call__(self, z: Tensor, time: Tensor, label: Tensor | None = None, **others: Any) -> Tensor:
+        if others:
+            raise InputError(f"this network takes z, the time and perhaps a label: it has no {', '.join(others)}")
         out = self.network(z, time) if label is None else self.network(z, time, label)
         found: Tensor = out[0] if isinstance(out, tuple | list) else out
         return found
@@ -117,6 +119,9 @@ def onnx_network(session: Any) -> Callable[..., Tensor]:
     size = inputs[0].shape[0]
 
     def run(z: Any, time: Any, label: Any = None) -> Any:
+        if (label is not None) != (len(inputs) == 3):
+            names = ", ".join(part.name for part in inputs)
+            raise InputError(f"the network has the inputs {names}: it needs {'a' if label is None else 'no'} label")
         given = [z, time, *([] if label is None else [label.astype(np.int64)])]
         return session.run(None, {part.name: value for part, value in zip(inputs, given, strict=True)})[0]
 

@@ -17,6 +17,7 @@ Export(k-diffusion: sample_heun, 3 evaluations)
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -118,9 +119,13 @@ def export(sampler: Sampler, to: str, *, seeds: Iterable[int] | None = None, **o
         options: of the framework: ``scheduler`` for diffusers, ``label`` for starts of classes.
 
     Raises:
-        InputError: if there is no such form, or it has no sampler that moves as the plan does.
+        InputError: if there is no such form, it does not take an option, or it has no sampler that moves as the plan
+            does.
     """
-    return EXPORTERS.find(to).make(sampler, seeds, **options)
+    make = EXPORTERS.find(to).make
+    if wrong := options.keys() - inspect.signature(make).parameters.keys():
+        raise InputError(f"the form {to!r} takes no {', '.join(sorted(wrong))}: leave it out")
+    return make(sampler, seeds, **options)
 
 
 def counterpart(sampler: Sampler, calls: Mapping[str, str], framework: str) -> str:

@@ -42,5 +42,5 @@ def from_k_diffusion(model: Any, **extra_args: Any) -> Any:
         extra_args: handed to it in every call, beside the conditions of the call.
     """
     known = getattr(model, "sigmas", None)
-    highest, lowest = (None, None) if known is None else (float(known[-1]), float(known[0]))
+    highest, lowest = (None, None) if known is None else (float(max(known)), float(min(known)))
     return _Model(model, highest, lowest, extra_args)

@@ -32,11 +32,14 @@ def from_sbi(estimator: Any, observation: Tensor | None = None) -> Denoiser:
             a plan is then fitted on simulations once, and sampled at any observation.
 
     Raises:
-        InputError: if it has no mean, standard deviation and range of times: flow-matching estimators have not.
+        InputError: if it has no mean, standard deviation and range of times: flow-matching estimators have not; or if
+            the observation is not one.
     """
     needed = ("mean_t_fn", "std_fn", "t_min", "t_max")
     if not all(hasattr(estimator, name) for name in needed) or "Flow" in type(estimator).__name__:
         raise InputError(f"a {type(estimator).__name__} is no score estimator of sbi: it needs {', '.join(needed)}")
+    if observation is not None and (observation.ndim < 2 or len(observation) != 1):
+        raise InputError(f"the observation has shape {tuple(observation.shape)}: expected one, of shape (1, ...)")
 
     def score(z: Tensor, time: Tensor, **given: Tensor) -> Tensor:
         x = given.get("observation") if observation is None else observation

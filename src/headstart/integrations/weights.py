@@ -114,6 +114,12 @@ def one_hot(label: Any, classes: int, count: int, device: torch.device) -> Tenso
     if label is None:
         return torch.zeros(count, classes, device=device)
     found = torch.as_tensor(label, device=device)
+    each = (found.shape[:-1] if found.shape[-1:] == (classes,) else None) if found.is_floating_point() else found.shape
+    if each is None or each.numel() not in (1, count):
+        raise InputError(
+            f"the label has shape {tuple(found.shape)} and type {found.dtype}: expected one class or {count}, in whole "
+            f"numbers or as rows of {classes}"
+        )
     if found.is_floating_point():
         return found.reshape(-1, classes).expand(count, classes)
     if bool(((found < 0) | (found >= classes)).any()):

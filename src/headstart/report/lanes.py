@@ -28,8 +28,8 @@ __all__ = ["SHOWN", "Entry", "beside_classic", "lanes", "pictured"]
 
 Lane = Mapping[str, Any]
 
-#: Samples of a lane, and in a row of its picture; the sides of images from which on there are half as many, and which
-#: none exceeds.
+#: Samples of a lane, and in a row of its picture; the side from which on half as many images are shown, and the largest
+#: side of an image on the page.
 SHOWN, COLUMNS, FEWER, LARGEST = 8, 4, 33, 64
 
 #: The track of a lane, in its own units: its width and height, its ends, the place of the lowest level above 0.
@@ -104,7 +104,7 @@ def lanes(
             "title": entry.title,
             "colour": entry.colour,
             "nfe": entry.sampler.nfe,
-            "seeds": chosen,
+            "seeds": list(map(int, chosen)),
             "frames": [
                 {
                     "sigma": state.sigma,

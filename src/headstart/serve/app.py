@@ -208,7 +208,8 @@ def application(
         except TimeoutError as error:
             raise HTTPException(503, f"it took longer than {limits.timeout:g} s") from error
         except (InputError, DenoiserError) as error:
-            given = isinstance(task.payload, Draw) and task.payload.conditions  # which the network may not know
+            asked = task.payload  # with conditions, which the network may not know
+            given = bool(asked.conditions) if isinstance(asked, Draw) else asked.label is not None
             raise HTTPException(422 if given or isinstance(error, InputError) else 500, str(error)) from error
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -284,6 +285,8 @@ def _draw(asked: Samples, nfe: int, limits: Limits, shape: tuple[int, ...]) -> D
             conditions[name] = torch.tensor(rows, dtype=torch.float32)
         except (ValueError, TypeError) as error:
             raise HTTPException(422, f"the condition {name} has rows of different shapes") from error
+        if not torch.isfinite(conditions[name]).all():
+            raise HTTPException(422, f"the condition {name} has numbers beyond those of float32")
     for name, value in conditions.items():
         if len(value) != count:
             raise HTTPException(422, f"{name} has {len(value)} rows for {count} samples")

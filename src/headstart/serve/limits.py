@@ -24,7 +24,7 @@ class Limits:
         race_cost: what one sample of a trajectory counts in the queue.
 
     Raises:
-        InputError: if one is not above 0.
+        InputError: if one is not finite and above 0.
     """
 
     n: int = 256
@@ -37,8 +37,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise InputError(f"{field.name} is {getattr(self, field.name)}: expected above 0")
+            if not 0 < getattr(self, field.name) < math.inf:
+                raise InputError(f"{field.name} is {getattr(self, field.name)}: expected a finite number above 0")
 
     def most(self, shape: tuple[int, ...]) -> int:
         """Samples of a request, of this shape."""
