@@ -10,9 +10,9 @@ samples, tensors, arrays and lists of length N go with them and everything else 
 >>> some["image"].shape, some["context"]["text"].shape, some["context"]["scale"].shape
 (torch.Size([2, 3, 8, 8]), torch.Size([2, 16]), torch.Size([5]))
 
-The two are told apart once, for all samples there are: among some of them, what is shared may coincide in length. Where
-it does so among all, and they are cut into batches, the network is asked (:meth:`Conditions.told_apart`). Arrays reach
-a network as tensors, on its device; those of floating-point numbers in PyTorch's default type.
+Which of the two a part is, is decided once, on the full set of samples: a batch may coincide with a shared part in
+length. Where the full set does, and is cut into batches, the network is asked (:meth:`Conditions.told_apart`). Arrays
+reach a network as tensors, on its device; those of floating-point numbers in PyTorch's default type.
 """
 
 from __future__ import annotations

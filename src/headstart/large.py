@@ -1,8 +1,8 @@
 """Arrays that may be larger than memory: on a temporary file where they are large.
 
-The pages of such a file are the system's, which keeps them or writes them out. It has no name, and is gone with the
-last tensor that looks at it. It lies where temporary files are, which ``TMPDIR`` says; a folder that is itself kept in
-memory gains nothing.
+The system keeps the pages of such a file in memory or writes them out, as there is room. The file has no name, and is
+gone with the last tensor on it. It lies in the folder of temporary files, which ``TMPDIR`` names; where that folder is
+itself in memory (tmpfs), nothing is saved.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def taken(x: Tensor, rows: Tensor | slice) -> Tensor:
 
     Arguments:
         x: the tensor.
-        rows: indices (M,), a mask (N,), or a slice, whose rows are no copy.
+        rows: indices (M,), a mask (N,), or a slice, which is a view and no copy.
 
     Raises:
         DataError: if there is no room for the file.

@@ -256,7 +256,7 @@ class _Group:
         return self.speaks
 
     def _place(self, name: str) -> float:
-        """The place of an item that failed in a call: those before it are done yet, and none after it."""
+        """The place of an item that failed in a call, infinite if none has: only the items before it are still done."""
         try:
             return int(self.store.get(name)) if self.store.check([name]) else math.inf
         except RuntimeError:  # whoever keeps the store is gone, which the next gathering says
@@ -309,6 +309,6 @@ def _told(error: Exception, index: int) -> tuple[type[HeadstartError], str]:
 
 
 def _elsewhere(error: HeadstartError) -> HeadstartError:
-    """The error, marked as one that came up in another process, which says it."""
+    """The error, marked as raised in another process, which reports it."""
     error.elsewhere = True
     return error

@@ -225,7 +225,7 @@ def classic(shape: Sequence[int], nfe: int = CLASSIC_NFE, denoiser: Denoiser | N
     Arguments:
         shape: S, of a sample.
         nfe: evaluations; Heun's method spends an odd number, or 1.
-        denoiser: the network, whose highest and lowest level the grid does not leave.
+        denoiser: the network; the grid stays within the levels that it knows.
 
     Reference:
         Karras et al., *Elucidating the Design Space of Diffusion-Based Generative Models*, NeurIPS 2022.

@@ -1,4 +1,4 @@
-r"""The judge of a pilot: how near samples are to held-out data, as they are and given what they were asked for.
+r"""The judge of a pilot: the distance of samples to held-out data, with and without their conditions.
 
 The score is the energy distance in several views, the sum of
 
@@ -10,8 +10,8 @@ of its dimension, and along at most 256 random directions. D is 0 for the same l
 unlike samples, so that a score of a hundred samples is **without bias**, and can be below 0. That matters more than its
 noise: distances with a bias, such as Wasserstein's, prefer laws that are too narrow when samples are few.
 
-A distance of laws would not notice samples that are all good and answer other conditions than their own. So where
-samples have conditions c, what is left of them when their mean is taken off is compared too, in the same views:
+A distance of laws would not notice good samples that belong to other conditions than their own. So where samples have
+conditions c, their differences from the mean given c are compared too, in the same views:
 
 .. math:: x - m(c), \qquad m(c) = E[x \mid c] \approx D(\sigma_\max z, \sigma_\max, c).
 

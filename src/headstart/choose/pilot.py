@@ -1,9 +1,8 @@
 """The pilot: samples of a combination of start, levels and solver, held against held-out data.
 
-It settles what nats cannot: one nat of discretization is imperceptible detail where one nat of initialization is
-visible structure; and at a few steps a solver that errs more in nats, since it extrapolates further, often makes the
-better samples. The distance is that of :mod:`headstart.choose.judge`. All pilots share their seeds, so that their
-differences are paired.
+It decides what nats cannot. A nat of initialization is visible structure, a nat of discretization imperceptible detail;
+and at a few steps, a solver that extrapolates further errs more in nats and often makes the better samples. The
+distance is that of :mod:`headstart.choose.judge`. All pilots share their seeds, so that their differences are paired.
 
 **The last row.** A solver's step to 0 ends at a weighted sum of the network's answers. The last two of them are at
 hand, and

@@ -1,8 +1,7 @@
 """The race: many combinations on few samples, and the best of them on more.
 
-What differs at one horizon, from one start, is told apart by a hundred samples: all begin at the same states. Between
-horizons the samples themselves differ, and by chance some hundred of one law are nearer to the data than some hundred
-of another. So
+Combinations of one start at one horizon begin at the same states, so that a hundred samples tell which is better.
+Between horizons the samples themselves differ, and a hundred of a worse law may be nearer to the data by chance. So
 
 1. **Horizons.** At a few horizons, the kinds of levels and solvers that differ most are tried on few samples, since
    which of them is best depends on the horizon; the best of each horizon is judged by half of all samples, and so are
@@ -203,12 +202,15 @@ def lowest(options: Sequence[Option]) -> Option:
 
 
 def winner(options: Sequence[Option]) -> Option:
-    """The option with the best score; or of those that are indistinguishable from it and whose start errs least, the
-    one with the shortest horizon, and of one horizon the one with the highest last level.
+    """The best option.
 
-    One nat of the start's error is visible structure, where tens of nats of discretization are imperceptible detail.
-    And where starts err alike, a longer way down only adds to the network's own error. Errors of starts are alike up to
-    a nat, or up to the standard error of their difference on the same data where that is more.
+    Of all that are statistically indistinguishable from the best score, those are kept whose start errs least: one nat
+    of its error is visible structure, where tens of nats of discretization are imperceptible detail. Of these it is the
+    one with the shortest horizon, since a longer way down only adds to the network's own error, and of one horizon the
+    one with the highest last level.
+
+    Errors of starts are equal up to a nat, or up to the standard error of their difference on the same data where that
+    is more.
     """
     best = lowest(options)
     equals = [option for option in options if option is best or tied(option, best)]

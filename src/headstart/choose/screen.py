@@ -213,8 +213,8 @@ def contenders(options: Sequence[Option], tails: Tails) -> list[Option]:
     """The best start at each horizon that is admissible, by rising horizon, with its tails.
 
     The best is the one with the smallest budget whose tails reach, or the smallest if none do: budgets, and not errors
-    of the start alone, since a start may leave fewer evaluations than another. Far out every tail reaches, and none is
-    looked at.
+    of the start alone, since a start may leave fewer evaluations than another. At large horizons noise hides the tails,
+    and none is looked at.
     """
     left = sorted(admissible(options), key=lambda option: option.schedule.horizon)
     near = TAIL_REACH * left[0].schedule.horizon
