@@ -22,7 +22,9 @@ from headstart.latents import Latents
 from headstart.plan import Plan
 from headstart.profile import Profile
 from headstart.schedule import rho_grid
-from headstart.serve.app import application
+from headstart.serve.app import Meters, application
+from headstart.serve.batching import Task
+from headstart.serve.engine import Draw
 from headstart.serve.limits import Limits
 from headstart.solver import Euler
 
@@ -208,6 +210,16 @@ def test_the_plan_the_metrics_and_the_health_are_told(client: TestClient, plans:
     assert (float(told["headstart_samples_total"]), float(told["headstart_evaluations_total"])) == (5, 15)
     assert float(told['headstart_requests_total{path="/v1/samples",status="200"}']) == 1
     assert client.get("/health").json() == {"status": "ok"}
+
+
+def test_samples_that_were_not_drawn_are_not_counted() -> None:
+    meters, tasks = Meters(), [Task(2, None, Draw(3, (seed, seed + 1), {})) for seed in (0, 2)]
+    tasks[0].answer.set_result(torch.zeros(2, *SHAPE))
+    tasks[1].answer.set_exception(InputError("no such class"))
+    meters.told(tasks, 1.0)
+    assert meters.registry.get_sample_value("headstart_samples_total") == 2
+    assert meters.registry.get_sample_value("headstart_evaluations_total") == 2 * 3
+    assert meters.registry.get_sample_value("headstart_batch_seconds_count") == 1
 
 
 def test_the_pages_need_nothing_from_elsewhere(client: TestClient) -> None:

@@ -128,9 +128,10 @@ class Meters:
         ProcessCollector(registry=self.registry)
 
     def told(self, tasks: Sequence[Task], seconds: float) -> None:
-        """Count a batch."""
+        """Count a batch, all of whose tasks are done; the samples of those that failed were not drawn."""
         self.work.observe(seconds)
-        draws = [task.payload for task in tasks if isinstance(task.payload, Draw)]
+        drawn = (task.payload for task in tasks if task.answer.exception() is None)
+        draws = [payload for payload in drawn if isinstance(payload, Draw)]
         if draws:
             count = sum(len(draw.seeds) for draw in draws)
             self.batch.observe(count)
