@@ -57,6 +57,7 @@ class Run:
         seeds: how many seeds, 0 and on.
         device: where networks work.
         progress: told of what takes time.
+        only: texts of which one is in the name of each part that is to be done; all parts where there are none.
         files: the tables and figures that were written, in their order.
     """
 
@@ -65,6 +66,7 @@ class Run:
     seeds: int
     device: str
     progress: Progress
+    only: tuple[str, ...] = ()
     files: dict[str, None] = field(default_factory=dict)
 
     def command(self, module: str) -> str:
@@ -72,6 +74,10 @@ class Run:
         seeds = "" if self.quick else f" --seeds {self.seeds}"
         device = "" if self.device == "cpu" else f" --device {self.device}"
         return f"python -m {module}{' --quick' if self.quick else ''}{seeds}{device}"
+
+    def asked(self, part: str) -> bool:
+        """Whether a part by its name is to be done."""
+        return not self.only or any(text in part for text in self.only)
 
     def table(self, name: str, rows: Sequence[Row]) -> None:
         """Write rows as ``name.md`` and ``name.csv``; what a row does not have is left blank."""
@@ -161,11 +167,15 @@ def command(
     seeds: int = 1,
     package: str = "experiments",
     on_device: bool = True,
+    parts: Sequence[str] = (),
 ) -> None:
     """Run an experiment from the command line, as ``python -m <package>.<name>``; see :func:`record`.
 
-    One that is of exact laws alone works on the CPU, and says so by ``on_device=False``.
+    One that is of exact laws alone works on the CPU, and says so by ``on_device=False``. One that can do some of its
+    parts alone names them, and has the option ``--only``.
     """
+    # A default, since an annotation cannot name a variable of this function.
+    chosen = typer.Option(None, hidden=not parts, help="A text in the names of the parts to do; may be given again.")
 
     def main(
         out: Annotated[Path | None, typer.Option(help="The folder that gets tables, figures and results.json.")] = None,
@@ -174,14 +184,19 @@ def command(
         ] = False,
         count: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = seeds,
         device: Annotated[str, typer.Option(help="Where networks work.")] = "cpu",
+        only: list[str] | None = chosen,
     ) -> None:
         folder = out or Path("runs") / name
         try:
             if not on_device and device != "cpu":
                 raise InputError(f"{name} has no network, and works on the CPU: leave --device {device} out")
+            for text in only or ():
+                if not any(text in part for part in parts):
+                    known = f"its parts are {', '.join(map(repr, parts))}" if parts else "it is done whole"
+                    raise InputError(f"no part of {name} has {text!r} in its name: {known}")
             usable(device)
             folder.mkdir(parents=True, exist_ok=True)
-            run = Run(folder, quick, 1 if quick else count, device, RichProgress())
+            run = Run(folder, quick, 1 if quick else count, device, RichProgress(), tuple(only or ()))
             record(run, name, experiment, verdict, package)
         except HeadstartError as error:
             typer.echo(f"error: {error}", err=True)

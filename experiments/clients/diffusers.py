@@ -39,7 +39,7 @@ def images(prediction: str) -> Callable[[Place], Network]:
         data = garments("train", place.some(14_000, 300))
         with seeded(0):
             blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
-            width = place.some(32, 8)
+            width = place.some(16, 8)
             unet = diffusers.UNet2DModel(
                 8, 1, 1, block_out_channels=(width, 2 * width), layers_per_block=1, norm_num_groups=8, **blocks
             )
@@ -62,7 +62,7 @@ def images(prediction: str) -> Callable[[Place], Network]:
             found = pipe(count, generator=torch.Generator().manual_seed(seed), output_type="np", **steps).images
             return 2 * torch.from_numpy(found).movedim(-1, 1) - 1
 
-        held_out = garments("test", place.some(2000, 200))
+        held_out = garments("test", place.some(1000, 200))
         return Network(from_diffusers(pipe), own, calls, held_out, data, batch=1000, limits=(-1.0, 1.0))
 
     return make

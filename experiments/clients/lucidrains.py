@@ -18,7 +18,7 @@ def images(place: Place) -> Network:
         ddp = package("denoising_diffusion_pytorch.denoising_diffusion_pytorch")
     data = garments("train", place.some(14_000, 300))
     with seeded(0):
-        width = place.some(24, 8)
+        width = place.some(16, 8)
         unet = ddp.Unet(width, dim_mults=(1, 2), channels=1, attn_heads=2, attn_dim_head=16)
         diffusion = ddp.GaussianDiffusion(unet, image_size=8, timesteps=place.some(1000, 20))
 
@@ -34,7 +34,7 @@ def images(place: Place) -> Network:
             found: Tensor = diffusion.sample(batch_size=count)
         return 2 * found - 1
 
-    held_out = garments("test", place.some(2000, 200))
+    held_out = garments("test", place.some(1000, 200))
     return Network(from_lucidrains(diffusion), own, calls, held_out, data, batch=1000, limits=(-1.0, 1.0))
 
 

@@ -7,7 +7,8 @@ many other data. Plans are fitted twice where there are data: on the data, and w
 itself. Evaluations are counted at the network.
 
 Whatever is finished is in the folder (``networks``, ``plans``, ``cells.jsonl``), and a run that was cut off goes on
-where it stopped if it is started in the same folder again. Packages that are not installed are left out, and said.
+where it stopped if it is started in the same folder again. Packages that are not installed are left out, and said. With
+``--only TEXT``, networks without that text in their names are not worked on: their rows are shown if they are finished.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ WITHOUT = (
 )
 
 
+class _UnaskedError(Exception):
+    """A cell is missing of a network that this run was not asked to work on."""
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much is done; ``own`` are the samples that a fit without data draws, and ``options`` those of every fit."""
@@ -103,6 +108,8 @@ def clients(run: Run) -> dict[str, Any]:
             rows += _Row(run, sizes, cells, client).rows()
         except MissingExtraError as error:
             missing[client.name] = str(error)
+        except _UnaskedError:
+            missing[client.name] = "not finished, and not among what --only asks for"
         found = summary(rows)
         if found:
             run.table("samples", rows)
@@ -130,6 +137,8 @@ class _Row:
 
     @cached_property
     def network(self) -> Network:
+        if not self.run.asked(self.client.name):
+            raise _UnaskedError
         folder = self.run.out / "networks"
         folder.mkdir(parents=True, exist_ok=True)
         return self.client.make(Place(folder, self.run.quick))

@@ -16,9 +16,9 @@ from experiments.clients.laws import HELD_OUT, TRAIN, garments, samples
 from experiments.clients.network import Client, Network, Place
 from experiments.clients.run import CLIENTS, clients, ratio, reasons, summary, table, verdict
 from experiments.clients.scores import distances, energy_distance
-from experiments.common import Run, record
+from experiments.common import Run, command, record
 from headstart.denoiser import denoise
-from headstart.errors import MissingExtraError
+from headstart.errors import InputError, MissingExtraError
 from headstart.noise import Noise
 from headstart.progress import Progress
 
@@ -104,6 +104,33 @@ def test_a_small_run_writes_its_table_and_goes_on_from_what_is_there(
 
     monkeypatch.setattr(run, "CLIENTS", (replace(azula.CLIENTS[0], make=broken), missing))
     assert clients(small(tmp_path))["summary"] == found["summary"]
+
+    others = clients(replace(small(tmp_path), only=("nowhere",)))
+    assert others["summary"] == found["summary"]
+    assert others["missing"] == found["missing"]
+    empty = clients(replace(small(tmp_path / "empty"), only=("nowhere",)))
+    assert empty["rows"] == []
+    assert "not finished" in empty["missing"]["azula, VP"]
+
+
+def test_a_run_is_asked_for_parts_by_texts_in_their_names(tmp_path: Path) -> None:
+    run = small(tmp_path)
+    assert run.asked("azula, VP")
+    some = replace(run, only=("diffusers", "sbi"))
+    assert [name for name in ("azula, VP", "diffusers, v", "sbi NPSE, VE") if some.asked(name)] == [
+        "diffusers, v",
+        "sbi NPSE, VE",
+    ]
+
+
+def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["clients", "--quick", "--out", str(tmp_path), "--only", "nothing of the kind"])
+    with pytest.raises(SystemExit) as error:
+        command("clients", clients, verdict, parts=[client.name for client in CLIENTS])
+    assert error.value.code == InputError.exit_code
+    assert "'sbi NPSE, VE'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=[client.name for client in CLIENTS])
