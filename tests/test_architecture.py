@@ -85,7 +85,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "solver": CONTRACT | {"schedule"},
     "targets": CONTRACT,
     "metrics": {"arrays", "deprecation", "errors", "files", "noise", "processes", "progress", "registry"},
-    "data": {"arrays", "artefact", "errors", "files", "large", "progress"},
+    "data": {"arrays", "artefact", "errors", "extras", "files", "large", "progress"},
     "trajectory": BASE,
     "profile": BASE | {"trajectory"},
     "initialization": BASE,

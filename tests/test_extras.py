@@ -106,4 +106,4 @@ def test_all_is_made_of_extras_that_exist() -> None:
     (line,) = EXTRAS["all"]
     names = line.removeprefix("headstart[").removesuffix("]").split(",")
     assert set(names) <= EXTRAS.keys()
-    assert {"cli", "report", "flows", "hub", "serve", "distributed"} == set(names)
+    assert {"cli", "report", "flows", "hub", "serve", "distributed", "storage"} == set(names)

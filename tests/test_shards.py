@@ -26,11 +26,12 @@ from headstart.solver import Euler
 
 SHAPE = (3, 2, 4)
 SAMPLER = Sampler(Isotropic(SHAPE), rho_grid(3, 2.0, 0.02), Euler())
+TABLE = Sampler(Isotropic((5,)), rho_grid(3, 2.0, 0.02), Euler())
 SEEDS = [*range(5, 18), 2**63 + 1]
 
 
 def denoiser(x: Tensor, sigma: Any, label: Tensor | None = None) -> Tensor:
-    return 0.3 * x if label is None else 0.3 * x + 0.1 * label.reshape(-1, 1, 1, 1)
+    return 0.3 * x if label is None else 0.3 * x + 0.1 * label.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def labels(seeds: Sequence[int]) -> dict[str, Tensor]:
@@ -38,23 +39,29 @@ def labels(seeds: Sequence[int]) -> dict[str, Tensor]:
 
 
 def manifest(kind: str = "npz", **changed: Any) -> Manifest:
-    values: dict[str, Any] = {"plan": "0" * 64, "model": "python:a:b", "nfe": 2, "kind": kind, "shape": SHAPE}
+    values: dict[str, Any] = {"plan": "0" * 64, "model": "python:a:b", "nfe": 2, "kind": kind}
+    values |= {"shape": sampler_of(kind).initialization.shape}
     values |= {"count": len(SEEDS), "shard_size": 4, "batch_size": 2, "seeds": ranges(SEEDS)}
     return Manifest(**values | changed)
 
 
 def draw(folder: Path, kind: str = "npz", given: Callable[[Sequence[int]], Any] = lambda seeds: {}) -> Any:
-    return draw_shards(SAMPLER, denoiser, SEEDS, folder, manifest(kind), conditions=given)
+    return draw_shards(sampler_of(kind), denoiser, SEEDS, folder, manifest(kind), conditions=given)
+
+
+def sampler_of(kind: str) -> Sampler:
+    """One whose samples shards of the kind can hold."""
+    return TABLE if kind == "parquet" else SAMPLER
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shards_hold_the_samples_of_one_call(kind: str, tmp_path: Path) -> None:
-    expected = SAMPLER.sample(denoiser, seeds=SEEDS, batch_size=2)
+    expected = sampler_of(kind).sample(denoiser, seeds=SEEDS, batch_size=2)
     done = draw(tmp_path, kind)
     assert (done.shards, done.kept, done.samples) == (4, 0, len(SEEDS))
     samples, classes = gathered(tmp_path)
     assert classes is None
-    if kind == "npz":
+    if kind in ("npz", "zarr", "parquet"):
         assert torch.equal(samples, expected)
     else:  # bytes
         torch.testing.assert_close(samples, expected.clamp(-1, 1), rtol=0.0, atol=1.001 / 255)
@@ -62,7 +69,7 @@ def test_shards_hold_the_samples_of_one_call(kind: str, tmp_path: Path) -> None:
     assert torch.equal(load_data(tmp_path).samples, samples)
 
 
-@pytest.mark.parametrize("kind", ["npz", "tar"])
+@pytest.mark.parametrize("kind", ["npz", "tar", "zarr", "parquet"])
 def test_classes_go_with_their_samples(kind: str, tmp_path: Path) -> None:
     draw(tmp_path, kind, labels)
     _, classes = gathered(tmp_path)
@@ -71,9 +78,8 @@ def test_classes_go_with_their_samples(kind: str, tmp_path: Path) -> None:
 
 
 def test_samples_that_are_no_images_are_kept_to_the_bit_in_a_tar(tmp_path: Path) -> None:
-    sampler = Sampler(Isotropic((5,)), rho_grid(3, 2.0, 0.02), Euler())
-    draw_shards(sampler, denoiser, SEEDS, tmp_path, manifest("tar", shape=(5,)))
-    assert torch.equal(gathered(tmp_path)[0], sampler.sample(denoiser, seeds=SEEDS, batch_size=2))
+    draw_shards(TABLE, denoiser, SEEDS, tmp_path, manifest("tar", shape=(5,)))
+    assert torch.equal(gathered(tmp_path)[0], TABLE.sample(denoiser, seeds=SEEDS, batch_size=2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +90,7 @@ def test_the_same_call_goes_on_with_what_is_missing(kind: str, tmp_path: Path) -
     job = manifest(kind)
     (part / job.receipt(1)).unlink()
     (part / job.receipt(3)).unlink()
-    if kind != "folder":
+    if not (part / job.shard(3)).is_dir():
         (part / job.shard(3)).write_bytes(b"half a shard")
     done = draw(part, kind)
     assert (done.kept, done.samples) == (2, 4 + 2)
@@ -145,10 +151,11 @@ def test_what_is_no_receipt_is_refused(content: bytes, tmp_path: Path) -> None:
         gathered(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["npz", "zip", "tar"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_shard_is_refused(kind: str, tmp_path: Path) -> None:
     draw(tmp_path, kind)
     place = tmp_path / manifest(kind).shard(2)
+    place = max((each for each in place.rglob("*") if each.is_file()), default=place)
     content = bytearray(place.read_bytes())
     content[len(content) // 2] ^= 1
     place.write_bytes(content)
@@ -156,12 +163,12 @@ def test_a_damaged_shard_is_refused(kind: str, tmp_path: Path) -> None:
         gathered(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["npz", "folder"])
+@pytest.mark.parametrize("kind", ["npz", "folder", "zarr"])
 def test_a_pipe_is_no_shard_and_no_manifest(kind: str, tmp_path: Path) -> None:
     """A reader of one would wait for a writer without end."""
     draw(tmp_path, kind)
     place = tmp_path / manifest(kind).shard(2)
-    place = next(place.iterdir()) if place.is_dir() else place
+    place = next((each for each in place.rglob("*") if each.is_file()), place)
     place.unlink()
     os.mkfifo(place)
     with pytest.raises(ArtefactError, match="it is a FIFO and no regular file"):
@@ -215,9 +222,70 @@ def test_a_link_in_a_tar_and_a_compressed_entry_are_refused(tmp_path: Path) -> N
         gathered(tmp_path / "zip")
 
 
+@pytest.mark.parametrize("kind", ["npz", "zarr", "parquet"])
+def test_the_shards_are_read_without_us(kind: str, tmp_path: Path) -> None:
+    """By the libraries that have the formats, each sample beside its seed."""
+    draw(tmp_path, kind, labels)
+    expected = sampler_of(kind).sample(denoiser, seeds=SEEDS, batch_size=2, conditions=labels(SEEDS)).numpy()
+    places = [tmp_path / manifest(kind).shard(i) for i in range(4)]
+    if kind == "parquet":
+        import pyarrow.dataset
+
+        table = pyarrow.dataset.dataset([str(place) for place in places]).to_table()
+        assert table.column_names == ["x0", "x1", "x2", "x3", "x4", "seeds", "labels"]
+        found = [np.stack([table[f"x{i}"].to_numpy() for i in range(5)], axis=1)]
+        seeds = table["seeds"].to_pylist()
+    elif kind == "zarr":
+        import zarr
+
+        groups: list[Any] = [zarr.open_group(place, mode="r") for place in places]
+        found, seeds = [group["samples"][:] for group in groups], [s for g in groups for s in g["seeds"][:].tolist()]
+    else:
+        archives = [np.load(place) for place in places]
+        found, seeds = [a["samples"] for a in archives], [s for a in archives for s in a["seeds"].tolist()]
+    assert np.array_equal(np.concatenate(found), expected)
+    assert seeds == SEEDS
+
+
+def test_a_link_in_a_group_is_refused(tmp_path: Path) -> None:
+    """What it leads to would not be in the checksum."""
+    draw(tmp_path, "zarr")
+    place = tmp_path / manifest("zarr").shard(1) / "samples" / "c"
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtefactError, match="it is a folder and no regular file"):
+        gathered(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zarr", "parquet"])
+def test_a_shard_that_claims_more_than_it_holds_is_refused(kind: str, tmp_path: Path) -> None:
+    """A terabyte in a shard of some bytes, with a receipt that fits it."""
+    draw(tmp_path, kind)
+    place = tmp_path / manifest(kind).shard(1)
+    if kind == "zarr":
+        about = json.loads((place / "samples" / "zarr.json").read_text())
+        about["shape"] = [2**28, *SHAPE]
+        (place / "samples" / "zarr.json").write_text(json.dumps(about))
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        zeros = pa.array(np.zeros(10**6, np.float32))
+        columns = {f"x{i}": zeros for i in range(5)} | {"seeds": pa.array(np.zeros(10**6, np.uint64))}
+        pq.write_table(pa.table(columns), place)
+    _claim(tmp_path, kind)
+    with pytest.raises(ArtefactError, match="claims"):
+        gathered(tmp_path)
+
+
 def test_kinds_say_what_they_hold() -> None:
     check_kind("npz", (7,), True)
-    for kind, shape, classes in (("zip", (7,), False), ("folder", SHAPE, True), ("parquet", SHAPE, False)):
+    for kind, shape, classes in (
+        ("zip", (7,), False),
+        ("folder", SHAPE, True),
+        ("parquet", SHAPE, False),
+        ("a", SHAPE, False),
+    ):
         with pytest.raises(InputError, match="kind"):
             check_kind(kind, shape, classes)
 

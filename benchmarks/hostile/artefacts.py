@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ __all__ = [
     "plans",
     "prepare",
     "statistics",
+    "stored",
     "tensors",
 ]
 
@@ -102,15 +105,34 @@ def prepare(folder: Path) -> None:
         "from headstart.targets import gmm25\ndef load(): return gmm25()\ndef pi(): return 3\n"
     )
     _shards(folder)
+    _stored(folder, images, np.arange(40) % 2)
+
+
+def _stored(folder: Path, images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> None:
+    """The same data in archives, a table and Zarr."""
+    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
+        for path in sorted((folder / "pictures").rglob("*.png")):
+            archive.write(path, path.relative_to(folder))
+    with tarfile.open(folder / "samples.tar", "w") as packed:
+        for i, image in enumerate(images[:6]):
+            np.save(folder / "one.npy", image)
+            packed.add(folder / "one.npy", f"{i}.npy")
+            (folder / "one.npy").write_text(str(labels[i]))
+            packed.add(folder / "one.npy", f"{i}.cls")
+    (folder / "one.npy").unlink()
+    seeds = np.arange(40, dtype=np.uint64)
+    SHARDS["parquet"].write(Block(images.reshape(40, 64), seeds, labels), folder / "table.parquet")
+    SHARDS["zarr"].write(Block(images, seeds, labels), folder / "group.zarr")
 
 
 def _shards(folder: Path) -> None:
-    """Six images in two shards of every kind."""
-    pixels = np.random.default_rng(0).uniform(-1, 1, size=(6, 1, 4, 4)).astype(np.float32)
+    """Six images, or rows of a table, in two shards of every kind."""
+    images = np.random.default_rng(0).uniform(-1, 1, size=(6, 1, 4, 4)).astype(np.float32)
     for name, kind in SHARDS.items():
+        pixels = images.reshape(6, 16) if kind.tables_only else images
         place = folder / f"shards-{name}"
         place.mkdir()
-        job = {"plan": "0" * 64, "model": "none", "nfe": 3, "shape": (1, 4, 4), "seeds": "0-5", "batch_size": 3}
+        job = {"plan": "0" * 64, "model": "none", "nfe": 3, "shape": pixels.shape[1:], "seeds": "0-5", "batch_size": 3}
         manifest = Manifest.model_validate({**job, "kind": name, "count": 6, "shard_size": 3})
         (place / "manifest.json").write_text(manifest.model_dump_json())
         for i in range(2):
@@ -276,6 +298,20 @@ def conditions(folder: Path, draw: random.Random) -> None:
     )
 
 
+def stored(folder: Path, draw: random.Random) -> None:
+    """Data in an archive, a table or Zarr."""
+    path = folder / draw.choice(["pictures.zip", "samples.tar", "table.parquet", "group.zarr"])
+    if path.is_dir():
+        file = draw.choice(sorted(each for each in path.rglob("*") if each.is_file()))
+        if file.name == "zarr.json" and draw.random() < 0.7:
+            file.write_text(json.dumps(forged(json.loads(file.read_text()), draw)))
+        else:
+            draw.choice([torn, smuggled])(file, draw)
+    else:
+        draw.choice([torn, smuggled, {".zip": outside, ".tar": elsewhere}.get(path.suffix, torn)])(path, draw)
+    repr(load_data(path))
+
+
 def manifests(folder: Path, draw: random.Random) -> None:
     """A folder of shards: its manifest, a receipt or a shard, with a receipt that fits a shard that is forged."""
     place = folder / f"shards-{draw.choice(sorted(SHARDS))}"
@@ -289,7 +325,7 @@ def manifests(folder: Path, draw: random.Random) -> None:
         else:
             file.write_text(json.dumps(forged(json.loads(file.read_text()), draw)))
     elif shard.is_dir():
-        torn(draw.choice(sorted(shard.iterdir())), draw)
+        torn(draw.choice(sorted(each for each in shard.rglob("*") if each.is_file())), draw)
     elif change < 0.6 and shard.suffix in (".npz", ".zip"):
         outside(shard, draw)
     elif change < 0.8 and shard.suffix == ".tar":

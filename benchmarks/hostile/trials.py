@@ -46,7 +46,7 @@ KINDS: dict[str, Callable[[Path, random.Random], None]] = {
     function.__name__: function
     for function in (
         *(artefacts.plans, artefacts.tensors, artefacts.arrays, artefacts.images, artefacts.statistics),
-        *(artefacts.checkpoints, artefacts.cells, artefacts.conditions, artefacts.manifests),
+        *(artefacts.checkpoints, artefacts.cells, artefacts.conditions, artefacts.manifests, artefacts.stored),
         *(networks.pickles, networks.converted, networks.exported, networks.schedulers),
         *(front.commands, front.arguments),
     )

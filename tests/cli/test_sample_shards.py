@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from headstart.cli import sample
 from headstart.data import load_data
@@ -16,10 +17,11 @@ Run = Callable[..., Any]
 MODEL = "python:headstart_cli_models"
 
 
-def test_shards_are_the_samples_of_the_plain_command(run: Run, place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["npz", "zarr"])
+def test_shards_are_the_samples_of_the_plain_command(kind: str, run: Run, place: Path, tmp_path: Path) -> None:
     command = ("sample", place / "conditional", f"{MODEL}:images", "-n", 20, "--label", "0,1", "--batch-size", 4)
     assert run(*command, "-o", tmp_path / "one").code == 0
-    shards = (*command, "-o", tmp_path / "shards", "--shards", "npz", "--shard-size", 8, "--json")
+    shards = (*command, "-o", tmp_path / "shards", "--shards", kind, "--shard-size", 8, "--json")
     first, second = run(*shards).json, run(*shards).json
     assert (first["shards"], first["kept"], first["drawn"]) == (3, 0, 20)
     assert (second["shards"], second["kept"], second["drawn"]) == (3, 3, 0)
@@ -30,6 +32,19 @@ def test_shards_are_the_samples_of_the_plain_command(run: Run, place: Path, tmp_
         assert np.array_equal(archive["labels"], data.labels.numpy())
     scored = run("evaluate", tmp_path / "shards", place / "images.npz", "--json")
     assert scored.json["samples"]["n"] == 20
+
+
+def test_tables_and_archives_are_read_as_data(run: Run, place: Path, tmp_path: Path) -> None:
+    """Samples of one axis in Parquet and in tar files, whose shards are data of their own too."""
+    command = ("sample", place / "plan", f"{MODEL}:exact", "-n", 600, "--shard-size", 400)
+    for kind in ("parquet", "tar"):
+        assert run(*command, "--shards", kind, "-o", tmp_path / kind).code == 0
+    samples = load_data(tmp_path / "parquet").samples
+    assert torch.equal(load_data(tmp_path / "tar").samples, samples)
+    shards = [tmp_path / "tar" / "shard-00000.tar", tmp_path / "parquet" / "shard-00001.parquet"]
+    assert torch.equal(torch.cat([load_data(shard).samples for shard in shards]), samples)
+    scored = run("evaluate", shards[0], tmp_path / "parquet", "--json")
+    assert (scored.code, scored.json["samples"]["n"]) == (0, 400)
 
 
 def test_another_command_in_the_same_folder_is_refused(run: Run, place: Path, tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ ModelSpec = Annotated[
 DataSpec = Annotated[
     str,
     typer.Argument(
-        metavar="DATA", help="builtin:fashion-mnist, a .npy, .npz, .pt or .safetensors file, or a folder of images."
+        metavar="DATA",
+        help="builtin:fashion-mnist, a .npy, .npz, .pt, .safetensors, .tar, .parquet or .zip file, an array in Zarr, "
+        "or a folder of images.",
     ),
 ]
 

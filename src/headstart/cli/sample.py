@@ -69,7 +69,10 @@ def sample(
     shared: SharedFiles = None,
     shards: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="Write shards, one after the other: npz, tar (WebDataset), folder, zip."),
+        typer.Option(
+            metavar="KIND",
+            help="Write shards, one after the other: npz, tar (WebDataset), zarr, parquet (of one axis), folder, zip.",
+        ),
     ] = None,
     shard_size: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Samples of a shard; about 64 MiB by default.")

@@ -8,6 +8,10 @@ what               how it is read
 ``.npz``           the array named ``samples``, ``images``, ``data`` or ``arr_0``, or the only one that is not labels
 ``.pt``            a tensor, or a dictionary of tensors named as in ``.npz``
 ``.safetensors``   tensors named as in ``.npz``
+``.zip``           images, as in a folder of them (:mod:`headstart.data.archives`)
+``.tar``           samples in the form of WebDataset; also a folder of such files
+``.parquet``       a table whose columns are coordinates (:mod:`headstart.data.tables`); also a folder of such files
+folder             an array in Zarr, or a group of them named as in ``.npz`` (:mod:`headstart.data.zarr_arrays`)
 folder             images of one size, by name; sub-folders, if any, are the classes (:mod:`headstart.data.images`)
 folder             the four original files of Fashion-MNIST
 folder             samples in shards, as ``headstart sample --shards`` writes them (:mod:`headstart.data.shards`)
@@ -18,8 +22,9 @@ bytes are images, (N, H, W), (N, H, W, C) or (N, C, H, W), and are mapped from 0
 What is in memory goes the same way as what is in a file (:mod:`headstart.arrays`). Nothing is ever unpickled: a file
 that holds Python objects is refused.
 
-What takes more than 256 MiB is not held in memory: a ``.npy`` file is mapped as it is, and images, shards and whatever
-else needs to be converted lie on a temporary file (:mod:`headstart.large`). The other files are read whole.
+What takes more than 256 MiB is not held in memory: a ``.npy`` file is mapped as it is, and images, archives, tables,
+arrays in Zarr, shards and whatever else needs to be converted lie on a temporary file (:mod:`headstart.large`). The
+other files are read whole.
 """
 
 from __future__ import annotations
@@ -38,9 +43,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from headstart.arrays import as_tensor
+from headstart.data.archives import read_tars, read_zip
 from headstart.data.base import Dataset
 from headstart.data.fashion_mnist import Split, fashion_mnist, has_originals
-from headstart.data.images import read_folder
+from headstart.data.images import IMAGES, read_folder
+from headstart.data.sources import readable, wanted_names
+from headstart.data.tables import read_tables
+from headstart.data.zarr_arrays import is_zarr, read_zarr
 from headstart.errors import DataError, unknown
 from headstart.large import LARGE, converted
 
@@ -48,9 +57,6 @@ __all__ = ["load_arrays", "load_data", "read_arrays"]
 
 #: Names of a folder that are looked at for one that a missing name may stand for.
 MOST_NAMES = 10_000
-
-SAMPLES = ("samples", "images", "data", "arr_0")
-LABELS = ("labels", "label", "y")
 
 
 def load_data(spec: str | Path | Tensor | ArrayLike | Dataset, split: Split = "train") -> Dataset:
@@ -80,16 +86,49 @@ def load_data(spec: str | Path | Tensor | ArrayLike | Dataset, split: Split = "t
         return _builtin(str(spec).removeprefix("builtin:"), split)
     path = _place(spec)
     if path.is_dir():
-        if has_originals(path):
-            return fashion_mnist(split, path)
-        from headstart.data.shards import gathered, has_manifest
+        return fashion_mnist(split, path) if has_originals(path) else Dataset(*_from_folder(path), str(path))
+    return Dataset(*_from_file(path), str(path))
 
-        if has_manifest(path):
-            return Dataset(*gathered(path), str(path))
-        pixels, classes = read_folder(path)
-        return Dataset(_samples(pixels, str(path)), classes, str(path))
-    samples, *labels = read_arrays(path, partial(_wanted, path=path)).values()
-    return Dataset(_single(_samples(samples, str(path))), labels[0] if labels else None, str(path))
+
+def _from_folder(path: Path) -> tuple[Tensor, Tensor | None]:
+    """The samples in a folder, and their classes if there are any."""
+    from headstart.data.shards import gathered, has_manifest
+
+    if has_manifest(path):
+        return gathered(path)
+    if is_zarr(path):
+        samples, labels = read_zarr(path)
+        return _samples(samples, str(path)), labels
+    try:
+        files = sorted(each for each in path.iterdir() if each.name[0] != "." and each.is_file())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    endings = {each.suffix.lower() for each in files} & {*PARTS, *IMAGES}
+    if endings & PARTS.keys() and len(endings) > 1:
+        raise DataError(
+            f"{path} holds data of several kinds ({', '.join(sorted(endings))}): put each into its own folder"
+        )
+    ending = next(iter(endings), None)
+    if ending in PARTS:
+        samples, labels = PARTS[ending]([each for each in files if each.suffix.lower() == ending], path)
+    else:
+        samples, labels = read_folder(path)
+    return _samples(samples, str(path)), labels
+
+
+def _from_file(path: Path) -> tuple[Tensor, Tensor | None]:
+    """The samples of a file, and their classes if there are any."""
+    ending = path.suffix.lower()
+    if ending not in ENDINGS:
+        raise DataError(f"{path} ends in {path.suffix!r}: expected {', '.join(ENDINGS)} or a folder of images")
+    if ending == ".zip":
+        samples, labels = read_zip(path)
+    elif ending in PARTS:
+        samples, labels = PARTS[ending]([path], path)
+    else:
+        samples, *rest = read_arrays(path, partial(wanted_names, source=path)).values()
+        labels = rest[0] if rest else None
+    return _single(_samples(samples, str(path))), labels
 
 
 def load_arrays(spec: str | Path) -> Tensor | dict[str, Tensor]:
@@ -147,16 +186,9 @@ def read_arrays(path: Path, wanted: Callable[[list[str]], Iterable[str]] = iter)
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path} ends in {path.suffix!r}: expected {', '.join(READERS)} or a folder of images")
-    try:
+        raise DataError(f"{path} ends in {path.suffix!r}: expected {', '.join(READERS)}")
+    with readable(path):
         values = reader(path, wanted)
-    except DataError:
-        raise
-    except Exception as error:  # the readers raise errors of many kinds on damaged or forged files
-        reason = str(error).strip().partition("\n")[0]
-        if "allow_pickle" in reason or "eights" in reason:
-            reason = "it holds Python objects, which are never unpickled; save plain arrays or tensors"
-        raise DataError(f"{path} cannot be read: {reason}") from error
     found = {key: as_tensor(value, f"{path}, {key!r},") for key, value in values.items()}
     for key, x in found.items():
         if x.numel() * x.element_size() > (held := x.untyped_storage().nbytes()):
@@ -202,14 +234,11 @@ def _pt(path: Path, wanted: Callable[[list[str]], Iterable[str]]) -> dict[str, A
 #: The readers of files of arrays, by ending.
 READERS = {".npy": _npy, ".npz": _npz, ".pt": _pt, ".safetensors": _safetensors}
 
+#: The readers of files that may be the parts of one data set, by ending.
+PARTS = {".tar": read_tars, ".parquet": read_tables}
 
-def _wanted(names: list[str], path: Path) -> list[str]:
-    """The name of the samples, and that of the labels if there are any."""
-    others = [name for name in names if name not in LABELS]
-    key = next((name for name in SAMPLES if name in names), others[0] if len(others) == 1 else None)
-    if key is None:
-        raise DataError(f"{path} holds {', '.join(names) or 'nothing'}: name the samples 'samples'")
-    return [key, *(name for name in LABELS if name in names)][:2]
+#: The endings of files of data.
+ENDINGS = (*READERS, ".zip", *PARTS)
 
 
 def _samples(x: Tensor, name: str) -> Tensor:

@@ -13,9 +13,11 @@ npz       arrays ``samples``, ``seeds`` and, with classes, ``labels``, in float3
 folder    a folder of images, ``SEED.png``
 zip       an archive of them
 tar       WebDataset: ``SEED.png`` for images and ``SEED.npy`` for others; with classes, ``SEED.cls``
+zarr      a group of arrays in Zarr, named as in npz, in chunks of at most 64 MiB
+parquet   a table in Parquet of samples of one axis: columns ``x0``, ``x1``, ..., ``seeds`` and ``labels``
 ========  ==============================================================================================
 
-Images are bytes in PNG: [-1, 1] becomes 0 to 255, and what lies beyond is cut off.
+Images in PNG are bytes: [-1, 1] becomes 0 to 255, and what lies beyond is cut off. The others are float32.
 """
 
 from __future__ import annotations
@@ -39,7 +41,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from headstart.artefact import checked, read_json
-from headstart.errors import ArtefactError, DataError, InputError, unknown
+from headstart.data.archives import read_array, tar_entries
+from headstart.data.tables import read_table, write_table
+from headstart.data.zarr_arrays import read_group, write_group
+from headstart.errors import ArtefactError, DataError, InputError, MissingExtraError, unknown
+from headstart.extras import require
 from headstart.files import check_regular, read_regular
 from headstart.large import empty
 
@@ -67,7 +73,7 @@ class Manifest(BaseModel):
     plan: Digest
     model: str
     nfe: Annotated[int, Field(ge=1)]
-    kind: Literal["npz", "folder", "zip", "tar"]
+    kind: Literal["npz", "folder", "zip", "tar", "zarr", "parquet"]
     shape: tuple[Count, ...]
     count: Count
     shard_size: Count
@@ -129,12 +135,16 @@ class Kind:
         write: a block to a place that does not exist yet.
         read: the block that ``write`` wrote, given the shape of one sample.
         images_only: whether it holds nothing but images.
+        tables_only: whether it holds nothing but samples of one axis.
+        library: that it needs, of the extra ``storage``.
     """
 
     suffix: str
     write: Callable[[Block, Path], None]
     read: Callable[[Path, tuple[int, ...]], Block]
     images_only: bool = False
+    tables_only: bool = False
+    library: str | None = None
 
 
 def ranges(numbers: Sequence[int]) -> str:
@@ -150,21 +160,26 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def digest(place: Path) -> tuple[str, int]:
-    """SHA-256 and size of a file, or of the files of a folder in the order of their names.
+    """SHA-256 and size of a file, or of the files in a folder and below, in the order of their names.
 
     Raises:
         OSError: if one cannot be read, or is no regular file.
     """
     found, size = hashlib.sha256(), 0
-    files = sorted(place.iterdir()) if place.is_dir() else [place]
-    for file in files:
+    below = [Path(above, name) for above, _, names in os.walk(place) for name in (*names, *_links(above))]
+    for file in sorted(below) if place.is_dir() else [place]:
         check_regular(file)
-        found.update(f"{file.name if place.is_dir() else ''}\n".encode())
+        found.update(f"{file.relative_to(place).as_posix() if place.is_dir() else ''}\n".encode())
         with file.open("rb") as opened:
             while part := opened.read(1 << 20):
                 found.update(part)
                 size += len(part)
     return found.hexdigest(), size
+
+
+def _links(folder: str) -> list[str]:
+    """The names of links to folders, which are not followed."""
+    return [entry.name for entry in os.scandir(folder) if entry.is_symlink() and entry.is_dir()]
 
 
 def has_manifest(folder: Path) -> bool:
@@ -231,7 +246,7 @@ def read_shards(folder: Path) -> Iterator[Block]:
             if digest(place) != (receipt.sha256, receipt.bytes):
                 raise ArtefactError(f"{place} is damaged: its checksum does not fit")
             block = KINDS[manifest.kind].read(place, manifest.shape)
-        except ArtefactError:
+        except (ArtefactError, MissingExtraError):
             raise
         except Exception as error:  # readers raise errors of many kinds on damaged or forged files
             raise ArtefactError(f"{place} cannot be read: {str(error).partition(chr(10))[0]}") from error
@@ -273,11 +288,6 @@ def _npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _from_npy(content: bytes) -> NDArray[Any]:
-    found: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)  # type: ignore[no-untyped-call]
-    return found
-
-
 def _write_npz(block: Block, place: Path) -> None:
     arrays = {"samples": block.samples, "seeds": block.seeds, "labels": block.labels}
     with zipfile.ZipFile(place, "w") as archive:
@@ -316,7 +326,7 @@ def _of_files(files: Iterable[tuple[str, bytes]], shape: tuple[int, ...]) -> Blo
         elif ending == "png":
             samples[int(stem)] = _from_png(content, shape)
         else:
-            samples[int(stem)] = _from_npy(content)
+            samples[int(stem)] = read_array(content, name)
     if labels and labels.keys() != samples.keys():
         raise DataError("some of its samples have no class")
     classes = np.array([labels[seed] for seed in samples]) if labels else None
@@ -362,15 +372,25 @@ def _write_tar(block: Block, place: Path) -> None:
 
 
 def _read_tar(place: Path, shape: tuple[int, ...]) -> Block:
-    def files() -> Iterator[tuple[str, bytes]]:
-        with tarfile.open(place, "r:") as archive:
-            for entry in archive:
-                opened = archive.extractfile(entry) if entry.isreg() else None
-                if opened is None:
-                    raise DataError(f"it holds {entry.name[:80]!r}, which is no file")
-                yield entry.name, opened.read()
+    return _of_files(((name, content()) for name, _, content in tar_entries(place)), shape)
 
-    return _of_files(files(), shape)
+
+def _write_zarr(block: Block, place: Path) -> None:
+    arrays = {"samples": block.samples, "seeds": block.seeds, "labels": block.labels}
+    write_group({name: array for name, array in arrays.items() if array is not None}, place)
+
+
+def _read_zarr(place: Path, shape: tuple[int, ...]) -> Block:
+    arrays = read_group(place)
+    return Block(arrays["samples"], arrays["seeds"], arrays.get("labels"))
+
+
+def _write_parquet(block: Block, place: Path) -> None:
+    write_table(block.samples, block.seeds, block.labels, place)
+
+
+def _read_parquet(place: Path, shape: tuple[int, ...]) -> Block:
+    return Block(*read_table(place))
 
 
 KINDS: dict[str, Kind] = {
@@ -378,14 +398,25 @@ KINDS: dict[str, Kind] = {
     "folder": Kind("", _write_folder, _read_folder, images_only=True),
     "zip": Kind(".zip", _write_zip, _read_zip, images_only=True),
     "tar": Kind(".tar", _write_tar, _read_tar),
+    "zarr": Kind(".zarr", _write_zarr, _read_zarr, library="zarr"),
+    "parquet": Kind(".parquet", _write_parquet, _read_parquet, tables_only=True, library="pyarrow"),
 }
 """The kinds of shards by name."""
 
 
 def check_kind(kind: str, shape: tuple[int, ...], labels: bool) -> None:
-    """An InputError, unless shards of the kind hold samples of this shape, with classes if there are any."""
+    """Find out before the work whether shards of a kind hold samples of this shape, with classes if there are any.
+
+    Raises:
+        InputError: if they do not.
+        MissingExtraError: if the library that writes them is not installed.
+    """
     if kind not in KINDS:
         raise InputError(unknown("kind of shards", kind, KINDS))
+    if KINDS[kind].tables_only and len(shape) != 1:
+        raise InputError(f"shards of the kind {kind} hold tables, and samples have the shape {shape}: take npz or zarr")
+    if (library := KINDS[kind].library) is not None:
+        require(library, "storage", f"a shard of the kind {kind}")
     if KINDS[kind].images_only and not is_image(shape):
         raise InputError(f"shards of the kind {kind} hold images, and samples have the shape {shape}: take npz or tar")
     if KINDS[kind].images_only and labels:
