@@ -3,7 +3,7 @@
 * A ``python`` block is executed, in one namespace a page and an empty folder a page. One that begins with a comment
   ``# name.py`` is also written to that file, so that commands can use it.
 * A line ``$ command`` of a ``console`` block is run if it is ``headstart``; ``make``, ``pip`` and ``python`` are
-  checked against the Makefile, the constraints and the scripts.
+  checked against the Makefile, the constraints and the scripts. An environment is made and entered in words alone.
 
 To keep this short, :func:`headstart.fit` is given fewer images than the page says, ``headstart evaluate`` fewer real
 samples, and what asks for a GPU or would not end is only parsed: ``headstart serve``, and ``headstart demo``, which
@@ -78,7 +78,13 @@ def run_page(page: str) -> None:
                 run_command(words)
 
 
+#: What a page says of a clone and an environment, which the tests have.
+ENTERED = (["cd", "headstart"], ["python", "-m", "venv", ".venv"], [".", ".venv/bin/activate"])
+
+
 def run_command(words: list[str]) -> None:
+    if words in ENTERED:
+        return
     if words[0] == "headstart":
         run_headstart(words[1:])
     elif words[0] == "make":

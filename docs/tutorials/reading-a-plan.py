@@ -1,7 +1,10 @@
 # %% [markdown]
 # # Reading a plan
 #
-# A plan says what was chosen, from what, by how much, and how sure that is.
+# A plan says what was chosen, from what, by how much, and how sure that is. Noise levels (sigma) are standard deviations
+# in the units of the data. The *horizon*, sigma_T, is the one to start at; a *nat* is the unit of the divergence between
+# two laws with the natural logarithm; and the *pilot* draws a few hundred samples of each candidate and measures how far
+# they are from held-out data.
 
 # %%
 from headstart import Noise, fit
@@ -14,7 +17,10 @@ print(plan.explain())
 # %% [markdown]
 # ## The three parts
 #
-# Where it starts, which levels it visits, how it moves between them. All are values with a `repr` for people.
+# Where it starts, which levels it visits, how it moves between them. All are values with a `repr` for people. In brackets
+# behind each, `explain` says what decided: the pilot, the budget, or you. *As good from ... to ...* is the range of
+# horizons among which the pilot sees no difference. A solver called *distilled* has weights of its own for each step;
+# *turned by* is how far the pilot moved the last of them, which costs nothing.
 
 # %%
 print(plan.initialization)
@@ -24,8 +30,11 @@ print(plan.solver)
 # %% [markdown]
 # ## The budget
 #
-# What the start errs by, in nats, with its standard error, and what the steps err by. It screens candidates, and the
-# pilot decides: nats count detail that nobody sees.
+# The error of the start, E_init, with its standard error, and the errors of the steps, in nats. E_init is estimated
+# against the network, so it can be below 0: then the start knows the noised data better than the network does, or chance
+# says so where the standard error is as large. The errors of the steps have those of two other samplers beside them. The
+# budget screens candidates, and the pilot decides: nats also count detail that is imperceptible, so that a plan is not
+# the one with the least of them.
 
 # %%
 print(plan.budget)
@@ -33,7 +42,10 @@ print(plan.budget)
 # %% [markdown]
 # ## The candidates
 #
-# Every start at every horizon was looked at; those with a number under `pilot` were sampled.
+# Every start at every horizon was looked at; those with a number under `pilot` were sampled. Their distances are
+# corrected for the number of samples, so that small ones may come out below 0. The few best were sampled more often, and
+# `explain` lists these with their last distances, and which was chosen. It need not be the first: of those that chance
+# alone may have put in this order, it has the best start, the shortest horizon, and the highest last level.
 
 # %%
 piloted = sorted((c for c in plan.record.candidates if c.pilot is not None), key=lambda c: c.pilot)

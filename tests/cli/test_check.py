@@ -55,7 +55,9 @@ def test_each_finding_is_a_line(folder: Path, factory: str, code: int, errors: i
     done = CliRunner().invoke(app, ["check", f"python:ofcheck:{factory}", "data.pt"])
     assert done.exit_code == code
     lines = done.stdout.splitlines()
-    assert len(lines) == errors + doubts + 1
+    assert len(lines) == errors + doubts + (1 if errors + doubts else 3)
+    assert ("nothing is wrong" in done.stdout) == (not errors + doubts)
+    assert ("hardly better than a linear estimate" in done.stdout) == (not errors + doubts), "the data are normal"
     assert sum(line.startswith("error: ") for line in lines) == errors
     assert sum(line.startswith("doubt: ") for line in lines) == doubts
     done = CliRunner().invoke(app, ["check", f"python:ofcheck:{factory}", "data.pt", "--json"])
@@ -87,3 +89,12 @@ def test_a_fit_stops_at_an_error_unless_it_is_told_not_to_ask(folder: Path) -> N
     assert CliRunner().invoke(app, command).exit_code == 2
     assert not Path("plan").exists()
     assert CliRunner().invoke(app, [*command, "--no-check"]).exit_code in (0, 4)
+
+
+def test_labels_that_are_not_handed_over_are_told(folder: Path) -> None:
+    data = torch.load(folder / "data.pt").numpy()
+    np.savez(folder / "labelled.npz", samples=data, labels=np.arange(len(data)) % 2)
+    done = CliRunner().invoke(app, ["check", "python:ofcheck:right", "labelled.npz"])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[-1].startswith("labelled.npz holds labels, which --conditional hands to the model")
+    assert "--conditional" not in CliRunner().invoke(app, ["check", "python:ofcheck:right", "data.pt"]).stdout

@@ -354,6 +354,11 @@ def test_bad_tables_are_named(table: Any) -> None:
         DiscreteVariancePreserving(table)
 
 
+def test_betas_in_place_of_a_table_are_named() -> None:
+    with pytest.raises(InputError, match=r"these rise: are they betas\? then torch.cumprod\(1 - betas, 0\)"):
+        DiscreteVariancePreserving(torch.linspace(1e-4, 0.02, 1000).tolist())
+
+
 # Guidance, fixed conditions, counting.
 
 
@@ -487,6 +492,8 @@ def test_a_denoiser_gets_one_level_per_sample_and_its_answer_the_states_dtype(dt
         (lambda x, s: x.double() * 1e300, "NaN or Inf"),
         (lambda x: x, r"failed on an input of shape \(3, 2\) \(TypeError"),
         (lambda x, s: x @ x, "RuntimeError"),
+        (lambda x, s, label: x, "required .*it was given no conditions: does it need classes"),
+        (lambda x, s, label=None: x + label, "NoneType.*does it need classes"),
     ],
 )
 def test_a_bad_answer_is_named(answer: Any, message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +183,48 @@ def test_a_network_that_was_not_adapted_is_named(prediction: Prediction, process
     assert [finding.kind for finding in found.errors] == ["loss"]
     with pytest.raises(InputError, match=said):
         fit(network_of(exact, process, prediction), DATA, 3)
+
+
+@pytest.mark.parametrize("said", [VarianceExploding(), VariancePreserving()], ids=repr)
+def test_a_network_of_ddpm_that_is_declared_another_is_named(said: Process) -> None:
+    """Its indices are no time in [0, 1] and no noise level."""
+    process = DiscreteVariancePreserving(DDPM.tolist())
+    found = check(adapt(network_of(exact, process, "epsilon"), "epsilon", said), DATA)
+    assert "try adapt(network, 'epsilon', DiscreteVariancePreserving(alphas_cumprod))" in str(found.errors[0])
+
+
+def test_alphas_in_place_of_their_products_are_named() -> None:
+    law = bimodal()
+    process = DiscreteVariancePreserving(DDPM.tolist())
+    alphas = 1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    said = DiscreteVariancePreserving(alphas.tolist())
+    found = check(adapt(network_of(law, process, "epsilon"), "epsilon", said), law.sample(Noise(range(1000))).float())
+    assert "DiscreteVariancePreserving(torch.cumprod(alphas, 0))" in str(found.errors[0])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(
+    ("level", "code"), [(torch.exp, r"time\.log\(\)"), (lambda t: t / 1000, r"(999|1000) \* time")]
+)
+def test_a_correction_of_the_time_is_code_that_runs(level: Any, code: str, sign: int) -> None:
+    """What is proposed makes it a denoiser."""
+    law = bimodal()
+    data = law.sample(Noise(range(1000))).float()
+    inner = network_of(law, VarianceExploding(), "epsilon", sign)
+
+    def network(z: Tensor, time: Tensor) -> Tensor:
+        return inner(z, level(time))
+
+    proposed = str(check(adapt(network, "epsilon"), data).errors[0]).partition("try ")[2]
+    assert re.search(rf"network\(z, {code}\)", proposed)
+    names = {"adapt": adapt, "network": network, "VarianceExploding": VarianceExploding}
+    assert not check(eval(proposed, names), data).errors
+
+
+def test_what_is_right_is_said_to_be() -> None:
+    assert "nothing is wrong" in str(check(gmm25(), gmm25().sample(Noise(range(400)))))
+    assert "hardly better" not in str(check(gmm25(), gmm25().sample(Noise(range(400)))))
+    assert "hardly better" in str(check(exact, DATA)), "the data are normal"
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (127.5, 127.5), (2.0, 0.0), (1.0, 3.0)])

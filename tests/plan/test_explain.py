@@ -112,6 +112,21 @@ def test_the_best_pilots_come_first():
     assert [line.split()[1] for line in lines] == [c.initialization for c in piloted]
 
 
+def test_the_chosen_candidate_is_marked():
+    plan = make()
+    own = replace(
+        CANDIDATES[0],
+        initialization=plan.initialization.name,
+        horizon=plan.horizon,
+        schedule=plan.schedule.name,
+        sigma_min=plan.schedule.sigma_min,
+        solver=plan.solver.name,
+        pilot=9.0,
+    )
+    lines = recorded(plan, candidates=(*CANDIDATES, own), criterion="pilot").explain().splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("(chosen)")] == ["9.0000"]
+
+
 # What it is held against
 
 

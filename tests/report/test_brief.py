@@ -51,8 +51,17 @@ def test_a_plan_is_told_in_five_lines(plan: Plan) -> None:
     assert lines[0] == repr(plan)
     assert lines[1].split(None, 1)[1].split(" > ") == [f"{sigma:.3g}" for sigma in plan.schedule.sigmas]
     assert "█▁▅" in lines[2], "of every horizon the best that was sampled, on a log scale"
-    assert "4 candidates, 1 to 8" in lines[3]
+    assert "4 candidates, distances 1 to 8" in lines[3]
     assert "12 s" in lines[4]
+
+
+def test_distances_below_0_spoil_no_line(plan: Plan) -> None:
+    """Estimates of small distances can be negative, and the others still differ in height."""
+    found = [replace(c, pilot=c.pilot and c.pilot - 1.25) for c in plan.record.candidates]  # -0.25, 0.75 and 2.75
+    lines = brief(replace(plan, record=replace(plan.record, candidates=tuple(found)))).splitlines()
+    assert "█▁▅" in lines[2], "of roots of 3, 0 and 1"
+    assert "below 0" in lines[3]
+    assert "below 0" not in brief(plan)
 
 
 def test_doubts_are_told_too(plan: Plan) -> None:

@@ -61,4 +61,6 @@ def check(
         batch_size=batch_size,
         progress=RichProgress(),
     )
-    return Answer(str(found), found.to_dict(), InputError.exit_code if found.errors else 0)
+    unused = dataset.labels is not None and not conditional
+    note = f"\n{data} holds labels, which --conditional hands to the model as label=" if unused else ""
+    return Answer(f"{found}{note}", found.to_dict(), InputError.exit_code if found.errors else 0)

@@ -119,6 +119,8 @@ def evaluate(
     text = f"{_table(rows)}\nagainst {len(real)} real samples of {data}"
     if not data.startswith("builtin:"):
         text += ", drawn without regard to what a plan was fitted on"
+    if network is None:
+        text += "\nThe column frechet is of features of images: --features names what computes them"
     if note := metrics.floor_note(count, len(found)):
         text += f"\n{note}"
     if published is not None:

@@ -145,7 +145,11 @@ class DiscreteVariancePreserving:
                 stacklevel=3,
             )
         if a.ndim != 1 or len(a) < 2 or not ((a > 0) & (a < 1)).all() or not (a.diff() < 0).all():
-            raise InputError("alphas_cumprod must be at least two numbers in (0, 1), strictly decreasing")
+            rising = a.ndim == 1 and len(a) > 1 and bool((a.diff() > 0).all())
+            hint = "; these rise: are they betas? then torch.cumprod(1 - betas, 0)" if rising else ""
+            raise InputError(
+                f"alphas_cumprod must be at least two numbers in (0, 1), strictly decreasing from the least noise{hint}"
+            )
         object.__setattr__(self, "alphas_cumprod", tuple(a.tolist()))
 
     @property

@@ -66,6 +66,9 @@ SCALES = 0.45, 2.2
 #: A mean that is this many standard deviations off is doubted.
 OFF = 0.35
 
+#: The loss over the linear estimate's above which a network is hardly better than it, as only normal data deserve.
+HARDLY = 0.85
+
 #: Two answers to one question that differ by this share of a standard deviation differ by more than rounding.
 SAME = 0.01
 
@@ -113,14 +116,22 @@ class Check:
 
     @property
     def lines(self) -> list[str]:
-        """The findings in lines, the worst first, and one that sums up."""
+        """The findings in lines, the worst first, or that there are none, and one that sums up."""
         found = [f"error: {error}" for error in self.errors] + [f"doubt: {doubt}" for doubt in self.doubts]
-        if len(self.ratios):
-            levels = f"at {len(self.sigmas)} levels from {self.sigmas[0]:.3g} to {self.sigmas[-1]:.3g}"
-            found.append(
-                f"its loss is {self.ratios.min():.2f} to {self.ratios.max():.2f} times the best linear estimate's "
-                f"{levels} ({self.evaluations} evaluations)"
-            )
+        if not len(self.ratios):
+            return found
+        if not found:
+            found.append("nothing is wrong, as far as this tells: it is a denoiser of these data, in these units")
+            if self.ratios.min() > HARDLY:
+                found.append(
+                    "it is hardly better than a linear estimate, which is right for normal data alone: of others, does "
+                    "it get the level that it takes (sigma, ln sigma, an index), and was it trained long enough?"
+                )
+        levels = f"at {len(self.sigmas)} levels from {self.sigmas[0]:.3g} to {self.sigmas[-1]:.3g}"
+        found.append(
+            f"its loss is {self.ratios.min():.2f} to {self.ratios.max():.2f} times the best linear estimate's, of a "
+            f"denoiser at most about 1, {levels} ({self.evaluations} evaluations)"
+        )
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -273,7 +284,8 @@ class _Examination:
             self._error(
                 "random",
                 f"two calls with the same input differ by {gap:.3g} at sigma {sigma:.3g}: it draws random numbers "
-                "(dropout?) or keeps something from call to call; it has to be a function of its input",
+                "(dropout? then call network.eval() where it is loaded) or keeps something from call to call; it has "
+                "to be a function of its input",
             )
         elif rows > 1:
             alone = denoise(raw, x[:1], sigma, **probe.given(slice(0, 1)))
@@ -282,7 +294,8 @@ class _Examination:
                 self._error(
                     "batch",
                     f"a sample alone and among {rows - 1} others differ by {gap:.3g} at sigma {sigma:.3g}: its answer "
-                    "depends on the neighbours (batch norm in training mode?)",
+                    "depends on the neighbours (batch norm in training mode? then call network.eval() where it is "
+                    "loaded)",
                 )
         other = float(self.known.grid(8 * sigma, 4 * sigma, 2)[0])
         if other > 1.5 * sigma:

@@ -90,10 +90,25 @@ def called(denoiser: Denoiser, x: Tensor, sigma: Any, /, **conditions: Any) -> T
         raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise DenoiserError(f"the denoiser failed on an input of shape {tuple(x.shape)} ({reason})") from error
+        raise DenoiserError(
+            f"the denoiser failed on an input of shape {tuple(x.shape)} ({reason}){_lacking(error, conditions)}"
+        ) from error
     if changed := [name for name, version in _versions(conditions).items() if version != before[name]]:
         raise DenoiserError(f"the denoiser changes its condition {changed[0]!r} in place: it must work on a copy")
     return checked(out, x, "the denoiser").clone()
+
+
+def _lacking(error: Exception, conditions: Mapping[str, Any]) -> str:
+    """A hint where a denoiser failed that may have lacked a class or another condition."""
+    said = str(error)
+    lacks = isinstance(error, TypeError) and ("NoneType" in said or "required" in said)
+    if not lacks and not (isinstance(error, AttributeError) and "NoneType" in said):
+        return ""
+    given = f"it was given {', '.join(conditions)}" if conditions else "it was given no conditions"
+    return (
+        f"; {given}: does it need classes or other conditions? Give labels= or conditions= to fit and check, label= to "
+        "sample; on the command line --conditional, --condition and --label"
+    )
 
 
 def _versions(conditions: Mapping[str, Any]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from headstart.denoiser.adapters import (
     Adapted,
+    DiscreteVariancePreserving,
     Prediction,
     Process,
     RectifiedFlow,
@@ -63,7 +64,7 @@ class Correction:
     def __str__(self) -> str:
         if not self.code:
             return self.said
-        return f"{self.said} it would be {self.ratio:#.2g} times: {self.code}?"
+        return f"it would be {self.ratio:#.2g} times {self.said}: try {self.code}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _corrections(denoiser: Denoiser, probe: Probe, bases: dict[float, Answers]) 
             inner = inner.denoiser
     declared = inner if isinstance(inner, Adapted) else Adapted(inner, "x0", VarianceExploding())
     shared = {**given, **(probe.denoiser.keywords if isinstance(probe.denoiser, partial) else {})}
-    for process, said, code, changes in _processes(declared.process):
+    for process, said, code, time, changes in _processes(declared.process):
         answers = _read(replace(declared, process=process), probe, bases, shared)
         if answers is None:
             continue
@@ -146,7 +147,8 @@ def _corrections(denoiser: Denoiser, probe: Probe, bases: dict[float, Answers]) 
                 ]
                 if not changed:
                     continue
-                network = "network" if sign > 0 else "lambda z, time: -network(z, time)"
+                asked = f"lambda z, time: {'-' * (sign < 0)}network(z, {time})"
+                network = "network" if sign > 0 and time == "time" else asked
                 ratio = _ratio(Adapted(_silent, prediction, process), sign, answers, bases)
                 call = f"adapt({network}, {prediction!r}, {code})"
                 yield Correction(", ".join(changed), call, ratio, changes + len(changed) - bool(said))
@@ -162,15 +164,16 @@ def _corrections(denoiser: Denoiser, probe: Probe, bases: dict[float, Answers]) 
         **{(a, 0.0): f"data of {a:g} times these" for a in (2.0, 0.5, 10.0, 0.1, 0.18215, 1 / 0.18215)},
     }
     for (a, b), said in units.items():
-        yield Correction(f"for {said}", f"data = {a:.4g} * data + {b:.4g}", _rescaled(probe, bases, a, b))
+        shift = f" {'+' if b > 0 else '-'} {abs(b):.4g}" if b else ""
+        yield Correction(f"for {said}", f"data = {a:.4g} * data{shift}", _rescaled(probe, bases, a, b))
 
 
-def _processes(own: Process) -> Iterator[tuple[Process, str, str, int]]:
-    """Processes that a network may see instead: in words, in code, and how many things change.
+def _processes(own: Process) -> Iterator[tuple[Process, str, str, str, int]]:
+    """Processes that a network may see instead: in words, in code, its time in code, and how many things change.
 
     A time of another kind counts twice: it fits by chance where a usual process fits too.
     """
-    yield own, "", _code(own), 0
+    yield own, "", _code(own), "time", 0
     others: list[Process] = [VarianceExploding(), VariancePreserving()]
     for scale in (1.0, 1000.0):
         others += [RectifiedFlow(scale), RectifiedFlow(scale, data_at=1)]
@@ -181,18 +184,41 @@ def _processes(own: Process) -> Iterator[tuple[Process, str, str, int]]:
                 other,
                 "with the flow's time reversed" if turned else f"in the process {_code(other)}",
                 _code(other),
+                "time",
                 1,
             )
+    if isinstance(own, DiscreteVariancePreserving) and own.alphas_cumprod[-1] > 0.5:  # no table ends at so little noise
+        products = np.cumprod(own.alphas_cumprod).tolist()
+        code = "DiscreteVariancePreserving(torch.cumprod(alphas, 0))"
+        yield replace(own, alphas_cumprod=products), "with the products of the table's alphas", code, "time", 1
+    for table in _tables():
+        if (discrete := DiscreteVariancePreserving(table)) != own:
+            said = f"in DDPM's process, with indices up to {len(table) - 1}"
+            yield discrete, said, "DiscreteVariancePreserving(alphas_cumprod)", "time", 1
     end = 1.0 if own.sigma_max == math.inf else float(own.time(torch.tensor([own.sigma_max], dtype=torch.float64)))
     times: dict[str, Callable[[Tensor], Tensor]] = {}
     if not isinstance(own, RectifiedFlow | VarianceExploding):
-        times[f"{end:g} - t"] = lambda sigma: end - own.time(sigma)
+        times[f"{end:g} - time"] = lambda sigma: end - own.time(sigma)
     for factor in (999.0, 1000.0):
-        times[f"{factor:g} t"] = lambda sigma, by=factor: by * own.time(sigma)  # type: ignore[misc]
-        times[f"t / {factor:g}"] = lambda sigma, by=factor: own.time(sigma) / by  # type: ignore[misc]
-    times["ln sigma"], times["ln(sigma) / 4"] = torch.log, lambda sigma: sigma.log() / 4
+        times[f"{factor:g} * time"] = lambda sigma, by=factor: by * own.time(sigma)  # type: ignore[misc]
+        times[f"time / {factor:g}"] = lambda sigma, by=factor: own.time(sigma) / by  # type: ignore[misc]
     for name, time in times.items():
-        yield _Retimed(own, time), f"with the time {name}", f"{_code(own)} with time {name}", 2
+        yield _Retimed(own, time), f"with the time {name}", _code(own), name, 2
+    logarithms: dict[str, Callable[[Tensor], Tensor]] = {"": torch.log, " / 4": lambda sigma: sigma.log() / 4}
+    sigma = "time" if isinstance(own, VarianceExploding) else "sigma"  # the time of other processes is not sigma
+    for name, time in logarithms.items():
+        yield _Retimed(own, time), f"with the time ln(sigma){name}", _code(own), f"{sigma}.log(){name}", 2
+
+
+@cache
+def _tables() -> tuple[tuple[float, ...], ...]:
+    """The usual tables of 1,000 levels: those of DDPM, of latent diffusion, and of Nichol and Dhariwal (2021)."""
+    linear = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    scaled = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    angles = (torch.linspace(0, 1, 1001, dtype=torch.float64) + 0.008) / 1.008 * math.pi / 2
+    squares = angles.cos() ** 2
+    cosine = (1 - squares[1:] / squares[:-1]).clamp(max=0.999)
+    return tuple(tuple((1 - betas).cumprod(0).tolist()) for betas in (linear, scaled, cosine))
 
 
 def _code(process: Process) -> str:

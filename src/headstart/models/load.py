@@ -9,10 +9,13 @@ current directory, and calls the factory, which takes no arguments and returns a
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,9 @@ from headstart.models import bundled
 from headstart.registry import Registry
 
 __all__ = ["LOADERS", "Loader", "build", "load_denoiser", "load_latents", "place", "split_path"]
+
+#: Files of the current folder at most that a mistyped module is compared with.
+MOST_FILES = 1000
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ def load_denoiser(spec: str, device: torch.device | str = "cpu") -> Denoiser:
     if kind != "python" or (path := split_path(name)) is None:
         forms = ", ".join(loader.form for loader in LOADERS.values())
         raise DenoiserError(
-            f"{spec!r} names no denoiser: expected builtin:NAME, python:package.module:factory or {forms}"
+            f"{spec!r} names no denoiser{_meant(spec)}: expected builtin:NAME, python:package.module:factory, or "
+            f"one of {forms}"
         )
     denoiser: Denoiser = place(build(*path, "a denoiser"), spec, device, "a denoiser, callable as (x, sigma)")
     return denoiser
@@ -114,11 +121,16 @@ def build(module: str, factory: str, what: str) -> Any:
     """
     with _importable(Path.cwd()):
         try:
-            build = getattr(importlib.import_module(module), factory, None)
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise DenoiserError(f"cannot import {module}: {_told(error)}{_missing(module, error)}") from error
         except (Exception, SystemExit) as error:  # importing runs the module's code, which may raise anything
             raise DenoiserError(f"cannot import {module}: {_told(error)}") from error
+        build = getattr(found, factory, None)
         if not callable(build):
-            raise DenoiserError(f"{module} has no function {factory!r} that returns {what}")
+            near = get_close_matches(factory, [name for name in dir(found) if callable(getattr(found, name))], n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise DenoiserError(f"{module} has no function {factory!r} that returns {what}{hint}")
         try:
             return build()
         except (Exception, SystemExit) as error:
@@ -142,6 +154,33 @@ def place(found: Any, spec: str, device: torch.device | str, what: str) -> Any:
         except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device
             raise DenoiserError(f"cannot put {spec} on {device}: {error}") from error
     return found
+
+
+def _meant(spec: str) -> str:
+    """The form ``python:module:factory`` of a file in the current folder that a spec is likely to stand for."""
+    module, _, factory = spec.removeprefix("python:").partition(":")
+    module = module.removesuffix(".py").replace("/", ".")
+    if not factory and not _is_here(module):
+        module, _, factory = module.rpartition(".")
+    if not module or not _is_here(module) or (factory and not factory.isidentifier()):
+        return ""
+    return f" (did you mean python:{module}:{factory or 'FUNCTION, by the name of the function that returns it'}?)"
+
+
+def _missing(module: str, error: ModuleNotFoundError) -> str:
+    """Where a module was looked for that does not exist, and what it may stand for; nothing of what it imports."""
+    if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+        return ""
+    if module.endswith(".py") and _is_here(module.removesuffix(".py")):
+        return f"; a module is named without .py: {module.removesuffix('.py')}"
+    near = get_close_matches(module, [path.stem for path in islice(Path.cwd().glob("*.py"), MOST_FILES)], n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"; modules of the current folder and installed ones are found{hint}"
+
+
+def _is_here(module: str) -> bool:
+    """Whether a module is a file in the current folder; a name that no file can have is none."""
+    return os.path.isfile(module.replace(".", "/") + ".py")
 
 
 def _told(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from headstart.schedule.classic import EDM_DEVIATION, EDM_MAX, EDM_MIN
 from headstart.solver import USUAL_SOLVERS, Heun, get_solver, is_linear
 
 if TYPE_CHECKING:
-    from headstart.plan.base import Plan
+    from headstart.plan.base import Candidate, Plan
 
 __all__ = ["Reference", "decided_by", "explanation", "references", "total"]
 
@@ -189,16 +189,31 @@ def _decision_lines(plan: Plan) -> list[str]:
         return ["Decided by the user."] if plan.record.chosen else []
     if decided == "budget":
         return [f"Decided by the budget, the least of {len(plan.record.candidates)} candidates."]
-    lines = [f"Decided by a pilot of {len(compared)} candidates (distance to held-out data):"]
     finalists = [c for c in compared if c.final is not None]
-    for c in sorted(finalists or compared, key=lambda c: c.rank)[:5]:
+    lines = [
+        f"Decided by a pilot of {len(compared)} candidates (distance to held-out data; of those that are as good as "
+        "the first, up to chance, the one with the best start, and then with the shortest horizon):"
+    ]
+    ranked = sorted(finalists or compared, key=lambda c: c.rank)
+    for c in [c for i, c in enumerate(ranked) if i < 5 or _is_chosen(plan, c)]:
         start = "" if c.e_init is None else f": E_init {c.e_init:.2f}"
         turn = f" turned by {c.turn:g}" if c.turn else ""
         lines.append(
             f"  {c.final or c.pilot:.4f}  {c.initialization} at {c.horizon:.3g}, {c.schedule} to {c.sigma_min:.3g}, "
-            f"{c.solver}{turn}{start}"
+            f"{c.solver}{turn}{start}{' (chosen)' if _is_chosen(plan, c) else ''}"
         )
     return lines
+
+
+def _is_chosen(plan: Plan, candidate: Candidate) -> bool:
+    """Whether the plan was made of a candidate: by its start, its levels, and its solver unless that was turned."""
+    start, levels = (plan.initialization.name, plan.horizon), plan.schedule
+    return (
+        start == (candidate.initialization, candidate.horizon)
+        and levels.sigma_min == candidate.sigma_min
+        and levels.name.startswith(candidate.schedule)
+        and (candidate.turn != 0 or plan.solver.name == candidate.solver)
+    )
 
 
 def _why(plan: Plan, *parts: str) -> str:

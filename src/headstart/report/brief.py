@@ -58,9 +58,18 @@ def _horizons(plan: Plan) -> str:
     if len(least) < 2:
         return f"Horizon    {number(plan.horizon)}, as asked for"
     ordered = sorted(least)
-    drawn = sparkline([math.log(max(least[horizon], 1e-12)) for horizon in ordered])
+    drawn = sparkline(_heights([least[horizon] for horizon in ordered]))
     said = "distance to held-out data" if plan.record.criterion == "pilot" else "nats"
-    return f"Horizon    {number(plan.horizon)}, of {number(ordered[0])} {drawn} {number(ordered[-1])} ({said})"
+    between = f"{number(ordered[0])} {drawn} {number(ordered[-1])}"
+    return f"Horizon    {number(plan.horizon)}, chosen between {between} (height: {said})"
+
+
+def _heights(values: Sequence[float]) -> list[float]:
+    """The heights to draw: on a log scale; by roots where chance makes some estimates of small distances negative."""
+    low = min((value for value in values if math.isfinite(value)), default=0.0)
+    if low > 0:
+        return [math.log(value) for value in values]
+    return [math.sqrt(value - low) if math.isfinite(value) else value for value in values]
 
 
 def _value(candidate: Candidate, criterion: str) -> float | None:
@@ -73,5 +82,8 @@ def _decided(plan: Plan) -> str:
     known = sorted((value for value, _ in values if value is not None and math.isfinite(value)))
     if not known:
         return "Decided    by you: nothing was left to choose"
-    word = "pilot" if plan.record.criterion == "pilot" else "budget"
-    return f"Decided    by the {word} of {len(known)} candidates, {number(known[0])} to {number(known[-1])}"
+    word, unit = ("pilot", "distances") if plan.record.criterion == "pilot" else ("budget", "nats")
+    chance = ": small ones can come out below 0" if word == "pilot" and known[0] < 0 else ""
+    return (
+        f"Decided    by the {word} of {len(known)} candidates, {unit} {number(known[0])} to {number(known[-1])}{chance}"
+    )
