@@ -230,3 +230,10 @@ def test_two_doubts_are_told_apart_and_what_is_marked_is_not_asked_about() -> No
     asked.clear()
     Conditions.of({"a": shared(NUMBERS), "b": own(NUMBERS), "label": NUMBERS.long()}, COUNT).told_apart(answer)
     assert not asked
+
+
+def test_some_rows_of_a_named_tuple_are_a_tuple() -> None:
+    """With a row for each sample it has as many fields as there are samples."""
+    both = Conditions.of({"pair": own(Pair(1.0, 2.0))}, 2)
+    assert both.take(torch.tensor([1]))["pair"] == (2.0,)
+    assert both.take(slice(0, 1))["pair"] == (1.0,)

@@ -252,7 +252,8 @@ def _rows(value: Any, rows: Tensor | slice) -> Any:
         return value[rows]
     if isinstance(value, np.ndarray):
         return value[rows if isinstance(rows, slice) else rows.cpu().numpy()]
-    return value[rows] if isinstance(rows, slice) else type(value)(value[i] for i in torch.arange(len(value))[rows])
+    kind = list if isinstance(value, list) else tuple  # some rows are no longer the fields of a named tuple
+    return kind(value[rows] if isinstance(rows, slice) else (value[i] for i in torch.arange(len(value))[rows]))
 
 
 def _label(value: Any, count: int) -> Tensor:

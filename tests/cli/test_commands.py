@@ -129,6 +129,7 @@ def test_fit_tells_what_inspect_tells(run: Run, place: Path, tmp_path: Path) -> 
     assert run("inspect", tmp_path / "new" / "plan", "--json").json == done.json["plan"]
     assert repr(plan) in run("inspect", tmp_path / "new" / "plan").out
     assert run("inspect", tmp_path / "new" / "plan", "--citation").out == plan.citation() + "\n"
+    assert run("inspect", tmp_path / "new" / "plan", "--citation", "--page", tmp_path / "page.html").code == 2
     assert run("inspect", tmp_path / "new" / "plan", "--citation", "--json").json == {"citation": plan.citation()}
     assert os.listdir(tmp_path / "new") == ["plan"]
 

@@ -191,3 +191,20 @@ def test_levels_that_are_no_range_are_refused(low: float, high: float) -> None:
         Range.of(refusing(low, high))
     with pytest.raises(InputError, match="no range of levels"):
         Range.of(refusing(low, 3.0), sigma_max=high)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VarianceExploding(sigma_max=math.nan),
+        lambda: VarianceExploding(sigma_max=1.0, sigma_min=2.0),
+        lambda: VariancePreserving(beta_min=0.0),
+        lambda: VariancePreserving(sigma_min=-1.0),
+        lambda: RectifiedFlow(0.0),
+        lambda: RectifiedFlow(math.nan),
+        lambda: RectifiedFlow(sigma_min=math.inf),
+    ],
+)
+def test_a_process_without_a_range_or_a_time_is_refused_when_it_is_made(make: Any) -> None:
+    with pytest.raises(InputError, match="got"):
+        make()

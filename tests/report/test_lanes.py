@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from headstart.denoiser import expand
+from headstart.errors import InputError
 from headstart.initialization import Isotropic
 from headstart.report.lanes import RIGHT, Entry, lanes, pictured
 from headstart.report.page import fragment
@@ -83,3 +84,8 @@ def test_a_page_has_every_level_on_the_track_and_shows_the_end(shape: tuple[int,
 
 def test_nothing_to_show_is_nothing() -> None:
     assert pictured([]) == []
+
+
+def test_lanes_of_no_sampler_are_refused() -> None:
+    with pytest.raises(InputError, match="at least one entry"):
+        lanes([], lambda x, sigma: x)

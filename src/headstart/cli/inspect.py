@@ -50,6 +50,8 @@ def inspect(
     if page is not None:
         check_file(page)
     chosen = Plan.load(plan)
+    if citation and page is not None:
+        raise InputError("--citation prints what to cite instead of all else: leave it out, or --page, which cites too")
     if citation:
         return Answer(chosen.citation(), {"citation": chosen.citation()})
     if page is not None:

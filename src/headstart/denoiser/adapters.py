@@ -80,12 +80,20 @@ class Process(Protocol):
         ...
 
 
+def _check_range(low: float, high: float) -> None:
+    if not 0 <= low < high:
+        raise InputError(f"a network knows levels from 0 or more up to a higher one: got {low:g} to {high:g}")
+
+
 @dataclass(frozen=True)
 class VarianceExploding:
     r""":math:`z = x_0 + \sigma \varepsilon`; the network's time is sigma."""
 
     sigma_max: float = math.inf
     sigma_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_range(self.sigma_min, self.sigma_max)
 
     def scale(self, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)
@@ -105,6 +113,11 @@ class VariancePreserving:
     beta_min: float = 0.1
     beta_max: float = 20.0
     sigma_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min <= self.beta_max < math.inf:
+            raise InputError(f"the rate of noise rises from above 0: got {self.beta_min:g} to {self.beta_max:g}")
+        _check_range(self.sigma_min, self.sigma_max)
 
     @property
     def sigma_max(self) -> float:
@@ -209,6 +222,9 @@ class RectifiedFlow:
     def __post_init__(self) -> None:
         if self.data_at not in (0, 1):
             raise InputError(f"clean data are at time 0 or 1: got data_at={self.data_at!r}")
+        if not 0 < self.time_scale < math.inf:
+            raise InputError(f"time is multiplied by a number above 0: got time_scale={self.time_scale!r}")
+        _check_range(self.sigma_min, self.sigma_max)
 
     def scale(self, sigma: Tensor) -> Tensor:
         return 1 / (1 + sigma)

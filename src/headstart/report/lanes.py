@@ -20,6 +20,7 @@ from torch.nn.functional import avg_pool2d
 
 from headstart.compute import Compute
 from headstart.denoiser import Denoiser
+from headstart.errors import InputError
 from headstart.report.images import data_uri, image_grid, is_images
 from headstart.report.text import number
 from headstart.sampler import CLASSIC_NFE, Sampler, classic
@@ -89,8 +90,11 @@ def lanes(
         of every sample.
 
     Raises:
+        InputError: if there is no sampler.
         DenoiserError: as sampling.
     """
+    if not entries:
+        raise InputError("there is no sampler to show: give at least one entry")
     shape = entries[0].sampler.initialization.shape
     large = len(shape) == 3 and max(shape[1:]) >= FEWER
     chosen = list(range(SHOWN // (1 + large)) if seeds is None else seeds)
