@@ -9,6 +9,7 @@ itself. Evaluations are counted at the network.
 Whatever is finished is in the folder (``networks``, ``plans``, ``cells.jsonl``), and a run that was cut off goes on
 where it stopped if it is started in the same folder again. Packages that are not installed are left out, and said. With
 ``--only TEXT``, networks without that text in their names are not worked on: their rows are shown if they are finished.
+Where a folder has the ``results.json`` of an earlier run and no cells, as stored results have, its rows are the cells.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from experiments.clients import azula, diffusers, flows, lucidrains, posteriors
 from experiments.clients.network import Client, Network, Place
 from experiments.clients.scores import SCORES, distances
 from experiments.common import Run, estimate, groups
+from headstart.artefact import read_json
 from headstart.choose import fit
 from headstart.compare.cells import Cells
 from headstart.environment import environment
@@ -62,6 +64,9 @@ PACKAGES = (
 
 #: The number of evaluations that the verdict is about.
 HEADLINE = 4
+
+#: What a cell is known by.
+KEY = ("client", "method", "nfe", "seed")
 
 #: Plans by what they are fitted on.
 DATA, FREE = "plan", "plan without data"
@@ -101,6 +106,7 @@ def clients(run: Run) -> dict[str, Any]:
     """Networks of other packages: plans of a few evaluations beside the package's own sampler at its default number."""
     sizes = QUICK if run.quick else Sizes()
     cells = Cells(run.out / "cells.jsonl", {"experiment": "clients", "quick": run.quick, "sizes": asdict(sizes)})
+    _take_stored(run, cells)
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     for client in run.progress.track(CLIENTS, "networks", len(CLIENTS)):
@@ -120,6 +126,21 @@ def clients(run: Run) -> dict[str, Any]:
     known = environment(run.device, PACKAGES)
     packages = {name: known[name] for name in PACKAGES}
     return {"missing": missing, "packages": packages, "rows": rows, "summary": found, "reasons": reasons(found)}
+
+
+def _take_stored(run: Run, cells: Cells) -> None:
+    """Enter the rows of results that were stored without their cells."""
+    path = run.out / "results.json"
+    if cells.rows or not path.exists():
+        return
+    stored: dict[str, Any] = read_json(path)
+    if stored.get("experiment") == "clients" and stored.get("quick") == run.quick:
+        for row in stored["rows"]:
+            cells({name: row[name] for name in KEY}, partial(_rest, row))
+
+
+def _rest(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in KEY}
 
 
 def _titles() -> Iterable[tuple[str, str]]:
@@ -162,7 +183,7 @@ class _Row:
         return found
 
     def cell(self, method: str, nfe: int, seed: int, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return self.cells({"client": self.client.name, "method": method, "nfe": nfe, "seed": seed}, make)
+        return self.cells(dict(zip(KEY, (self.client.name, method, nfe, seed), strict=True)), make)
 
     def floor(self) -> dict[str, Any]:
         network = self.network

@@ -105,6 +105,9 @@ def test_a_small_run_writes_its_table_and_goes_on_from_what_is_there(
     monkeypatch.setattr(run, "CLIENTS", (replace(azula.CLIENTS[0], make=broken), missing))
     assert clients(small(tmp_path))["summary"] == found["summary"]
 
+    (tmp_path / "cells.jsonl").unlink()
+    assert clients(small(tmp_path))["rows"] == found["rows"], "rows of stored results are cells"
+
     others = clients(replace(small(tmp_path), only=("nowhere",)))
     assert others["summary"] == found["summary"]
     assert others["missing"] == found["missing"]
