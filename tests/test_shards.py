@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from headstart.data import load_data
 from headstart.data.shards import KINDS, MANIFEST, Manifest, check_kind, gathered, has_manifest, ranges, read_shards
-from headstart.errors import ArtefactError, DataError, InputError
+from headstart.errors import ArtefactError, DataError, InputError, MissingExtraError
 from headstart.initialization import Isotropic
 from headstart.sampler import Sampler
 from headstart.schedule import rho_grid
@@ -288,6 +289,13 @@ def test_kinds_say_what_they_hold() -> None:
     ):
         with pytest.raises(InputError, match="kind"):
             check_kind(kind, shape, classes)
+
+
+@pytest.mark.parametrize(("kind", "library"), [("zarr", "zarr"), ("parquet", "pyarrow")])
+def test_a_missing_library_is_said_before_the_work(kind: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtraError, match=rf"a shard of the kind {kind} needs {library}, .*headstart\[storage\]"):
+        check_kind(kind, (7,), True)
 
 
 def test_a_shard_is_some_64_mib_and_a_multiple_of_the_batch() -> None:

@@ -294,23 +294,29 @@ def test_what_is_sparse_or_claims_more_than_there_is_takes_no_memory(tmp_path: P
         load_data(tmp_path / "a.tar")
 
 
-def test_one_sample_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever an archive holds: the arrays that are alive when another one is read, and the entries that are kept."""
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_one_sample_is_held_at_a_time(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the arrays that are alive when another one is read, and the entries that are kept."""
     alive: list[weakref.ref[np.ndarray]] = []
     most = 0
 
-    def watched(content: bytes, name: str) -> np.ndarray:
+    def watched(content: Any, name: str) -> np.ndarray:
         nonlocal most
         gc.collect()
         most = max(most, sum(each() is not None for each in alive))
-        found = read_array(content, name).copy()
+        found = (read_array if kind == "tar" else images.decoded)(content, name).copy()
         alive.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(archives, "read_array", watched)
-    path = tarred(tmp_path / "a.tar", {f"{i:03d}.npy": npy(NUMBERS[i % 6]) for i in range(100)})
+    monkeypatch.setattr(archives, "read_array" if kind == "tar" else "decoded", watched)
+    if kind == "tar":
+        path = tarred(tmp_path / "a.tar", {f"{i:03d}.npy": npy(NUMBERS[i % 6]) for i in range(100)})
+    else:
+        path = zipped(tmp_path / "a.zip", {f"{i:03d}.png": image(PIXELS[i % 6]) for i in range(100)})
     assert len(load_data(path)) == len(alive) == 100
     assert most <= 1
+    if kind == "zip":
+        return
     with monkeypatch.context() as patched:
         kept: list[int] = []
         after = tarfile.TarFile.next

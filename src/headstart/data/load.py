@@ -100,10 +100,11 @@ def _from_folder(path: Path) -> tuple[Tensor, Tensor | None]:
         samples, labels = read_zarr(path)
         return _samples(samples, str(path)), labels
     try:
-        files = sorted(each for each in path.iterdir() if each.name[0] != "." and each.is_file())
+        shown = [each for each in path.iterdir() if each.name[0] != "."]
+        files = sorted(each for each in shown if each.suffix.lower() in (*PARTS, *IMAGES) and each.is_file())
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    endings = {each.suffix.lower() for each in files} & {*PARTS, *IMAGES}
+    endings = {each.suffix.lower() for each in files}
     if endings & PARTS.keys() and len(endings) > 1:
         raise DataError(
             f"{path} holds data of several kinds ({', '.join(sorted(endings))}): put each into its own folder"
