@@ -53,7 +53,7 @@ def test_arrays_of_every_type(form: int, dtype: Any, tmp_path: Path) -> None:
         {"compressors": None},
         {"chunk_key_encoding": {"name": "v2", "separator": "."}},
     ],
-    ids=str,
+    ids=["rows", "parts of rows", "columns", "shards", "blosc", "plain", "names of form 2"],
 )
 def test_chunks_of_every_form(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a", **options)
