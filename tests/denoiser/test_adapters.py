@@ -537,3 +537,18 @@ def test_the_reference_network_of_these_tests_is_right() -> None:
     x0, eps, score = law.conditional(z.detach(), a, b)
     torch.testing.assert_close(score, gradient, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(0.6 * x0 + 0.8 * eps, z.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_only_errors_of_indices_are_laid_to_a_fractional_time() -> None:
+    """A table looked up by a fraction is one; a row that is longer than another is not."""
+    x, table = torch.zeros(2, 3), torch.nn.Embedding(1000, 3)
+    process = DiscreteVariancePreserving(DDPM.tolist())
+    with pytest.raises(DenoiserError, match="rounded=True"):
+        denoise(adapt(lambda z, t: z + table(t), "epsilon", process), x, 1.0)
+
+    def other(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        raise ValueError("a row is longer than the others")
+
+    with pytest.raises(DenoiserError, match="longer") as found:
+        denoise(adapt(other, "epsilon", process), x, 1.0)
+    assert "fractional" not in str(found.value)

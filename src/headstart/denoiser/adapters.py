@@ -26,6 +26,7 @@ References:
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ Prediction = Literal["x0", "epsilon", "score", "v", "flow"]
 ALIASES: dict[str, Prediction] = {"sample": "x0", "v_prediction": "v", "flow_prediction": "flow"}
 
 #: Words of the errors of a network that looks its time up in a table, and was handed a fraction.
-OF_INDICES = ("indices", "index", "long", "int64", "integer")
+OF_INDICES = re.compile(r"\b(indices|index|long|longtensor|int64|integers?)\b", re.IGNORECASE)
 
 
 class Process(Protocol):
@@ -294,7 +295,7 @@ class Adapted:
         except HeadstartError:
             raise
         except Exception as error:
-            if not time.is_floating_point() or not any(word in str(error).lower() for word in OF_INDICES):
+            if not time.is_floating_point() or not OF_INDICES.search(str(error)):
                 raise
             raise DenoiserError(
                 f"the adapted network failed at a fractional time ({type(error).__name__}: {error}): if it takes "
