@@ -37,6 +37,7 @@ __all__ = [
     "Part",
     "Shared",
     "Split",
+    "check_label",
     "hold_out",
     "labelled",
     "leaves",
@@ -281,6 +282,21 @@ def to_device(conditions: Any, device: torch.device | str) -> Any:
         return leaf.to(device) if isinstance(leaf, Tensor) else leaf
 
     return _mapped(conditions, moved)
+
+
+def check_label(conditions: Mapping[str, Any] | None, label: Any, how: str) -> None:
+    """Refuse a label that stands among the conditions and was given by itself too.
+
+    Arguments:
+        conditions: by name.
+        label: the other one, or None.
+        how: the other one was given, in words.
+
+    Raises:
+        InputError: if there are both.
+    """
+    if label is not None and "label" in (conditions or {}):
+        raise InputError(f"the label is given twice: among the conditions and {how}")
 
 
 def labelled(conditions: Mapping[str, Any], count: int) -> Conditions:

@@ -26,7 +26,7 @@ from torch import Tensor
 from headstart.arrays import as_tensor
 from headstart.errors import DataError, DenoiserError, InputError
 
-__all__ = ["Codec", "Latents", "Space"]
+__all__ = ["Codec", "Latents", "Space", "rows_of"]
 
 #: Samples that are encoded or decoded at a time.
 TOGETHER = 256
@@ -142,7 +142,7 @@ class Latents:
             DenoiserError: if the encoder returns no tensor with a row for each sample and an axis of channels.
             InputError: if there are neither one number nor one for each channel.
         """
-        latents = torch.cat([_rows(self.encoder(part), part, "encoder") for part in torch.split(samples, TOGETHER)])
+        latents = torch.cat([rows_of(self.encoder(part), part, "encoder") for part in torch.split(samples, TOGETHER)])
         return (latents - self._by_channel(self.shift, latents)) * self._by_channel(self.scale, latents)
 
     @torch.no_grad()
@@ -154,7 +154,7 @@ class Latents:
             InputError: if there are neither one number nor one for each channel.
         """
         latents = z / self._by_channel(self.scale, z) + self._by_channel(self.shift, z)
-        return torch.cat([_rows(self.decoder(part), part, "decoder") for part in torch.split(latents, TOGETHER)])
+        return torch.cat([rows_of(self.decoder(part), part, "decoder") for part in torch.split(latents, TOGETHER)])
 
     def _by_channel(self, numbers: tuple[float, ...], like: Tensor) -> Tensor:
         if len(numbers) not in (1, like.shape[1]):
@@ -170,8 +170,12 @@ def _numbers(given: Any, name: str) -> tuple[float, ...]:
         raise InputError(f"the {name} of latents is {given!r}: expected a number, or one for each channel") from error
 
 
-def _rows(found: Any, given: Tensor, who: str) -> Tensor:
-    """The answer of an encoder or a decoder, if it is a tensor of at least two axes with a row for each input."""
+def rows_of(found: Any, given: Tensor, who: str) -> Tensor:
+    """The answer of an encoder or a decoder, if it is a tensor of at least two axes with a row for each input.
+
+    Raises:
+        DenoiserError: if it is not.
+    """
     if isinstance(found, Tensor) and found.ndim > 1 and len(found) == len(given):
         return found
     what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"

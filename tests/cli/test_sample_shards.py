@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from headstart.cli import sample
+from headstart import large
 from headstart.data import load_data
 
 Run = Callable[..., Any]
@@ -58,7 +58,7 @@ def test_another_command_in_the_same_folder_is_refused(run: Run, place: Path, tm
 def test_what_is_too_large_for_one_file_comes_in_shards(
     run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample, "AT_ONCE", 2 * 4 * 9)
+    monkeypatch.setattr(large, "LARGE", 2 * 4 * 9)
     assert run("sample", place / "plan", f"{MODEL}:exact", "-n", 9, "-o", tmp_path / "one").code == 0
     assert run("sample", place / "plan", f"{MODEL}:exact", "-n", 10, "-o", tmp_path / "many").code == 0
     assert [p.name for p in (tmp_path / "one").iterdir()] == ["samples.npz"]

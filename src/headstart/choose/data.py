@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headstart.arrays import as_classes
 from headstart.compute import Compute
-from headstart.conditions import Conditions, Split, to_device
+from headstart.conditions import Conditions, Split, check_label, to_device
 from headstart.data import Dataset, load_data
 from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
 from headstart.denoiser.law import learned_law
@@ -163,8 +163,7 @@ def split_of(
         InputError: if there are none, and the shape of a sample is not given or the labels do not fit; or if the label
             is given twice.
     """
-    if labels is not None and "label" in (conditions or {}):
-        raise InputError("the label is given twice: among the conditions and as labels")
+    check_label(conditions, labels, "as labels")
     given, source = to_device(conditions or {}, "cpu"), "data"
     if data is None:
         data, source = _own(denoiser, shape, n_samples, sigma_max, given, labels, seed, compute)

@@ -41,9 +41,6 @@ EXAMPLES = (
 #: The grid shows no more images than these.
 SHOWN = 100
 
-#: Samples that take more bytes come in shards, whether or not these are asked for.
-AT_ONCE = 1 << 28
-
 #: The files that a run writes.
 ARRAYS, GRID = "samples.npz", "grid.png"
 
@@ -109,6 +106,7 @@ def sample(
     from headstart.compute import Compute
     from headstart.data.shards import Manifest, ranges
     from headstart.denoiser import Counted
+    from headstart.large import is_large
     from headstart.models import load_denoiser
     from headstart.plan import Plan
     from headstart.shards import draw_shards, shard_size_for
@@ -121,7 +119,7 @@ def sample(
         return _conditions(read, classes, of)
 
     shape = _shape(chosen, device)
-    if shards or shard_size or 4 * math.prod(shape) * len(wanted) > AT_ONCE:
+    if shards or shard_size or is_large((len(wanted), *shape)):
         size = shard_size or shard_size_for(shape, batch_size)
         manifest = Manifest(
             plan=chosen.digest,

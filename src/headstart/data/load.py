@@ -101,19 +101,14 @@ def _from_folder(path: Path) -> tuple[Tensor, Tensor | None]:
         return _samples(samples, str(path)), labels
     try:
         shown = [each for each in path.iterdir() if each.name[0] != "."]
-        files = sorted(each for each in shown if each.suffix.lower() in (*PARTS, *IMAGES) and each.is_file())
+        parts = sorted(each for each in shown if each.suffix.lower() in PARTS and each.is_file())
+        images = [each for each in shown if parts and each.suffix.lower() in IMAGES and each.is_file()]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    endings = {each.suffix.lower() for each in files}
-    if endings & PARTS.keys() and len(endings) > 1:
-        raise DataError(
-            f"{path} holds data of several kinds ({', '.join(sorted(endings))}): put each into its own folder"
-        )
-    ending = next(iter(endings), None)
-    if ending in PARTS:
-        samples, labels = PARTS[ending]([each for each in files if each.suffix.lower() == ending], path)
-    else:
-        samples, labels = read_folder(path)
+    endings = sorted({each.suffix.lower() for each in (*parts, *images)})
+    if len(endings) > 1:
+        raise DataError(f"{path} holds data of several kinds ({', '.join(endings)}): put each into its own folder")
+    samples, labels = PARTS[endings[0]](parts, path) if parts else read_folder(path)
     return _samples(samples, str(path)), labels
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from headstart.arrays import as_classes, as_tensor, check_numbers
 from headstart.compute import Compute
-from headstart.conditions import Part, to_device
+from headstart.conditions import Part, check_label, to_device
 from headstart.denoiser.adapters import Adapted
 from headstart.denoiser.contract import Denoiser, cast_input, denoise
 from headstart.denoiser.corrections import likeliest, other_kind
@@ -38,7 +38,7 @@ from headstart.denoiser.linear import Linear
 from headstart.denoiser.modules import in_evaluation_mode, parts_of
 from headstart.denoiser.probe import FEW_NUMBERS, ROWS, Probe, in_errors
 from headstart.denoiser.range import Range
-from headstart.errors import DataError, HeadstartError, InputError
+from headstart.errors import DataError, HeadstartError
 from headstart.noise import Stream
 from headstart.progress import Progress
 
@@ -191,8 +191,7 @@ def check(
             "(N, ...), of floating-point numbers"
         )
     check_numbers(x0, "the data", math.inf)
-    if labels is not None and "label" in (conditions or {}):
-        raise InputError("the label is given twice: among the conditions and as labels")
+    check_label(conditions, labels, "as labels")
     given = conditions if labels is None else {**(conditions or {}), "label": as_classes(labels, "labels")}
     part, shared = Part.of(x0, given)
     own = Stream.CHECK.seeds(seed, 1)[0]

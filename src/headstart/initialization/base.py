@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from headstart.artefact import read_tensors, write_tensors
-from headstart.conditions import Conditions
+from headstart.conditions import Conditions, check_label
 from headstart.denoiser import Denoiser
 from headstart.errors import ArtefactError, InputError
 from headstart.noise import Noise
@@ -225,6 +225,5 @@ def _given(conditions: Mapping[str, Any] | Tensor | None, label: Tensor | None, 
     if isinstance(conditions, Tensor):
         conditions = {"label": conditions}
     found = Conditions.of(conditions, count)
-    if label is not None and "label" in found:
-        raise InputError("the label is given twice: among the conditions and by name")
+    check_label(found, label, "by name")
     return found if label is None else found.with_label(label)

@@ -21,7 +21,7 @@ from headstart.citation import BUDGET, IMAGES, PILOT
 from headstart.denoiser import Denoiser, guided_in
 from headstart.denoiser.contract import is_finite
 from headstart.errors import DenoiserError, InputError
-from headstart.latents import Codec, Space
+from headstart.latents import Codec, Space, rows_of
 from headstart.metrics import Novelty
 from headstart.noise import Noise
 from headstart.profile import Profile
@@ -249,10 +249,7 @@ class Plan(Sampler):
         """
         if self.latents is None:
             return samples
-        decoded = self.latents.decode(samples)
-        if not isinstance(decoded, Tensor) or decoded.shape[:1] != samples.shape[:1]:
-            found = tuple(decoded.shape) if isinstance(decoded, Tensor) else type(decoded).__name__
-            raise DenoiserError(f"what decodes latents returned {found} for {len(samples)} of them")
+        decoded = rows_of(self.latents.decode(samples), samples, "decoder")
         if not is_finite(decoded):
             raise DenoiserError("what decodes latents returned NaN or infinite values: are scale and shift theirs?")
         return decoded
