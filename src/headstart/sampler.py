@@ -27,6 +27,7 @@ from headstart.progress import Progress
 from headstart.schedule import Schedule, rho_grid
 from headstart.schedule.classic import EDM_MAX, EDM_MIN
 from headstart.solver import Heun, Solver
+from headstart.solver.base import last
 
 __all__ = ["CLASSIC_NFE", "MOST_SAMPLES", "Sampler", "State", "classic"]
 
@@ -141,7 +142,7 @@ class Sampler:
             given = every_given.take(part).to(device)
             x = self.initialization.bound(denoiser).sample(noise, self.horizon, given)
             try:
-                x = self.solver.solve(partial(denoiser, **given), x, self.schedule, noise)
+                x = last(self.solver.trajectory(partial(denoiser, **given), x, self.schedule, noise))
             except NotFiniteError as error:
                 raise error.of_seeds(every[part]) from error
             return self._returned(x).cpu()

@@ -156,12 +156,11 @@ class Pilot:
         """
         options, few = list(options), count is None
         wanted = self.few if count is None else count
-        denoiser: Denoiser | _Answers = self._answers if few else self.denoiser
         lacking = [o for o in {o.key: o for o in options}.values() if len(self._drawn.get(o.key, ())) < wanted]
         _ = self.judge  # once, and not by each process for itself
         found = spread(
             lacking,
-            lambda option: self._extended(option, wanted, denoiser),
+            lambda option: self._extended(option, wanted),
             lambda own: self.compute.progress.track(own, "piloting", len(own)),
         )
         self._drawn |= {option.key: drawn for option, drawn in zip(lacking, found, strict=True)}
@@ -203,11 +202,11 @@ class Pilot:
         energy = self.judge.energy(drawn.at(turn))
         return Score.of(len(drawn), lambda kept: energy.of(torch.from_numpy(kept)))
 
-    def _extended(self, option: Option, count: int, denoiser: Denoiser | _Answers) -> _Drawn:
+    def _extended(self, option: Option, count: int) -> _Drawn:
         """``count`` samples of a combination, those that are known among them."""
         known = self._drawn.get(option.key)
         first = 0 if known is None else len(known)
-        make = partial(self._projected, option, first, count, denoiser)
+        make = partial(self._projected, option, first, count)
         name = partial(self._unit, option, first, count)
         new = self.work.kept(name, make, _Drawn.save, _Drawn.load)
         return new if known is None else known.joined(new)
@@ -222,12 +221,12 @@ class Pilot:
         what = json.dumps([self._told[id(option.start)], option.schedule.sigmas, solver, first, count], sort_keys=True)
         return f"pilot-{hashlib.sha256(what.encode()).hexdigest()[:24]}"
 
-    def _projected(self, option: Option, first: int, count: int, denoiser: Denoiser | _Answers) -> _Drawn:
+    def _projected(self, option: Option, first: int, count: int) -> _Drawn:
         """The samples from place ``first`` on, projected."""
         turning, parts = self.turning and _turns(option), []
         for part in self.compute.batches(count - first):
             places = slice(first + part.start, first + part.stop)
-            asked = denoiser.at(places) if isinstance(denoiser, _Answers) else denoiser
+            asked = self._answers.at(places)
             last = _Last(asked)
             samples = self._sample(_sampler(option), last if turning else asked, places)
             change = self.judge.project(last.change()) if turning else None

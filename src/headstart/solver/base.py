@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from headstart.noise import Noise
 from headstart.registry import Registry
 from headstart.schedule import ReverseVariance, Schedule
 
-__all__ = ["SOLVERS", "Solver"]
+__all__ = ["SOLVERS", "Solver", "last"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,7 +117,7 @@ class Solver(ABC):
         self, denoiser: Denoiser, x: Tensor, schedule: Schedule, noise: Noise | None = None, /, **conditions: Any
     ) -> Tensor:
         """The states at the last level, of x's shape and dtype. See :meth:`trajectory`."""
-        return deque(self.trajectory(denoiser, x, schedule, noise, **conditions), maxlen=1).pop()
+        return last(self.trajectory(denoiser, x, schedule, noise, **conditions))
 
     def nfe(self, schedule: Schedule) -> int:
         """Network evaluations per sample on this schedule."""
@@ -144,6 +144,11 @@ class Solver(ABC):
         return (
             f"{type(self).__name__}({', '.join(f'{key}={_shown(value)}' for key, value in self.parameters().items())})"
         )
+
+
+def last(states: Iterable[Tensor]) -> Tensor:
+    """The last of some states, of which no other is kept."""
+    return deque(states, maxlen=1).pop()
 
 
 SOLVERS: Registry[type[Solver]] = Registry(
