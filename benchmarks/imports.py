@@ -43,7 +43,7 @@ def seconds_to_import(module: str) -> float:
 
 def imports(run: Run) -> dict[str, Any]:
     """How long the imports of headstart take, as against that of PyTorch."""
-    count = 2 if run.quick else 20
+    count = 1 if run.quick else 20
     found: dict[str, list[float]] = {module: [] for module in MODULES}
     for i in run.progress.track(range(count + 1), "rounds", count + 1):
         for module in MODULES if i % 2 else reversed(MODULES):

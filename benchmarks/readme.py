@@ -158,14 +158,15 @@ def findings(results: Results) -> str:
     return "\n".join(f"* **{name}**: {text}" for name, text in points.items())
 
 
-def labels_table() -> str:
+def labels_table(guided: bool) -> str:
     """Samplers with labels: the distances of all images and within classes, and their ratios to EDM's Heun sampler."""
     with (RESULTS / "classes" / "summary.csv").open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if float(row["guidance"]) == 1]
+        rows = [row for row in csv.DictReader(file) if (float(row["guidance"]) != 1) == guided]
     lines = ["| sampler | evaluations | all images | to Heun's 35 | within classes | to Heun's 35 |"]
     lines.append("|---|--:|--:|--:|--:|--:|")
     for row in rows:
-        cells = [row["method"], row["evaluations"] if row["evaluations"] != "0" else ""]
+        cells = [f"{row['method']}, guidance {float(row['guidance']):g}" if guided else row["method"]]
+        cells.append(row["evaluations"] if row["evaluations"] != "0" else "")
         for name in ("frechet", "within"):
             error = f" ± {float(row[f'{name}_error']):.2g}" if row[f"{name}_error"] else ""
             cells += [number(float(row[name]), 3) + error, f"{float(row[f'{name}_ratio']):.2f}"]
@@ -181,6 +182,7 @@ GALLERY = (
     ("cantor", "w1", "experiments.cantor"),
     ("bimodal", "bimodal", "experiments.bimodal"),
     ("schedules", "images", "experiments.schedules"),
+    ("classes", "nearest", "experiments.classes"),
     ("clients", "ratios", "experiments.clients"),
     ("refinement", "scores", "experiments.refinement"),
     ("latents", "images", "experiments.latents"),
@@ -216,12 +218,6 @@ def behind() -> str:
     return "\n".join(f"* **{name}**: {reason}." for name, reason in reasons.items()) or "None."
 
 
-def left_out() -> str:
-    """The networks of the experiment that the stored results lack, and why."""
-    found = read("clients/results.json")["missing"]
-    return "\n".join(f"* **{name}**: {reason}." for name, reason in found.items()) or "None."
-
-
 #: What is written between the marks of a page: the page, the mark, and what makes the text.
 PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "gain", lambda: gain(read("plans/results.json"))),
@@ -231,14 +227,14 @@ PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("docs/results.md", "plans-table", lambda: comparison_headline(read("plans/results.json"))),
     ("docs/results.md", "comparison-table", lambda: comparison_headline(read("comparison/results.json"))),
     ("docs/results.md", "findings", lambda: findings(read("comparison/results.json"))),
-    ("docs/results.md", "labels-table", labels_table),
+    ("docs/results.md", "labels-table", lambda: labels_table(guided=False)),
+    ("docs/results.md", "guided-table", lambda: labels_table(guided=True)),
     ("docs/results.md", "demo-table", lambda: results_table(read("demo.json")["rows"], read("demo.json")["floor"])),
     ("docs/gallery.md", "experiments", gallery),
     ("docs/gallery.md", "examples", examples),
     ("docs/clients.md", "swd", lambda: table(read("clients/results.json")["summary"], "swd")),
     ("docs/clients.md", "energy", lambda: table(read("clients/results.json")["summary"], "energy")),
     ("docs/clients.md", "behind", behind),
-    ("docs/clients.md", "left-out", left_out),
     ("docs/starts.md", "fashion-table", lambda: headline(read("fashion_mnist/results.json"))),
 )
 

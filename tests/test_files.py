@@ -311,6 +311,24 @@ def test_a_writer_killed_at_any_moment_leaves_one_whole(swap: str, names: tuple[
         assert number >= 0
 
 
+def test_derived_entries_stay_until_the_new_ones_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that is ended before that leaves both of the round before."""
+
+    def write(content: str) -> None:
+        with staged(tmp_path, ("b",)) as place:
+            for name in "ab":
+                (place / name).write_text(content)
+
+    def ended(self: Path, target: Path) -> None:
+        raise OSError("ended")
+
+    write("old")
+    monkeypatch.setattr(Path, "rename", ended)
+    with pytest.raises(OSError, match="ended"):
+        write("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old"}
+
+
 @contextlib.contextmanager
 def said() -> Iterator[None]:
     """Whether or not there is something to say."""

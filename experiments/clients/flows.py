@@ -75,8 +75,5 @@ CLIENTS = (
         "a checkerboard",
         "ODESolver, midpoint, 100 steps",
         flow_matching,
-        "the plan's horizon is the shortest that fit tries, 0.35 standard deviations of the data: from the same start "
-        "at half of it, three evaluations are as near to the data as the package's own 200 (0.041), and so are 35 on "
-        "fine levels from the plan's own horizon (0.042)",
     ),
 )

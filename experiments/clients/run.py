@@ -74,8 +74,8 @@ DATA, FREE = "plan", "plan without data"
 
 #: Why a plan that is fitted without data may be behind, whatever the network.
 WITHOUT = (
-    "without data, the start is fitted on 2,000 samples of the network itself and the shortest horizon is taken, at "
-    "which the network no longer mends what so few samples differ by from its law"
+    "without data, the start is fitted on samples that EDM's 35 evaluations draw of the network, 10,000 of them, and a "
+    "short horizon is taken, at which the network no longer mends what these differ by from the data"
 )
 
 
@@ -88,7 +88,7 @@ class Sizes:
     """How much is done; ``own`` are the samples that a fit without data draws, and ``options`` those of every fit."""
 
     nfe: tuple[int, ...] = (3, 4, 6)
-    own: int = 2000
+    own: int = 10_000
     free: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 

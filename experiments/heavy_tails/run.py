@@ -89,6 +89,8 @@ class Sizes:
     mixture_epochs: int = 5
     mixture_profiled: int = 384
     nfe: int = 8
+    #: Of the tables that the denoiser is read from.
+    nodes: int = 2**15
 
 
 QUICK = Sizes(
@@ -105,6 +107,7 @@ QUICK = Sizes(
     mixture_epochs=1,
     mixture_profiled=48,
     nfe=3,
+    nodes=2**11,
 )
 
 
@@ -119,11 +122,11 @@ class Tabulated:
 
     REACH, NODES = 30.0, 2**15
 
-    def __init__(self, law: ProductT) -> None:
+    def __init__(self, law: ProductT, nodes: int = NODES) -> None:
         nu, scale = float(law.nu[0]), float(law.scales[0])
         if (law.nu != nu).any() or (law.scales != scale).any() or law.locations.any():
             raise InputError(f"a table is of one law about 0 for all coordinates: got {law!r}")
-        self.one, self.scale = ProductT(nu, scale, [0.0]), scale
+        self.one, self.scale, self.nodes = ProductT(nu, scale, [0.0]), scale, nodes
         self._tables: dict[float, Tensor] = {}
 
     def __call__(self, x: Tensor, sigma: Any, /, **conditions: Any) -> Tensor:
@@ -131,14 +134,14 @@ class Tabulated:
         if (levels != levels[0]).any():
             raise InputError("one level for all samples is asked of a table")
         level = float(levels[0])
-        place = (x.abs() / math.hypot(self.scale, level)).asinh() * ((self.NODES - 1) / self.REACH)
-        left = place.clamp(max=self.NODES - 2).long()
+        place = (x.abs() / math.hypot(self.scale, level)).asinh() * ((self.nodes - 1) / self.REACH)
+        left = place.clamp(max=self.nodes - 2).long()
         table = self._table(level).to(x.dtype)
         return x * torch.lerp(table[left], table[left + 1], (place - left).clamp(max=1.0))
 
     def _table(self, level: float) -> Tensor:
         if level not in self._tables:
-            place = torch.linspace(0.0, self.REACH, self.NODES, dtype=torch.float64)
+            place = torch.linspace(0.0, self.REACH, self.nodes, dtype=torch.float64)
             y = math.hypot(self.scale, level) * place.sinh().clamp(min=1e-6)[:, None]
             self._tables[level] = (self.one(y, level) / y)[:, 0]
         return self._tables[level]
@@ -334,7 +337,7 @@ class _Product(_Setup):
     @classmethod
     def made(cls, run: Run, sizes: Sizes, seed: int) -> _Product:
         law = t_prod(sizes.d, NU)
-        denoiser = Tabulated(law)
+        denoiser = Tabulated(law, sizes.nodes)
         train, own, profile = _measured(law, denoiser, sizes.trained, sizes.profiled, seed)
         student = StudentT.fit(own, seed=seed)
         flow = Flow.fit(

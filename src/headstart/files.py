@@ -274,12 +274,15 @@ def _move(own: Path, folder: Path, derived: Sequence[str], swap: Exchange) -> No
         target = folder / entry.name
         if _exists(target) and (entry.is_dir() != target.is_dir() or target.is_symlink()):
             raise FileExistsError(errno.EEXIST, f"{_kind(target.lstat().st_mode)} is in the way", str(target))
-    for name in derived:
+    known = {entry.name for entry in entries}
+    for name in {*derived} - known:
         (folder / name).unlink(missing_ok=True)
     if len(entries) == 1 and _in_one_step(entries[0], folder / entries[0].name, swap):
         return
-    (own / NEW).rename(own / READY)
+    (own / NEW).rename(own / READY)  # from here on another one finishes the move
     _sync(own)
+    for name in known & {*derived}:
+        (folder / name).unlink(missing_ok=True)
     for entry in entries:
         _replace(own / READY / entry.name, folder, own)
 

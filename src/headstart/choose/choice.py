@@ -6,13 +6,15 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
+
+from torch import Tensor
 
 from headstart.choose.conditioning import conditioning
 from headstart.choose.constraints import Constraints
 from headstart.choose.cost import cost_of
 from headstart.choose.learn import learn
-from headstart.choose.levels import horizon_range, one_level, unseen_detail
+from headstart.choose.levels import horizon_range, nearest_horizon, one_level, unseen_detail
 from headstart.choose.pilot import Pilot, turned
 from headstart.choose.race import better, race, tied
 from headstart.choose.screen import (
@@ -29,7 +31,7 @@ from headstart.choose.screen import (
 )
 from headstart.choose.starts import Starts, fit_starts, refitted
 from headstart.compute import Compute
-from headstart.conditions import Split, to_device
+from headstart.conditions import Split, leaves, to_device
 from headstart.errors import InputError
 from headstart.initialization import Initialization, Training
 from headstart.metrics import Novelty, novelty
@@ -169,7 +171,7 @@ class Choice:
                 self.record.seed,
                 self.compute.progress,
                 training=self.training,
-                sigmas=horizon_range(self.profile.sigma_data, constraints.sigma_T, self.profile.core),
+                sigmas=horizon_range(self.profile.sigma_data, constraints.sigma_T, self.profile.core, self._nearest),
                 device=self.compute.device,
                 work=self.pilot.work,
                 conditions=self.split.fitted.conditions,
@@ -177,7 +179,16 @@ class Choice:
             )
         starts = self._fitted[key]
         costs = {id(start): self._cost(start) for start in starts if not start.closed_form}
-        return screen(self.profile, starts, costs, constraints)
+        return screen(self.profile, starts, costs, constraints, self._nearest)
+
+    @cached_property
+    def _nearest(self) -> float:
+        """The shortest horizon to look at: classes share out the data, and other conditions are numbers too."""
+        fitted = self.split.fitted
+        classes = 1 if fitted.label is None else len(set(fitted.label.tolist()))
+        told = [leaf for name, tree in fitted.conditions.items() if name != "label" for leaf in leaves(tree)]
+        numbers = math.prod(self.profile.shape) + sum(leaf[0].numel() for leaf in told if isinstance(leaf, Tensor))
+        return nearest_horizon(len(fitted) / classes, numbers)
 
     def _on_all_data(self, start: Initialization) -> Initialization:
         """A start of the same family and size that is fitted on the held-out data too; one that was given stays."""

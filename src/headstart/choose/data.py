@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headstart.arrays import as_classes
+from headstart.choose.levels import CORE
 from headstart.compute import Compute
 from headstart.conditions import Conditions, Split, check_label, to_device
 from headstart.data import Dataset, load_data
@@ -19,7 +20,8 @@ from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluati
 from headstart.denoiser.law import learned_law
 from headstart.deprecation import gathered, renamed
 from headstart.errors import DataError, DenoiserError, InputError
-from headstart.noise import Noise, Stream
+from headstart.noise import Noise, Stream, generator_of
+from headstart.profile import core_deviation
 from headstart.schedule import Schedule, rho_grid
 from headstart.schedule.classic import EDM_DEVIATION, EDM_MAX, EDM_MIN
 from headstart.solver import Heun
@@ -29,8 +31,9 @@ __all__ = ["OWN_SAMPLES", "OWN_SIGMA_MAX", "dataset_of", "own_samples", "split_o
 #: Names of an earlier version.
 __getattr__ = renamed(__name__, {"hold_out": "headstart.conditions:hold_out"})
 
-#: Samples of the network itself that are drawn where there are no data.
-OWN_SAMPLES = 2000
+#: Samples of the network itself that are drawn where there are no data; and of few numbers each, where a start can be
+#: told from more of them, and they cost little.
+OWN_SAMPLES, MORE_OWN_SAMPLES, FEW_NUMBERS = 2000, 10_000, 256
 
 #: The sampler that draws them: EDM's, for data of this standard deviation.
 OWN_STEPS, OWN_SIGMA_MAX, OWN_SIGMA_MIN, OWN_UNIT = 18, EDM_MAX, EDM_MIN, EDM_DEVIATION
@@ -40,6 +43,13 @@ SAME_UNIT = 5.0
 
 #: Numbers of all samples at most: 16 GB.
 MOST_NUMBERS = 2**32
+
+#: A sample of the network is far out whose distance from the middle is this many times the 95 % quantile.
+FAR, OUTER = 2.0, 0.95
+
+#: The network is asked about it this often, and does not stand by it where the noise that it sees, per root of the
+#: dimension, is this on the average: three to five are seen in strays, and at most two in samples of a normal law.
+ASKED_AGAIN, STRAY = 8, 2.5
 
 #: Answers at each level that tell the unit.
 ASKED = 32
@@ -151,7 +161,7 @@ def split_of(
     labels: Tensor | ArrayLike | None,
     conditions: Mapping[str, Any] | None,
     shape: Sequence[int] | None,
-    n_samples: int,
+    n_samples: int | None,
     sigma_max: float | None,
     seed: int,
     compute: Compute,
@@ -167,6 +177,11 @@ def split_of(
     given, source = to_device(conditions or {}, "cpu"), "data"
     if data is None:
         data, source = _own(denoiser, shape, n_samples, sigma_max, given, labels, seed, compute)
+        kept = _stood_by(denoiser, data, given, labels, sigma_max, seed, compute)
+        if (strays := len(data) - len(kept)) > 0:
+            given = dict(Conditions.of(given, len(data)).take(kept).tree)
+            labels = None if labels is None else as_classes(labels, "labels")[kept]
+            data, source = data[kept], f"{source}; {strays} far out, which it denoises to elsewhere, are left out"
     dataset = dataset_of(data, labels)
     if labels is not None:
         given["label"] = dataset.labels
@@ -176,7 +191,7 @@ def split_of(
 def _own(
     denoiser: Denoiser,
     shape: Sequence[int] | None,
-    count: int,
+    count: int | None,
     sigma_max: float | None,
     conditions: Mapping[str, Any],
     labels: Tensor | ArrayLike | None,
@@ -186,6 +201,9 @@ def _own(
     """Samples of the network itself, and their cost in words."""
     if shape is None:
         raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
+    if count is None:
+        free = labels is None and not conditions and math.prod(shape) <= FEW_NUMBERS
+        count = MORE_OWN_SAMPLES if free else OWN_SAMPLES
     if labels is not None:
         classes = as_classes(labels, "labels")
         if classes.shape != (count,):
@@ -203,6 +221,51 @@ def _own(
         compute=compute,
     )
     return samples, f"{count} samples of the network itself, drawn with 35 evaluations each"
+
+
+def _stood_by(
+    denoiser: Denoiser,
+    x: Tensor,
+    conditions: Mapping[str, Any],
+    labels: Tensor | ArrayLike | None,
+    sigma_max: float | None,
+    seed: int,
+    compute: Compute,
+) -> Tensor:
+    r"""The rows of its own samples (N, \*S) that the network stands by.
+
+    A sampler's error can leave a sample far out, where the network was never trained, and a start that is fitted on a
+    few of these draws many. Such a sample x is none of the network's law: noised again, it is denoised to elsewhere. Of
+    one that is, however heavy the tails, the noise that the network sees,
+
+    .. math:: \hat\varepsilon = \frac{x + \sigma \varepsilon - D(x + \sigma \varepsilon, \sigma)}{\sigma},
+
+    is that of the law's score, and small on the average over :math:`\varepsilon`. The level is half the deviation of
+    the samples without their tails.
+    """
+    flat = x.flatten(1)
+    distances = torch.linalg.vector_norm(flat - flat.median(dim=0).values, dim=1)
+    far = (distances > FAR * distances.quantile(OUTER)).nonzero()[:, 0]
+    known, core = Range.of(denoiser, sigma_max, compute.dtype), core_deviation(x[:CORE])
+    sigma = min(max(core / 2, known.low), known.high)
+    if not len(far) or sigma <= 0:
+        return torch.arange(len(x))
+    given = conditions if labels is None else {**conditions, "label": as_classes(labels, "labels")}
+    asked = Conditions.of(given, len(x)).take(far)
+    noise = torch.randn(ASKED_AGAIN, len(far), *x.shape[1:], generator=generator_of(seed))
+
+    def seen(rows: slice) -> Tensor:
+        own = asked.take(rows).to(compute.device)
+        found = torch.zeros_like(x[far[rows]])
+        for draw in noise:
+            state = (x[far[rows]] + sigma * draw[rows]).to(compute.device, compute.dtype)
+            found += ((state - denoise(denoiser, state, sigma, **own)) / sigma).float().cpu() / ASKED_AGAIN
+        seen_in: Tensor = torch.linalg.vector_norm(found.flatten(1), dim=1)
+        return seen_in / math.sqrt(flat.shape[1])
+
+    with torch.no_grad():
+        strays = far[torch.cat(compute.spread(len(far), seen)) > STRAY]
+    return torch.isin(torch.arange(len(x)), strays, invert=True).nonzero()[:, 0]
 
 
 def dataset_of(data: Tensor | Dataset | ArrayLike, labels: Tensor | ArrayLike | None) -> Dataset:

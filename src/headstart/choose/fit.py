@@ -32,7 +32,7 @@ from torch import Tensor
 
 from headstart.choose.choice import UNSEEN, Choice
 from headstart.choose.constraints import DISTILLED, Constraints, named_criterion, named_levels
-from headstart.choose.data import OWN_SAMPLES, split_of
+from headstart.choose.data import split_of
 from headstart.choose.guided import asked_of, guided_by, recorded
 from headstart.choose.levels import SIGMA_MINS, horizon_range, measured_levels, spread
 from headstart.choose.pilot import Pilot
@@ -90,7 +90,7 @@ def fit(
     labels: Tensor | ArrayLike | None = None,
     conditions: Mapping[str, Any] | None = None,
     shape: Sequence[int] | None = None,
-    n_samples: int = OWN_SAMPLES,
+    n_samples: int | None = None,
     guidance: float | None = None,
     profile: Profile | None = None,
     horizon: float | Literal["unimodal"] | None = None,
@@ -132,7 +132,8 @@ def fit(
         conditions: what else the network is called with; tensors of length N go with the data. ``label`` here is the
             same as ``labels``, and may be one class for all.
         shape: the shape S of one sample, where there are no data.
-        n_samples: how many samples of the network itself to draw then, at 35 evaluations each.
+        n_samples: how many samples of the network itself to draw then, at 35 evaluations each; 2,000 by default, or
+            10,000 where they are of at most 256 numbers each and nothing is asked for.
         guidance: the scale of classifier-free guidance that the plan is for. It is then fitted and judged on samples of
             the guided sampler itself, ``n_samples`` of them at most, drawn with the conditions of the data. The
             denoiser is guided by :func:`headstart.guide`, unless it is already, as it must be for an interval of levels

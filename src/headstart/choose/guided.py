@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from headstart.choose.data import dataset_of
+from headstart.choose.data import OWN_SAMPLES, dataset_of
 from headstart.conditions import Conditions
 from headstart.data import Dataset
 from headstart.denoiser import Denoiser, guide, guided_in
@@ -45,16 +45,18 @@ def asked_of(
     data: Tensor | Dataset | ArrayLike,
     labels: Tensor | ArrayLike | None,
     conditions: Mapping[str, Any] | None,
-    n_samples: int,
+    n_samples: int | None,
     seed: int,
 ) -> tuple[tuple[int, ...], int, Tensor | None, Mapping[str, Any]]:
     """The order of a guided sampler in place of data: the shape of a sample, how many, classes and conditions.
 
-    They are those of at most ``n_samples`` of the data, drawn without replacement.
+    They are those of at most ``n_samples`` of the data, 2,000 by default, drawn without replacement.
     """
     dataset = dataset_of(data, labels)
     count = len(dataset)
-    rows = torch.randperm(count, generator=generator_of(seed))[: min(n_samples, count)]
+    rows = torch.randperm(count, generator=generator_of(seed))[
+        : min(OWN_SAMPLES if n_samples is None else n_samples, count)
+    ]
     classes = None if labels is None or dataset.labels is None else dataset.labels[rows]
     taken = Conditions.of(conditions, count).take(rows)
     return tuple(dataset.samples.shape[1:]), len(rows), classes, dict(taken.tree)

@@ -25,6 +25,7 @@ __all__ = [
     "horizon_range",
     "horizons_of",
     "measured_levels",
+    "nearest_horizon",
     "one_level",
     "spread",
     "unseen_detail",
@@ -78,25 +79,49 @@ def with_exponent(rule: Rule, exponent: float | None) -> Rule:
     return replace(rule, exponent=exponent)
 
 
-def horizons_of(profile: Profile, sigma_min: float | None) -> list[tuple[float, float]]:
+def nearest_horizon(count: float, numbers: int) -> float:
+    r"""The shortest horizon to look at, in standard deviations of the data.
+
+    From so many samples of so many numbers, conditions included, a law is known down to
+    :math:`n^{-1/(d + 4)}` (Silverman's rule); nearer than 0.35 only where that is less, which takes a few numbers.
+
+    Reference:
+        Silverman, *Density Estimation for Statistics and Data Analysis*, 1986, Equation 4.14.
+
+    >>> nearest_horizon(16_000, 2), nearest_horizon(48_000, 784)
+    (0.199..., 0.35)
+    """
+    return min(float(HORIZONS[0]), math.pow(count, -1 / (numbers + 4)))
+
+
+def horizons_of(profile: Profile, sigma_min: float | None, nearest: float = HORIZONS[0]) -> list[tuple[float, float]]:
     """The horizons to look at, each with its last level above 0.
 
     From where the data, or the core of them if their tails are heavy, are hardly hidden.
 
+    Arguments:
+        profile: the measurements of the network.
+        sigma_min: the last level, where it is asked for.
+        nearest: the shortest horizon, in standard deviations of the data or of their core.
+
     Raises:
         InputError: if none is above sigma_min.
     """
-    usual = sorted({min(h, profile.sigmas[0]) for h in (*_near(profile), *(profile.sigma_data * h for h in HORIZONS))})
+    usual = sorted(
+        {min(h, profile.sigmas[0]) for h in (*_near(profile, nearest), *(profile.sigma_data * h for h in HORIZONS))}
+    )
     above = [h for h in usual if h > (profile.sigmas[-1] if sigma_min is None else sigma_min)]
     if not above:
         raise InputError(f"sigma_min is {sigma_min:.6g}: no horizon of this data ({usual[-1]:.4g} at most) is above it")
     return [(h, usual_last(profile, h) if sigma_min is None else sigma_min) for h in above]
 
 
-def _near(profile: Profile) -> list[float]:
-    """The horizons at which the core of data with heavy tails is hardly hidden, as far apart as the others."""
-    ratio, first = HORIZONS[1] / HORIZONS[0], HORIZONS[0] * profile.core
-    count = math.ceil(math.log(profile.sigma_data / profile.core) / math.log(ratio) - 1e-9)
+def _near(profile: Profile, nearest: float) -> list[float]:
+    """The horizons that are shorter than the usual ones, as far apart as these: at which the core of data with heavy
+    tails is hardly hidden, or data of few numbers.
+    """
+    ratio, first = HORIZONS[1] / HORIZONS[0], nearest * profile.core
+    count = math.ceil(math.log(HORIZONS[0] * profile.sigma_data / first) / math.log(ratio) - 1e-9)
     return [first * ratio**i for i in range(count)]
 
 
@@ -109,9 +134,11 @@ def far_horizon(profile: Profile, count: int, sigma_min: float) -> float:
     return min(max(far * profile.sigma_data, 8 * sigma_min), float(profile.sigmas[0]))
 
 
-def horizon_range(sigma_data: float, horizon: float | None, core: float | None = None) -> tuple[float, float]:
+def horizon_range(
+    sigma_data: float, horizon: float | None, core: float | None = None, nearest: float = HORIZONS[0]
+) -> tuple[float, float]:
     """The lowest and the highest horizon that a start has to know: farther out, any start will do."""
-    low, high = HORIZONS[0] * (core or sigma_data), HORIZONS[-2] * sigma_data
+    low, high = nearest * (core or sigma_data), HORIZONS[-2] * sigma_data
     return (low, high) if horizon is None else (min(low, horizon), max(high, horizon))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headstart.budget import Budget, Estimate, discretization_error, initialization_errors, path_objectives
 from headstart.choose.constraints import Constraints
-from headstart.choose.levels import horizons_of, one_level, usual_last
+from headstart.choose.levels import HORIZONS, horizons_of, one_level, usual_last
 from headstart.compute import Compute
 from headstart.conditions import Part
 from headstart.errors import InputError
@@ -157,6 +157,7 @@ def screen(
     starts: Sequence[Initialization],
     costs: Mapping[int, float],
     constraints: Constraints,
+    nearest: float = HORIZONS[0],
 ) -> list[Option]:
     """Every start at every horizon that it knows, with its budget, by the first rule of levels and the first solver.
 
@@ -168,6 +169,7 @@ def screen(
         starts: the fitted starts.
         costs: of those that are not in closed form, in evaluations of the network, by their ids.
         constraints: what the user fixed.
+        nearest: the shortest horizon, in standard deviations of the data or of their core.
 
     Raises:
         InputError: if no start knows a horizon that is looked at.
@@ -177,7 +179,7 @@ def screen(
     affordable = [start for start in starts if left[id(start)] >= min(2, nfe)] or list(starts)
     solver, options = constraints.solvers()[0], []
     for start in affordable:
-        grids = _grids(profile, solver.steps_for(max(1, left[id(start)])), solver, constraints)
+        grids = _grids(profile, solver.steps_for(max(1, left[id(start)])), solver, constraints, nearest)
         low, high = start.sigmas
         known = [(kind, grid) for kind, grid in grids if low <= grid.horizon <= high]
         options += [_option(profile, start, kind, grid, solver) for kind, grid in known]
@@ -187,14 +189,16 @@ def screen(
     return options
 
 
-def _grids(profile: Profile, steps: int, solver: Solver, constraints: Constraints) -> list[tuple[Kind, Schedule]]:
+def _grids(
+    profile: Profile, steps: int, solver: Solver, constraints: Constraints, nearest: float
+) -> list[tuple[Kind, Schedule]]:
     """The schedules to look at, with their rules."""
     if isinstance(constraints.schedule, Schedule):
         return [(Custom(), constraints.schedule)]
     rule = constraints.rules(solver, profile)[0]
     horizon, last = constraints.sigma_T, constraints.sigma_min
     if horizon is None:
-        pairs = horizons_of(profile, last)
+        pairs = horizons_of(profile, last, nearest)
     else:
         pairs = [(horizon, usual_last(profile, horizon) if last is None else last)]
     return [(rule, rule(profile, steps, h, last, solver)) for h, last in pairs]

@@ -117,9 +117,13 @@ def fit(
         str | None, typer.Option(metavar="C,H,W", help="The shape of one sample, where DATA is 'self'.")
     ] = None,
     n_samples: Annotated[
-        int,
-        typer.Option(metavar="N", help="Samples of MODEL to fit on where DATA is 'self', with 35 evaluations each."),
-    ] = 2000,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Samples of MODEL to fit on where DATA is 'self', with 35 evaluations each. "
+            "(default: 2000, or 10000 of at most 256 numbers each)",
+        ),
+    ] = None,
     own: Annotated[int | None, typer.Option("--own", hidden=True, help="An earlier name of --n-samples.")] = None,
     conditional: Annotated[
         bool, typer.Option("--conditional", help="Fit on the data's labels: sampling then takes --label.")
