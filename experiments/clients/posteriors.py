@@ -134,8 +134,5 @@ CLIENTS = (
         "a table with two branches and heavy tails",
         "Treeffuser.sample, 100 steps",
         treeffuser,
-        without="by the sliced distance far more than by the energy distance: some of the network's own samples, which "
-        "the start is fitted on, lie 5 to 20 standard deviations out, and the mixture gives them components of their "
-        "own",
     ),
 )
