@@ -15,9 +15,9 @@ from benchmarks import kills
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trials are forked")
 def test_killed_commands_go_on_and_end_as_if_nobody_had_disturbed_them() -> None:
-    """Five kills of the quick commands, in a process of its own: one with threads is not to be forked."""
-    names = ("fit", "sample", "compare", "evaluate", "fit")
-    command = [sys.executable, "-m", "benchmarks.kills", "--count", "5"]
+    """Eight kills of the quick commands, in a process of its own: one with threads is not to be forked."""
+    names = ("fit", "sample", "compare", "inspect", "export", "evaluate", "fit", "sample")
+    command = [sys.executable, "-m", "benchmarks.kills", "--count", "8"]
     chosen = [word for name in names for word in ("--command", name)]
     done = subprocess.run([*command, *chosen], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stdout + done.stderr

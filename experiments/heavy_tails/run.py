@@ -68,6 +68,10 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0
 TRAIN, TEST, FLOOR, START = range(1, 5)
 
 
+#: Nodes of a table that a denoiser is read from.
+NODES = 2**15
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much is done."""
@@ -90,7 +94,7 @@ class Sizes:
     mixture_profiled: int = 384
     nfe: int = 8
     #: Of the tables that the denoiser is read from.
-    nodes: int = 2**15
+    nodes: int = NODES
 
 
 QUICK = Sizes(
@@ -120,7 +124,7 @@ class Tabulated:
         InputError: if the coordinates differ, or their middle is not 0.
     """
 
-    REACH, NODES = 30.0, 2**15
+    REACH = 30.0
 
     def __init__(self, law: ProductT, nodes: int = NODES) -> None:
         nu, scale = float(law.nu[0]), float(law.scales[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from headstart.choose.data import split_of
 from headstart.compute import Compute
 from headstart.conditions import Split
 from headstart.denoiser import expand
+from headstart.errors import InputError
 from headstart.targets import Gaussian, ProductT
 
 ONE = Gaussian([0.0, 0.0], 1.0)
@@ -44,6 +46,12 @@ def test_what_goes_with_samples_that_are_left_out_goes_with_them() -> None:
     assert split.whole.label is not None
     assert torch.equal(split.whole.label, kept % 2)
     assert len(kept.unique()) == len(split.whole) < 3000
+
+
+@pytest.mark.parametrize("shape", [("a",), (0,), (2, 1.5)])
+def test_a_shape_that_is_none_is_refused(shape: Any) -> None:
+    with pytest.raises(InputError, match="whole numbers of at least 1"):
+        split_of(ONE, None, None, None, shape, None, None, 0, Compute())
 
 
 def test_no_sample_of_a_law_is_left_out_however_heavy_its_tails() -> None:

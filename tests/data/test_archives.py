@@ -310,10 +310,10 @@ def test_one_sample_is_held_at_a_time(kind: str, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(archives, "read_array" if kind == "tar" else "decoded", watched)
     if kind == "tar":
-        path = tarred(tmp_path / "a.tar", {f"{i:03d}.npy": npy(NUMBERS[i % 6]) for i in range(30)})
+        path = tarred(tmp_path / "a.tar", {f"{i:03d}.npy": npy(NUMBERS[i % 6]) for i in range(100)})
     else:
-        path = zipped(tmp_path / "a.zip", {f"{i:03d}.png": image(PIXELS[i % 6]) for i in range(30)})
-    assert len(load_data(path)) == len(alive) == 30
+        path = zipped(tmp_path / "a.zip", {f"{i:03d}.png": image(PIXELS[i % 6]) for i in range(100)})
+    assert len(load_data(path)) == len(alive) == 100
     assert most <= 1
     if kind == "zip":
         return
@@ -322,5 +322,5 @@ def test_one_sample_is_held_at_a_time(kind: str, tmp_path: Path, monkeypatch: py
         after = tarfile.TarFile.next
         patched.setattr(tarfile.TarFile, "next", lambda self: kept.append(len(self.members)) or after(self))
         load_data(path)
-    assert len(kept) > 30
+    assert len(kept) > 100
     assert max(kept) <= 1

@@ -97,8 +97,7 @@ def own_samples(
     """
     compute = compute or Compute()
     known = Range.of(denoiser, sigma_max, compute.dtype)
-    if not all(isinstance(size, int) and size > 0 for size in shape):
-        raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
+    _check_shape(shape)
     if n * math.prod(shape) > MOST_NUMBERS:
         raise InputError(f"{n:,} samples of shape {tuple(shape)} are more than {MOST_NUMBERS:,} numbers: draw fewer")
     if n < 10 or not known.high > max(known.low, OWN_SIGMA_MIN):
@@ -126,6 +125,16 @@ def own_samples(
             return Heun().solve(denoiser, x, schedule, **given.take(rows).to(compute.device)).cpu()
 
         return torch.cat(compute.spread(n, draw, "drawing samples of the network itself"))
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    """Refuse what is not the shape of a sample.
+
+    Raises:
+        InputError: if it is not whole numbers of at least 1.
+    """
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InputError(f"the shape of a sample is whole numbers of at least 1: got {tuple(shape)}")
 
 
 def _own_levels(
@@ -174,18 +183,14 @@ def split_of(
             is given twice.
     """
     check_label(conditions, labels, "as labels")
-    given, source = to_device(conditions or {}, "cpu"), "data"
+    given = to_device(conditions or {}, "cpu")
     if data is None:
-        data, source = _own(denoiser, shape, n_samples, sigma_max, given, labels, seed, compute)
-        kept = _stood_by(denoiser, data, given, labels, sigma_max, seed, compute)
-        if (strays := len(data) - len(kept)) > 0:
-            given = dict(Conditions.of(given, len(data)).take(kept).tree)
-            labels = None if labels is None else as_classes(labels, "labels")[kept]
-            data, source = data[kept], f"{source}; {strays} far out, which it denoises to elsewhere, are left out"
+        samples, asked, source = _own(denoiser, shape, n_samples, sigma_max, given, labels, seed, compute)
+        return Split.of(samples, asked, seed=seed), source
     dataset = dataset_of(data, labels)
     if labels is not None:
         given["label"] = dataset.labels
-    return Split.of(dataset.samples, given, seed=seed), source
+    return Split.of(dataset.samples, given, seed=seed), "data"
 
 
 def _own(
@@ -197,10 +202,11 @@ def _own(
     labels: Tensor | ArrayLike | None,
     seed: int,
     compute: Compute,
-) -> tuple[Tensor, str]:
-    """Samples of the network itself, and their cost in words."""
+) -> tuple[Tensor, Conditions, str]:
+    """Samples of the network itself that it stands by, what was asked for, and their cost in words."""
     if shape is None:
         raise InputError("without data, say the shape of one sample: shape=(channels, height, width), for example")
+    _check_shape(shape)
     if count is None:
         free = labels is None and not conditions and math.prod(shape) <= FEW_NUMBERS
         count = MORE_OWN_SAMPLES if free else OWN_SAMPLES
@@ -211,23 +217,19 @@ def _own(
                 f"labels have shape {tuple(classes.shape)}: expected ({count},), one for each sample to draw"
             )
         conditions = {**conditions, "label": classes}
-    samples = own_samples(
-        denoiser,
-        shape,
-        count,
-        sigma_max=sigma_max,
-        conditions=conditions,
-        seed=seed,
-        compute=compute,
-    )
-    return samples, f"{count} samples of the network itself, drawn with 35 evaluations each"
+    asked = Conditions.of(conditions, count)
+    samples = own_samples(denoiser, shape, count, sigma_max=sigma_max, conditions=asked, seed=seed, compute=compute)
+    kept = _stood_by(denoiser, samples, asked, sigma_max, seed, compute)
+    source = f"{count} samples of the network itself, drawn with 35 evaluations each"
+    if len(kept) < count:
+        source += f"; {count - len(kept)} far out, which it denoises to elsewhere, are left out"
+    return samples[kept], asked.take(kept), source
 
 
 def _stood_by(
     denoiser: Denoiser,
     x: Tensor,
-    conditions: Mapping[str, Any],
-    labels: Tensor | ArrayLike | None,
+    conditions: Conditions,
     sigma_max: float | None,
     seed: int,
     compute: Compute,
@@ -246,12 +248,11 @@ def _stood_by(
     flat = x.flatten(1)
     distances = torch.linalg.vector_norm(flat - flat.median(dim=0).values, dim=1)
     far = (distances > FAR * distances.quantile(OUTER)).nonzero()[:, 0]
-    known, core = Range.of(denoiser, sigma_max, compute.dtype), core_deviation(x[:CORE])
-    sigma = min(max(core / 2, known.low), known.high)
-    if not len(far) or sigma <= 0:
+    if not len(far):
         return torch.arange(len(x))
-    given = conditions if labels is None else {**conditions, "label": as_classes(labels, "labels")}
-    asked = Conditions.of(given, len(x)).take(far)
+    known = Range.of(denoiser, sigma_max, compute.dtype)
+    sigma = min(max(core_deviation(x[:CORE]) / 2, known.low), known.high)
+    asked = conditions.take(far)
     noise = torch.randn(ASKED_AGAIN, len(far), *x.shape[1:], generator=generator_of(seed))
 
     def seen(rows: slice) -> Tensor:
@@ -260,8 +261,7 @@ def _stood_by(
         for draw in noise:
             state = (x[far[rows]] + sigma * draw[rows]).to(compute.device, compute.dtype)
             found += ((state - denoise(denoiser, state, sigma, **own)) / sigma).float().cpu() / ASKED_AGAIN
-        seen_in: Tensor = torch.linalg.vector_norm(found.flatten(1), dim=1)
-        return seen_in / math.sqrt(flat.shape[1])
+        return found.flatten(1).square().mean(dim=1).sqrt()
 
     with torch.no_grad():
         strays = far[torch.cat(compute.spread(len(far), seen)) > STRAY]

@@ -54,9 +54,8 @@ def asked_of(
     """
     dataset = dataset_of(data, labels)
     count = len(dataset)
-    rows = torch.randperm(count, generator=generator_of(seed))[
-        : min(OWN_SAMPLES if n_samples is None else n_samples, count)
-    ]
+    most = OWN_SAMPLES if n_samples is None else n_samples
+    rows = torch.randperm(count, generator=generator_of(seed))[: min(most, count)]
     classes = None if labels is None or dataset.labels is None else dataset.labels[rows]
     taken = Conditions.of(conditions, count).take(rows)
     return tuple(dataset.samples.shape[1:]), len(rows), classes, dict(taken.tree)
