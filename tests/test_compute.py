@@ -51,6 +51,7 @@ def test_noise_is_that_of_the_seeds_where_and_as_it_is_asked_for() -> None:
     [
         ({"device": "abacus"}, "unknown device 'abacus'"),
         ({"device": None}, "unknown device None"),
+        ({"device": 2**63}, "unknown device 9223372036854775808"),
         ({"device": "meta"}, "cannot be used here"),
         ({"device": f"cuda:{torch.cuda.device_count()}"}, "cannot be used here"),
         ({"dtype": torch.long}, "floating-point"),

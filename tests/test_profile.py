@@ -416,7 +416,14 @@ def test_levels_are_checked(sigmas):
         Profile.measure(shrinking, GOOD, sigmas=np.array(sigmas))
 
 
-@pytest.mark.parametrize("wrong", [{"samples": 1}, {"cost_samples": 1}, {"batch_size": 0}, {"batch_size": -3}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"samples": 1}, {"cost_samples": 1}, {"batch_size": 0}, {"batch_size": -3}),
+        *({"samples": 2.5}, {"cost_samples": np.array([4, 4])}),
+    ],
+    ids=str,
+)
 def test_sizes_are_checked(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         Profile.measure(shrinking, GOOD, **wrong)
@@ -505,7 +512,9 @@ def test_measuring_in_rounds_measures_the_same():
     assert rounds.with_samples(data).digest == rounds.digest
 
 
-@pytest.mark.parametrize("more", [{"relative_error": 0.0}, {"relative_error": 0.1, "cost_samples": 5}])
+@pytest.mark.parametrize(
+    "more", [{"relative_error": 0.0}, {"relative_error": "0.1"}, {"relative_error": 0.1, "cost_samples": 5}]
+)
 def test_a_stated_error_stands_alone(more):
     with pytest.raises(InputError, match="relative error"):
         Profile.measure(gmm25(), gmm25().sample(Noise(range(50))), **more)

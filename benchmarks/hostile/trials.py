@@ -79,6 +79,8 @@ def run(count: int, kinds: Sequence[str] | None = None, first: int = 0) -> Itera
         networks.prepare_networks(whole)
         if "schedulers" in chosen:
             import headstart.integrations.schedulers  # noqa: F401 - which is slow, and every child would do it
+        if "commands" in chosen:
+            import matplotlib.font_manager  # noqa: F401 - which lists the fonts of a machine at its first import
         for number in range(first, first + count):
             kind = chosen[number % len(chosen)]
             shutil.copytree(whole, own)

@@ -29,6 +29,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -185,7 +186,7 @@ class Profile:
         if not decreasing or not np.isfinite(sigmas).all() or sigmas[-1] <= 0:
             raise InputError("a profile needs at least three finite levels, strictly decreasing and above 0")
         if relative_error is not None:
-            if not relative_error > 0 or cost_samples is not None:
+            if not isinstance(relative_error, Real) or not relative_error > 0 or cost_samples is not None:
                 raise InputError(
                     f"a relative error is above 0, and stands in place of cost_samples: got {relative_error} "
                     f"and cost_samples={cost_samples}"
@@ -193,8 +194,9 @@ class Profile:
             samples = cost_samples = min(len(data), samples or len(data))
         samples = max(192, min(4096, 2**17 // data[0].numel())) if samples is None else samples
         cost_samples = max(2, min(samples, len(data)) // 3) if cost_samples is None else cost_samples
-        if samples < 2 or cost_samples < 2:
-            raise InputError(f"a profile needs at least 2 samples: got samples={samples}, cost_samples={cost_samples}")
+        for name, count in (("samples", samples), ("cost_samples", cost_samples)):
+            if not isinstance(count, Integral) or count < 2:
+                raise InputError(f"a profile needs at least 2 samples, a whole number: got {name}={count}")
 
         x0, given, shared = _drawn(data, conditions, samples, seed)
         denoiser = partial(denoiser, **to_device(shared, compute.device))

@@ -195,6 +195,30 @@ def test_damaged_chunks_are_refused(tmp_path: Path) -> None:
         load_data(path)
 
 
+@pytest.mark.parametrize("form", [2, 3])
+def test_no_file_is_waited_for(form: int, tmp_path: Path) -> None:
+    """Of classes, which may lack chunks, and of what Zarr reads beside a description, a FIFO is refused as well."""
+    path = group(tmp_path / "a", form, x=X, y=LABELS)
+    chunk = next(each for each in (path / "y").rglob("*") if each.is_file() and each.name[0] not in ".z")
+    os.remove(chunk)
+    os.mkfifo(chunk)
+    with pytest.raises(DataError, match="it is a FIFO and no regular file"):
+        load_data(path)
+    os.remove(chunk)
+    for name in (".zattrs", ".zmetadata"):
+        beside = path / "y" / name
+        beside.unlink(missing_ok=True)
+        os.mkfifo(beside)
+        with pytest.raises(DataError, match="it is a FIFO and no regular file"):
+            load_data(path)
+        os.remove(beside)
+    path = group(tmp_path / "b", x=X, y=LABELS)
+    os.rename(path / "y" / "c", tmp_path / "c")
+    os.symlink(tmp_path / "c", path / "y" / "c")
+    with pytest.raises(DataError, match="is a link: expected the folder itself"):
+        load_data(path)
+
+
 def test_some_chunks_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many samples as fit, in whole chunks; part of a chunk where one holds too many."""
     path = written(tmp_path / "a", chunks=(2, 2, 3))

@@ -552,3 +552,10 @@ def test_only_errors_of_indices_are_laid_to_a_fractional_time() -> None:
     with pytest.raises(DenoiserError, match="longer") as found:
         denoise(adapt(other, "epsilon", process), x, 1.0)
     assert "fractional" not in str(found.value)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 20.0), (20.0, 0.1), (0.1, 701.0), (0.1, math.inf), (0.1, math.nan)])
+def test_rates_of_noise_have_a_range(low, high):
+    with pytest.raises(InputError, match="the rate of noise rises from above 0 to at most 700"):
+        VariancePreserving(low, high)
+    assert math.isfinite(VariancePreserving(700.0, 700.0).sigma_max)

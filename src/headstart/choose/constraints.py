@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Literal, TypeAlias
 
 from headstart.choose.levels import far_horizon, usual_last, with_exponent
@@ -40,6 +40,10 @@ def named_levels(schedule: str | Rule | Schedule | None, exponent: float | None)
     Raises:
         InputError: if there is no rule of that name, or an exponent is given and it is no rule that cuts a length.
     """
+    if not isinstance(schedule, str | Rule | Schedule | None):
+        raise InputError(
+            f"a schedule is one of headstart.schedule, a rule or its name: not of type {type(schedule).__name__}"
+        )
     levels: Levels = get_rule(schedule) if isinstance(schedule, str) and schedule != DISTILLED else schedule
     if exponent is None:
         return levels
@@ -54,6 +58,8 @@ def named_criterion(criterion: str) -> Literal["pilot", "budget"]:
     Raises:
         InputError: if it is neither.
     """
+    if not isinstance(criterion, str):
+        raise InputError(f"a criterion is named, pilot or budget: it is not of type {type(criterion).__name__}")
     if criterion == "nats":
         warnings.warn('criterion="nats" is now criterion="budget"', DeprecationWarning, stacklevel=5)  # past fit
         return "budget"
@@ -92,8 +98,10 @@ class Constraints:
             raise InputError(f"a plan needs a whole number of network evaluations, 1 to {MOST_NFE}: nfe is {self.nfe}")
         if isinstance(self.schedule, Schedule):
             self._check_levels(self.schedule)
-        for name, level in (("horizon", self.horizon), ("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
-            if isinstance(level, (int, float)) and not (0 < level < math.inf or (name == "sigma_max" and level > 0)):
+        for name, level in (("horizon", self.sigma_T), ("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)):
+            if level is not None and not isinstance(level, Real):
+                raise InputError(f"{name} is of type {type(level).__name__}: expected a number above 0")
+            if level is not None and not (0 < level < math.inf or (name == "sigma_max" and level > 0)):
                 raise InputError(f"{name} is {level}: it must be above 0 and finite")
         if self.distilled and not all(is_linear(each) for each in self.solvers()):
             raise InputError(

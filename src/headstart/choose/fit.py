@@ -23,7 +23,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, overload
 
 import torch
@@ -268,7 +268,7 @@ def _check_choice(
     generator_of(seed)  # which must be a whole number
     if batch_size < fewest or not 0 <= seed < 2**28:
         raise InputError(f"batch_size is at least {fewest} and seed from 0 to 2^28 - 1: got {batch_size} and {seed}")
-    if start_cost is not None and not 0 <= start_cost < math.inf:
+    if start_cost is not None and not (isinstance(start_cost, Real) and 0 <= start_cost < math.inf):
         raise InputError(f"the cost of a start is finite and at least 0: got {start_cost}")
     if criterion == "budget" and constraints.evaluations == 1:
         raise InputError(UNSEEN)

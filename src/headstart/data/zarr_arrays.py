@@ -157,7 +157,13 @@ def _blocks(place: Path, claim: Claim) -> Iterator[tuple[int, NDArray[Any]]]:
 
 
 def _array(place: Path) -> Any:
-    """An array that has been checked, open for reading."""
+    """An array that has been checked, open for reading.
+
+    Raises:
+        DataError: if one of its files is no regular one, which could be waited for without end.
+    """
+    for _ in _chunks(place):
+        pass
     zarr = _library()
     return zarr.open_array(store=zarr.storage.LocalStore(place, read_only=True), mode="r")
 
@@ -233,11 +239,13 @@ def _chunks(place: Path) -> Iterator[Path]:
     """The files of an array's chunks.
 
     Raises:
-        DataError: if one is no regular file.
+        DataError: if a file of the array, one that describes it too, is no regular file, or a folder of it a link.
     """
-    for folder, _, names in os.walk(place):
+    for folder, within, names in os.walk(place):
+        if linked := [name for name in within if os.path.islink(Path(folder, name))]:
+            raise DataError(f"{Path(folder, linked[0])} is a link: expected the folder itself")
         for name in names:
+            with readable(place):
+                check_regular(Path(folder, name))
             if name[0] != "." and name != NEW:
-                with readable(place):
-                    check_regular(Path(folder, name))
                 yield Path(folder, name)

@@ -55,6 +55,9 @@ Prediction = Literal["x0", "epsilon", "score", "v", "flow"]
 #: The names that diffusers has for predictions.
 ALIASES: dict[str, Prediction] = {"sample": "x0", "v_prediction": "v", "flow_prediction": "flow"}
 
+#: The highest rate of noise: at twice it, the level at t = 1 is still a number.
+HIGHEST_RATE = 700.0
+
 #: Words of the errors of a network that looks its time up in a table, and was handed a fraction.
 OF_INDICES = re.compile(r"\b(indices|index|long|longtensor|int64|integers?)\b", re.IGNORECASE)
 
@@ -116,8 +119,11 @@ class VariancePreserving:
     sigma_min: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min <= self.beta_max < math.inf:
-            raise InputError(f"the rate of noise rises from above 0: got {self.beta_min:g} to {self.beta_max:g}")
+        if not 0 < self.beta_min <= self.beta_max <= HIGHEST_RATE:
+            raise InputError(
+                f"the rate of noise rises from above 0 to at most {HIGHEST_RATE:g}: got {self.beta_min:g} to "
+                f"{self.beta_max:g}"
+            )
         _check_range(self.sigma_min, self.sigma_max)
 
     @property
