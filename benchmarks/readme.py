@@ -185,6 +185,7 @@ GALLERY = (
     ("classes", "nearest", "experiments.classes"),
     ("clients", "ratios", "experiments.clients"),
     ("refinement", "scores", "experiments.refinement"),
+    ("returns", "quantiles", "experiments.returns"),
     ("latents", "images", "experiments.latents"),
     ("brightness", "brightness", "experiments.brightness"),
 )
