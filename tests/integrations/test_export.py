@@ -194,6 +194,8 @@ def test_dpm_solver_of_diffusers_visits_the_nearest_timesteps(diffusers):
         (lambda d: d.EDMEulerScheduler(sigma_schedule="exponential"), Euler(), "its own levels"),
         (lambda d: d.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), Euler(), "shifts by the size"),
         (lambda d: d.DPMSolverMultistepScheduler(solver_order=3), DPMSolverPP2M(), "solver_order=2"),
+        (lambda d: d.EulerDiscreteScheduler(num_train_timesteps=0), Euler(), "with these settings takes no levels"),
+        (lambda d: d.DPMSolverMultistepScheduler(num_train_timesteps=0), DPMSolverPP2M(), "with these settings takes"),
     ],
 )
 def test_a_scheduler_that_cannot_is_refused(diffusers, scheduler, solver, said):

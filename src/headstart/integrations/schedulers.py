@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.errors import InputError
+from headstart.errors import HeadstartError, InputError
 from headstart.integrations.diffusers import read_scheduler
 from headstart.integrations.export import EXPORTERS, Export, Exporter, counterpart, ending, starts
 from headstart.sampler import Sampler
@@ -85,7 +85,14 @@ def to_scheduler(sampler: Sampler, scheduler: Any) -> ForScheduler:
         if config.get(setting, False):
             raise InputError(f"{name}Scheduler with {setting} makes its own levels: set it to False")
     settled = copy.deepcopy(scheduler)
-    found = TAKEN[name](sampler, settled)
+    try:
+        found = TAKEN[name](sampler, settled)
+    except HeadstartError:
+        raise
+    except Exception as error:  # settings that make no table of levels fail in many ways
+        raise InputError(
+            f"{name}Scheduler with these settings takes no levels: {type(error).__name__}: {error}"
+        ) from error
     expected = [level for level in sampler.schedule.sigmas if level > 0]
     off = max(abs(there / here - 1) for here, there in zip(expected, found.sigmas, strict=False))
     if off > 1e-3 and name != "DPMSolverMultistep":
