@@ -32,6 +32,8 @@ def check_device(device: torch.device | str) -> None:
         torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:  # the last of a number that is no index
         raise InputError(f"unknown device {device!r}: expected cpu, cuda, cuda:1 or the like") from error
+    if torch.device(device).type == "cpu":
+        return
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:  # PyTorch asserts that it was built for the device

@@ -93,7 +93,7 @@ def called(denoiser: Denoiser, x: Tensor, sigma: Any, /, **conditions: Any) -> T
         raise DenoiserError(
             f"the denoiser failed on an input of shape {tuple(x.shape)} ({reason}){_lacking(error, conditions)}"
         ) from error
-    if changed := [name for name, version in _versions(conditions).items() if version != before[name]]:
+    if before and (changed := [name for name, count in _versions(conditions).items() if count != before[name]]):
         raise DenoiserError(f"the denoiser changes its condition {changed[0]!r} in place: it must work on a copy")
     return checked(out, x, "the denoiser").clone()
 

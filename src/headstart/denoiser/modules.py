@@ -87,24 +87,22 @@ def _trains(root: nn.Module) -> bool:
     """Whether a module or one inside it is in training mode: in a third of the time that ``modules()`` takes, since
     every call of a sampler asks.
     """
-    seen, left = set[int](), [root]
+    left = [root]
     while left:
         module = left.pop()
         if module.training:
             return True
-        if id(module) not in seen:
-            seen.add(id(module))
-            left += filter(None, module._modules.values())
+        left += filter(None, module._modules.values())
     return False
 
 
 def in_evaluation_mode(function: Callable[P, R]) -> Callable[P, R]:
     """The function, with the modules inside its argument ``denoiser`` in evaluation mode while it runs."""
-    signature = inspect.signature(function)
+    place = [*inspect.signature(function).parameters].index("denoiser")
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with evaluation_mode(signature.bind_partial(*args, **kwargs).arguments.get("denoiser")):
+        with evaluation_mode(args[place] if place < len(args) else kwargs.get("denoiser")):
             return function(*args, **kwargs)
 
     return run

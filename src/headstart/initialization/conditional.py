@@ -35,7 +35,7 @@ from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.features import Features
 from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
-from headstart.initialization.mixture import CHOSEN_AT, MOST, components_of, searched
+from headstart.initialization.mixture import CHOSEN_AT, MOST, components_of, searched, stretched
 from headstart.initialization.regression import Ridge
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise, generator_of
@@ -189,7 +189,7 @@ class ConditionalMixture(Initialization):
         coordinates = (self.subspace.variances + sigma**2).sqrt().to(normal) * z
         m = self.means.shape[1]
         q, scales = self.eigenvectors[pick].to(normal), (self.eigenvalues[pick] + sigma**2).sqrt().to(normal)
-        coordinates[:, :m] = means.to(normal) + (q @ (scales[..., None] * (q.mT @ z[:, :m, None]))).squeeze(-1)
+        coordinates[:, :m] = means.to(normal) + stretched(z[:, :m], q, scales)
         return self.subspace.compose(normal, z, coordinates, sigma).reshape(-1, *self.shape)
 
     def _log_prob(self, x: Tensor, sigma: float, given: Conditions) -> Tensor:
