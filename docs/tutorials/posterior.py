@@ -60,5 +60,13 @@ for panel, (name, x) in zip(panels, {"draws for one y": draws, "simulations with
 figure
 
 # %% [markdown]
+# A pilot compares distances: what is far narrower than the prior is a point to it. Where the shape of such a posterior
+# counts, let the budget choose, which is in nats, down to a last level below that shape:
+
+# %%
+fine = fit(network, theta, nfe=4, conditions={"y": y}, criterion="budget", sigma_min=0.02)
+print(fine)
+
+# %% [markdown]
 # Score estimators of sbi come in by `from_sbi`, and tree models by `from_treeffuser`: see
 # [integrations](../integrations.md).

@@ -7,12 +7,13 @@ import pytest
 from headstart import Noise, fit
 from headstart.budget import Budget, discretization_error, path_objective
 from headstart.choose import fit_starts, hold_out
+from headstart.choose.levels import SHORTEST, nearest_horizon
 from headstart.denoiser import Counted
 from headstart.errors import InputError
 from headstart.initialization import Gaussian, Generator
 from headstart.schedule import usual_rules
 from headstart.solver import USUAL_SOLVERS, get_solver
-from headstart.targets import t_prod
+from headstart.targets import gmm25, t_prod
 from tests.choose.cases import CHI2, CHI2_DATA, DATA, SETTLED, TARGET
 
 
@@ -52,6 +53,20 @@ def test_the_largest_horizon_of_equal_budgets_is_taken(profile):
     equal = [c for c in plan.record.candidates if c.flat]
     assert {c for c in plan.record.candidates if c.nats <= 1.05 * min(c.nats for c in equal)} <= set(equal)
     assert plan.horizon == max(c.horizon for c in equal) == plan.equivalent[1]
+
+
+@pytest.mark.slow
+def test_the_budget_alone_looks_at_shorter_horizons_than_a_pilot_does():
+    """Modes of a seventh of the data's width: a start that knows them may begin below Silverman's 0.26 deviations."""
+    law, data = gmm25(), gmm25().sample(Noise(range(4000))).float()
+    given = {"initialization": "mixture", "novelty": False, "check": False}
+    piloted = fit(law, data, 4, pilot_samples=32, **given)
+    plan = fit(law, data, 4, criterion="budget", sigma_min=0.04, **given)
+    shortest = [min(c.horizon for c in each.record.candidates) / each.profile.core for each in (piloted, plan)]
+    assert shortest == [pytest.approx(nearest_horizon(3200, 2)), pytest.approx(SHORTEST)]
+    assert plan.horizon < 0.5 * piloted.horizon
+    best = min(c.nats for c in plan.record.candidates if c.flat)
+    assert best < 0.1 * min(c.nats for c in plan.record.candidates if c.horizon > piloted.horizon)
 
 
 def test_screening_takes_no_evaluations(profile):

@@ -14,7 +14,7 @@ from headstart.choose.conditioning import conditioning
 from headstart.choose.constraints import Constraints
 from headstart.choose.cost import cost_of
 from headstart.choose.learn import learn
-from headstart.choose.levels import horizon_range, nearest_horizon, one_level, unseen_detail
+from headstart.choose.levels import SHORTEST, horizon_range, nearest_horizon, one_level, unseen_detail
 from headstart.choose.pilot import Pilot, turned
 from headstart.choose.race import better, race, tied
 from headstart.choose.screen import (
@@ -183,7 +183,12 @@ class Choice:
 
     @cached_property
     def _nearest(self) -> float:
-        """The shortest horizon to look at: classes share out the data, and other conditions are numbers too."""
+        """The shortest horizon to look at: classes share out the data, and other conditions are numbers too.
+
+        The budget alone is shown shorter ones: it sees by the held-out data what a start does not know there.
+        """
+        if self.record.criterion == "budget":
+            return SHORTEST
         fitted = self.split.fitted
         classes = 1 if fitted.label is None else len(set(fitted.label.tolist()))
         told = [leaf for name, tree in fitted.conditions.items() if name != "label" for leaf in leaves(tree)]

@@ -13,8 +13,8 @@
    that it has. What is said of it, its error in nats and the novelty test, is of the one before, which has not seen
    the held-out data.
 
-Without a pilot (``criterion="budget"``) the budget decides alone, and among equals the largest horizon is taken: there
-the start has the least to know.
+Without a pilot (``criterion="budget"``) the budget decides alone, among shorter horizons too, and of equals the largest
+is taken: there the start has the least to know.
 """
 
 from __future__ import annotations
@@ -161,7 +161,8 @@ def fit(
             default.
         sigma_max: the highest level that the network knows; by default what an adapted network says of itself.
         criterion: "pilot" decides by the distance of pilot samples to held-out data (:mod:`headstart.choose.judge`),
-            "budget" by the error budget in nats.
+            "budget" by the error budget in nats, which sees fine detail as well as the whole: for vectors, and above
+            all for posteriors that are far narrower than their prior. Give a low ``sigma_min`` with it.
         check: whether to ask first if the network is a denoiser of these data, in a few hundred evaluations
             (:func:`headstart.check`): an error stops the fit, and doubts are kept in the plan's record.
         pilot_samples: samples of each combination that comes to the end of the pilot; at first all have 128 at most.

@@ -19,6 +19,7 @@ from headstart.schedule import Cut, Rule, Schedule, get_rule, rule_names
 from headstart.solver import Solver
 
 __all__ = [
+    "SHORTEST",
     "SIGMA_MINS",
     "build_schedule",
     "far_horizon",
@@ -40,6 +41,9 @@ HORIZONS = (*np.geomspace(0.35, 25.0, 16), 190.0)
 #: Last levels above 0 that are looked at, in the same units: with few evaluations, finer detail is not worth a step.
 SIGMA_MINS = (0.05, 0.12, 0.2)
 
+
+#: The shortest horizon that is looked at by the budget alone, in the same units: twice the lowest last level.
+SHORTEST = 2 * SIGMA_MINS[0]
 
 #: Vectors of at most so many coordinates, each of which may be a quantity of its own.
 VECTOR = 256
