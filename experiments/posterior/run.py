@@ -1,13 +1,15 @@
 """Posteriors of two simulators at ten observations: plans of 4 evaluations against sbi's own sampler at 500 steps.
 
 For a task and a seed, sbi's NPSE trains a score estimator on simulations, for a hundred epochs at most. A plan is
-fitted once on other simulations, amortised, as the estimator is: the observation is a condition. Then both draw at ten
-observations that neither has seen, and a classifier tells their samples from exact ones of the posterior: its accuracy
-on left-out samples (C2ST) is 0.5 where it cannot. Both reject samples that the prior does not allow, as sbi does by
-itself.
+fitted once on the same simulations, amortised, as the estimator is: the observation is a condition. Then both draw at
+ten observations that neither has seen, and a classifier tells their samples from exact ones of the posterior: its
+accuracy on left-out samples (C2ST) is 0.5 where it cannot. Both reject samples that the prior does not allow, as sbi
+does by itself.
 
-Beside them are exact samples of the posterior, for what the test says where there is nothing to tell, and a plan whose
-start ignores the observation. A run goes on where it was stopped.
+The plan is chosen by the budget, in nats, down to a fiftieth of the prior's deviation: a pilot compares distances, in
+which a crescent of a fiftieth of the prior's width is a line. Beside it are the plan that a pilot chooses, one whose
+start ignores the observation, and exact samples of the posterior, for what the test says where there is nothing to
+tell. A run goes on where it was stopped.
 
 References:
     Lopez-Paz and Oquab, *Revisiting Classifier Two-Sample Tests*, ICLR 2017.
@@ -48,10 +50,18 @@ from headstart.plan import Plan
 
 __all__ = ["c2st", "posterior", "verdict"]
 
-OWN, EXACT, PLAN, BLIND = "sbi", "exact", "plan", "plan, unconditional start"
+OWN, EXACT, PLAN = "sbi", "exact", "plan"
+PILOTED, BLIND = "plan by a pilot", "plan by a pilot, unconditional start"
 
-#: The starts that each plan chooses from.
-STARTS: Mapping[str, list[str] | None] = {PLAN: None, BLIND: ["isotropic", "gaussian", "mixture"]}
+#: How each plan is chosen.
+PLANS: Mapping[str, Mapping[str, Any]] = {
+    PLAN: {"criterion": "budget"},
+    PILOTED: {},
+    BLIND: {"initialization": ["isotropic", "gaussian", "mixture"]},
+}
+
+#: The last level of a plan that is chosen by the budget, in deviations of the prior.
+LAST = 0.02
 
 #: How often samples are drawn that the prior may reject.
 ROUNDS = 5
@@ -63,7 +73,6 @@ class Sizes:
 
     simulations: int = 10_000
     epochs: int = 100
-    fitted: int = 5000
     observations: int = 10
     samples: int = 1000
     nfe: int = 4
@@ -71,7 +80,7 @@ class Sizes:
     pilot_samples: int = 256
 
 
-QUICK = Sizes(300, 2, 300, 2, 60, 2, 5, 24)
+QUICK = Sizes(300, 2, 2, 60, 2, 5, 24)
 
 
 def posterior(run: Run) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def posterior(run: Run) -> dict[str, Any]:
     run.figure("c2st", _accuracies(_by_observation(rows)))
     run.figure("samples", _scatter(pictures))
     return {
-        "simulations": f"{sizes.simulations} for sbi's training, {sizes.fitted} others for the plans",
+        "simulations": sizes.simulations,
         "samples": sizes.samples,
         "rows": rows,
         "summary": _summary(rows),
@@ -135,38 +144,40 @@ class _Setup:
         """The plan of a method, kept on disk."""
         folder = self.run.out / "plans" / f"{self.task.name} {self.seed} {method}".replace(" ", "-").replace(",", "")
         if not folder.exists():
-            theta, x = self.task.pairs(self.sizes.fitted, 2**20 + self.seed)
+            theta, x = self.task.pairs(self.sizes.simulations, self.seed)
+            last = LAST * float(theta.std(0).mean()) if method == PLAN else None
             fit(
                 self.denoiser,
                 theta,
                 self.sizes.nfe,
                 conditions={"observation": x},
-                initialization=STARTS[method],
+                sigma_min=last,
                 pilot_samples=self.sizes.pilot_samples,
                 check=False,
                 novelty=False,
                 seed=self.seed,
                 batch_size=1024,
                 progress=self.run.progress,
+                **PLANS[method],
             ).save(folder)
         return Plan.load(folder)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The accuracy of the classifier for each method at each observation."""
         for i in range(self.sizes.observations):
-            for method in (EXACT, OWN, *STARTS):
+            for method in (EXACT, OWN, *PLANS):
                 key = {"task": self.task.name, "seed": self.seed, "observation": i, "method": method}
                 yield self.cells(key, partial(self._scored, method, i))
 
     def pictures(self) -> dict[str, Tensor]:
         """Samples of each method at the first observation."""
-        return {method: self._samples(method, 0)[1] for method in (EXACT, OWN, *STARTS)}
+        return {method: self._samples(method, 0)[1] for method in (EXACT, OWN, *PLANS)}
 
     def _scored(self, method: str, i: int) -> dict[str, Any]:
         began = time.perf_counter()
         reference, samples = self._samples(method, i)
         row: dict[str, Any] = {"n": len(samples), "seconds": time.perf_counter() - began}
-        if method in STARTS:
+        if method in PLANS:
             plan = self.plan(method)
             row |= {"start": plan.initialization.name, "horizon": plan.horizon, "solver": plan.solver.name}
         return row | {"c2st": c2st(reference, samples, self.seed)}
@@ -259,7 +270,7 @@ def _accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
     tasks = groups(rows, "task")
     figure = Figure(figsize=(4.2 * len(tasks), 3.0), layout="constrained")
     for ax, ((task,), own) in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks.items(), strict=True):
-        for method, marker in ((EXACT, "_"), (OWN, "o"), (PLAN, "x"), (BLIND, "+")):
+        for method, marker in ((EXACT, "_"), (OWN, "o"), (PLAN, "x"), (PILOTED, "1"), (BLIND, "+")):
             ax.plot([row["observation"] for row in own], [row[method] for row in own], marker, label=method)
         ax.set(title=task, xlabel="observation", ylabel="C2ST", ylim=(0.45, 1.02))
     figure.axes[0].legend(frameon=False, fontsize=7)
