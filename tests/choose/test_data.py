@@ -11,6 +11,7 @@ import torch
 from headstart import Dataset, Noise, fit, shared
 from headstart.choose import hold_out, own_samples
 from headstart.denoiser import Counted, expand
+from headstart.denoiser.law import learned_law
 from headstart.errors import DataError, InputError
 from headstart.metrics import sliced_wasserstein
 from tests.choose.cases import CLASSES, DATA, FAST, TARGET, needs_label
@@ -209,6 +210,24 @@ def test_own_samples_that_the_levels_of_a_network_cannot_give_are_refused(levels
             own_samples(denoiser, (2,), 20)
     else:
         assert float(own_samples(denoiser, (2,), 500).std()) == pytest.approx(300, rel=0.1)
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.4])
+def test_the_unit_of_a_law_that_is_wide_in_a_few_directions_is_that_of_its_samples(lowest):
+    """Standard deviations of 100 along 4 of 400 coordinates and of 0.01 along the others: 10 on the average, of which
+    noise in all directions tells less than 2."""
+    variances = torch.full((400,), 1e-4)
+    variances[:4] = 1e4
+
+    def denoiser(x, sigma):
+        return variances / (variances + expand(sigma, x) ** 2) * x
+
+    denoiser.sigma_min, denoiser.sigma_max = lowest, 1e6
+    noise = Noise(range(32)).normal((400,))
+    told = learned_law(denoiser, noise, 80.0, max(lowest, 1e-12), 1e6)
+    assert told.deviation < 2
+    x = own_samples(denoiser, (400,), 500)
+    assert float(x[:, :4].std()) == pytest.approx(100, rel=0.05)
 
 
 def test_the_unit_of_a_network_is_told_with_its_conditions():

@@ -17,7 +17,7 @@ from headstart.compute import Compute
 from headstart.conditions import Conditions, Split, check_label, to_device
 from headstart.data import Dataset, load_data
 from headstart.denoiser import Denoiser, Range, cast_input, denoise, in_evaluation_mode
-from headstart.denoiser.law import learned_law
+from headstart.denoiser.law import Law, learned_law
 from headstart.deprecation import gathered, renamed
 from headstart.errors import DataError, DenoiserError, InputError
 from headstart.noise import Noise, Stream, generator_of
@@ -51,8 +51,8 @@ FAR, OUTER = 2.0, 0.95
 #: dimension, is this on the average: three to five are seen in strays, and at most two in samples of a normal law.
 ASKED_AGAIN, STRAY = 8, 2.5
 
-#: Answers at each level that tell the unit.
-ASKED = 32
+#: Answers at each level that tell the unit. Samples do where they are so many times as wide, drawn so often at most.
+ASKED, LARGER, WIDENED = 32, 2.0, 5
 
 #: The highest level has to be this many standard deviations of the data, and the lowest one this share of one.
 HIDING, FINE = 8.0, 1 / 8
@@ -73,7 +73,7 @@ def own_samples(
     """Samples of the network itself, where there are no data to fit a plan on: 35 evaluations each.
 
     By EDM's sampler: Heun's method from noise, 18 steps of the rho grid from 80 down to 0.002 and on to 0. That is for
-    data with a standard deviation near 0.5. A few answers of the network tell the unit of its own
+    data with a standard deviation near 0.5. A few answers and samples of the network tell the unit of its own
     (:mod:`headstart.denoiser.law`); where it is another one, the levels are in that. A plan that is fitted on them
     inherits what the network fails to model.
 
@@ -150,11 +150,8 @@ def _own_levels(
     asked = cast_input(partial(denoise, denoiser, **few), compute.dtype)
     noise = Noise(seeds[:count], compute.device).normal(tuple(shape))
     law = learned_law(asked, noise, OWN_SIGMA_MAX, max(known.low, 1e-12), known.high)
-    unit = OWN_UNIT if law is None else law.deviation
-    if OWN_UNIT / SAME_UNIT <= unit <= OWN_UNIT * SAME_UNIT:
-        unit = OWN_UNIT
-    highest = min(known.high, max(OWN_SIGMA_MAX * unit / OWN_UNIT, OWN_SIGMA_MAX / 2 * (law.mean if law else 0.0)))
-    lowest = max(known.low, OWN_SIGMA_MIN * unit / OWN_UNIT)
+    law = _widened(law, denoiser, noise.to(compute.dtype), few, known)
+    highest, lowest = _in_units_of(law, known)
     if law is not None and not (highest >= HIDING * law.deviation and lowest <= FINE * law.deviation):
         raise InputError(
             f"the network's samples have a standard deviation near {law.deviation:.4g}, and it knows noise from "
@@ -162,6 +159,36 @@ def _own_levels(
             f"down to {FINE * law.deviation:.4g} alone (see sigma_max), or fit on data"
         )
     return rho_grid(OWN_STEPS, highest, lowest)
+
+
+def _widened(
+    law: Law | None, denoiser: Denoiser, noise: Tensor, conditions: Mapping[str, Any], known: Range
+) -> Law | None:
+    """A law that is as wide as the samples that are drawn in its units.
+
+    Noise in all directions tells too small a deviation of a law that is wide in a few of them, as of images.
+    """
+    for _ in range(WIDENED):
+        highest, lowest = _in_units_of(law, known)
+        if law is None or highest <= lowest:
+            break
+        try:
+            x = Heun().solve(denoiser, highest * noise, rho_grid(OWN_STEPS, highest, lowest), **conditions).cpu()
+        except DenoiserError:  # which is raised again where all are drawn
+            break
+        if (found := core_deviation(x)) <= LARGER * law.deviation:  # of which a stray is no part
+            break
+        law = Law(float(x.mean(0).square().mean().sqrt()), found)
+    return law
+
+
+def _in_units_of(law: Law | None, known: Range) -> tuple[float, float]:
+    """The highest and the lowest level of EDM's sampler in the unit of a law, as far as the network knows them."""
+    unit = OWN_UNIT if law is None else law.deviation
+    if OWN_UNIT / SAME_UNIT <= unit <= OWN_UNIT * SAME_UNIT:
+        unit = OWN_UNIT
+    highest = min(known.high, max(OWN_SIGMA_MAX * unit / OWN_UNIT, OWN_SIGMA_MAX / 2 * (law.mean if law else 0.0)))
+    return highest, max(known.low, OWN_SIGMA_MIN * unit / OWN_UNIT)
 
 
 def split_of(
