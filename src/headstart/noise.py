@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
@@ -160,7 +159,7 @@ class Noise:
                 _fill(draws, every)
             else:
                 with ThreadPoolExecutor(threads) as pool:
-                    deque(pool.map(partial(_fill, draws), (every[i::threads] for i in range(threads))), maxlen=0)
+                    list(pool.map(partial(_fill, draws), (every[i::threads] for i in range(threads))))
         return torch.from_numpy(draws).to(self.device, self.dtype)
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
