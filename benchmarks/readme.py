@@ -186,6 +186,7 @@ GALLERY = (
     ("clients", "ratios", "experiments.clients"),
     ("refinement", "scores", "experiments.refinement"),
     ("returns", "quantiles", "experiments.returns"),
+    ("posterior", "c2st", "experiments.posterior"),
     ("latents", "images", "experiments.latents"),
     ("brightness", "brightness", "experiments.brightness"),
 )

@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headstart import metrics
+from headstart.artefact import read_json
 from headstart.cli.common import usable
 from headstart.cli.progress import RichProgress
 from headstart.compare.cells import Cells
@@ -136,7 +137,7 @@ def record(
         verdict: from what it found to a sentence.
         package: where the module is.
     """
-    began = time.perf_counter()
+    began = time.perf_counter() - _spent(run.out, name)
     with style(), matplotlib.rc_context(FIGURES):
         results = experiment(run)
     found = {
@@ -153,6 +154,15 @@ def record(
     run.results(found)  # at once: what is said of it may fail
     run.results(found | {"verdict": verdict(found)})
     write_folder_page(run.out)
+
+
+def _spent(folder: Path, name: str) -> float:
+    """Seconds that the runs before took which this one goes on from."""
+    path = folder / "results.json"
+    if not ((folder / "cells.jsonl").exists() and path.exists()):
+        return 0.0
+    before: dict[str, Any] = read_json(path)
+    return float(before["seconds"]) if before.get("experiment") == name else 0.0
 
 
 def _about(experiment: Callable[..., Any]) -> str:

@@ -280,7 +280,7 @@ def _accuracies(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def _scatter(pictures: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     """Samples of the methods at one observation, in the first two parameters."""
     columns = max(len(own) for own in pictures.values())
-    figure = Figure(figsize=(2.0 * columns, 2.2 * len(pictures)), layout="constrained")
+    figure = Figure(figsize=(2.2 * columns, 2.4 * len(pictures)), layout="constrained")
     axes = figure.subplots(len(pictures), columns, squeeze=False)
     for line, (task, own) in zip(axes, pictures.items(), strict=True):
         low, high = own[EXACT][:, :2].min(0).values, own[EXACT][:, :2].max(0).values
@@ -289,7 +289,7 @@ def _scatter(pictures: Mapping[str, Mapping[str, Tensor]]) -> Figure:
             ax.scatter(*samples[:1000, :2].T, s=1, linewidths=0, rasterized=True)
             ax.set(xlim=(low[0] - edge[0], high[0] + edge[0]), ylim=(low[1] - edge[1], high[1] + edge[1]))
             ax.set(xticks=[], yticks=[])
-            ax.set_title(f"{task}: {method}", fontsize=7)
+            ax.set_title(f"{task}:\n{method}", fontsize=7)
     return figure
 
 
@@ -301,8 +301,8 @@ def verdict(results: Mapping[str, Any]) -> str:
         gaps = [row["plan less sbi"] for row in own]
         within = sum(gap <= 0.02 for gap in gaps)
         said.append(
-            f"{task}: {known[PLAN]:.3f} with the plan, {known[OWN]:.3f} with sbi's own 500 steps, {known[EXACT]:.3f} "
-            f"for exact samples; not more than 0.02 above sbi's own at {within} of {len(gaps)} observations, at most "
-            f"{max(gaps):+.3f}"
+            f"{task[0].upper()}{task[1:]}: {known[PLAN]:.3f} with the plan, {known[OWN]:.3f} with sbi's own 500 steps, "
+            f"{known[EXACT]:.3f} for exact samples; not more than 0.02 above sbi's own at {within} of {len(gaps)} "
+            f"observations, at most {max(gaps):+.3f}"
         )
     return f"C2ST to the exact posterior. {'. '.join(said)}."

@@ -103,6 +103,9 @@ def test_a_small_run_writes_its_table_and_goes_on_from_what_is_there(
     assert found["files"] == ["samples.md", "summary.md", "ratios.svg"]
 
     monkeypatch.setattr(run, "CLIENTS", (replace(azula.CLIENTS[0], make=broken), missing))
+    record(small(tmp_path), "clients", clients, verdict)
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert found["seconds"] < again["seconds"], "with those of the run that it goes on from"
     assert clients(small(tmp_path))["summary"] == found["summary"]
 
     (tmp_path / "cells.jsonl").unlink()

@@ -29,7 +29,9 @@ def from_sbi(estimator: Any, observation: Tensor | None = None) -> Denoiser:
     Arguments:
         estimator: a ``ConditionalScoreEstimator``, as NPSE trains it.
         observation: x_o, of shape (1, \\*O); or None, for a denoiser with the condition ``observation``, one a sample:
-            a plan is then fitted on simulations once, and sampled at any observation.
+            a plan is then fitted on simulations once, and sampled at any observation. For posteriors that are far
+            narrower than their prior fit with ``criterion="budget"`` and a ``sigma_min`` of a fiftieth of the prior's
+            deviation: a pilot does not see their shape.
 
     Raises:
         InputError: if it has no mean, standard deviation and range of times: flow-matching estimators have not; or if
