@@ -26,7 +26,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.clients import azula, diffusers, flows, lucidrains, posteriors
+from experiments.clients import azula, diffusers, flows, galaxygrad, lucidrains, posteriors
 from experiments.clients.network import Client, Network, Place
 from experiments.clients.scores import SCORES, distances
 from experiments.common import Run, estimate, groups
@@ -48,6 +48,7 @@ CLIENTS: tuple[Client, ...] = (
     *lucidrains.CLIENTS,
     *diffusers.CLIENTS,
     *posteriors.CLIENTS,
+    *galaxygrad.CLIENTS,
 )
 
 #: The packages, as they are installed.
@@ -60,6 +61,7 @@ PACKAGES = (
     "diffusers",
     "sbi",
     "treeffuser",
+    "galaxygrad",
 )
 
 #: The number of evaluations that the verdict is about.
