@@ -87,22 +87,6 @@ def correlation(x: Tensor, y: Tensor) -> float:
     return float(torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1])
 
 
-def test_large_draws_are_the_same_to_the_bit_with_any_number_of_threads() -> None:
-    def drawn(threads: int) -> tuple[Tensor, Tensor]:
-        torch.set_num_threads(threads)
-        noise = Noise(range(300))
-        return noise.normal((700,)), noise.normal((700,))
-
-    before = torch.get_num_threads()
-    try:
-        alone, together = drawn(1), drawn(3)
-    finally:
-        torch.set_num_threads(before)
-    assert torch.equal(alone[0], together[0])
-    assert torch.equal(alone[1], together[1]), "no stream drew twice, or not at all"
-    assert torch.equal(together[0][7:8], Noise([7]).normal((700,)))
-
-
 def test_normal_numbers_are_normal_over_seeds_and_within_a_seed() -> None:
     """Mean 0, variance 1, fourth moment 3, each within 4.5 standard errors; neighbours are not correlated."""
     n, k = 4000, 9

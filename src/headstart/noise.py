@@ -22,13 +22,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
-from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from headstart import philox
@@ -40,9 +38,6 @@ __all__ = ["Noise", "Stream", "generator_of"]
 #: Draws of at most so many numbers a sample are made together, if the samples are at least so many: below and above,
 #: a generator for each sample is faster.
 TOGETHER, MANY = 128, 32
-
-#: Numbers of a draw that are worth a thread of their own.
-EACH_THREAD = 2**16
 
 
 class Stream(IntEnum):
@@ -153,13 +148,8 @@ class Noise:
             draws = philox.normal(self._keys, self._positions, math.prod(shape)).reshape(len(self.seeds), *shape)
         else:
             draws = np.empty((len(self.seeds), *shape), dtype=np.float32)
-            threads = max(1, min(torch.get_num_threads(), draws.size // EACH_THREAD))
-            every = [*enumerate(self._each())]
-            if threads == 1:
-                _fill(draws, every)
-            else:
-                with ThreadPoolExecutor(threads) as pool:
-                    list(pool.map(partial(_fill, draws), (every[i::threads] for i in range(threads))))
+            for i, stream in enumerate(self._each()):
+                stream.standard_normal(out=draws[i : i + 1], dtype=np.float32)
         return torch.from_numpy(draws).to(self.device, self.dtype)
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
@@ -200,9 +190,3 @@ class Noise:
         if not self._streams:
             self._streams = [philox.stream(*place) for place in zip(self.seeds, self._positions.tolist(), strict=True)]
         return self._streams
-
-
-def _fill(draws: NDArray[np.float32], streams: Iterable[tuple[int, np.random.Generator]]) -> None:
-    """Standard normal numbers in the rows of some streams; NumPy lets other threads draw meanwhile."""
-    for i, stream in streams:
-        stream.standard_normal(out=draws[i : i + 1], dtype=np.float32)
