@@ -29,10 +29,10 @@ R = TypeVar("R")
 def check_device(device: torch.device | str) -> None:
     """An InputError, unless tensors can be put on the device and fetched from it."""
     try:
-        torch.device(device)
+        kind = torch.device(device).type
     except (RuntimeError, TypeError, ValueError) as error:  # the last of a number that is no index
         raise InputError(f"unknown device {device!r}: expected cpu, cuda, cuda:1 or the like") from error
-    if torch.device(device).type == "cpu":
+    if kind == "cpu":
         return
     try:
         torch.zeros(1, device=device).cpu()

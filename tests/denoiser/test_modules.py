@@ -110,6 +110,18 @@ def test_it_is_put_back_after_an_error() -> None:
     assert network.training
 
 
+def test_modules_that_hold_each_other_are_looked_at_once() -> None:
+    first, second = Network().eval(), Network().eval()
+    first.add_module("other", second)
+    second.add_module("other", first)
+
+    @in_evaluation_mode
+    def run(denoiser: Any) -> bool:
+        return bool(denoiser.training)
+
+    assert not run(first)
+
+
 def test_a_sample_is_a_function_of_its_seed_with_a_network_in_training_mode() -> None:
     network, sampler = Network(), Sampler(Isotropic((2,)), rho_grid(4, 5.0, 0.1), Euler())
     first = sampler.sample(network, 30)

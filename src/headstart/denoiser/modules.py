@@ -87,12 +87,14 @@ def _trains(root: nn.Module) -> bool:
     """Whether a module or one inside it is in training mode: in a third of the time that ``modules()`` takes, since
     every call of a sampler asks.
     """
-    left = [root]
+    seen, left = set[int](), [root]
     while left:
         module = left.pop()
         if module.training:
             return True
-        left += filter(None, module._modules.values())
+        if id(module) not in seen:
+            seen.add(id(module))
+            left += filter(None, module._modules.values())
     return False
 
 

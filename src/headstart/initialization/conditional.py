@@ -35,7 +35,7 @@ from headstart.initialization.base import INITIALIZATIONS, Initialization
 from headstart.initialization.features import Features
 from headstart.initialization.gaussian import log_normal
 from headstart.initialization.memory import owned
-from headstart.initialization.mixture import CHOSEN_AT, MOST, components_of, searched, stretched
+from headstart.initialization.mixture import CHOSEN_AT, MOST, components_of, picked, searched, stretched
 from headstart.initialization.regression import Ridge
 from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise, generator_of
@@ -179,10 +179,7 @@ class ConditionalMixture(Initialization):
     def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
         log_weights, offsets = self._gates(self.features(given) @ self.directions)
-        chances = log_weights.exp().cumsum(-1)
-        pick = (
-            (chances <= noise.uniform((1,)).cpu().double() * chances[:, -1:]).sum(-1).clamp_max(len(self.weights) - 1)
-        )
+        pick = picked(log_weights.exp().cumsum(-1), noise)
         rows = torch.arange(len(pick))
         means = self.means[pick] + torch.einsum("bq,bqm->bm", offsets[rows, pick], self.slopes[pick].double())
         z = self.subspace.leading(normal)

@@ -44,7 +44,7 @@ from headstart.initialization.subspace import Subspace
 from headstart.noise import Noise, generator_of
 from headstart.saved import SQUARE, Saved
 
-__all__ = ["Mixture", "components_of", "searched", "stretched"]
+__all__ = ["Mixture", "components_of", "picked", "searched", "stretched"]
 
 #: Numbers of components, and of dimensions, among which the held-out likelihood chooses.
 COMPONENTS, DIMENSIONS = (1, 25, 50, 100, 200, 400), (128, 64, 32)
@@ -148,9 +148,7 @@ class Mixture(Initialization):
 
     def _sample(self, noise: Noise, sigma: float, given: Conditions) -> Tensor:
         normal = noise.normal((self.subspace.dimension,))
-        chances = self._chances(given.get("label"))
-        share = noise.uniform((1,)).cpu().double() * chances[:, -1:]
-        pick = (chances <= share).sum(-1).clamp_max(len(self.weights) - 1)
+        pick = picked(self._chances(given.get("label")), noise)
         z = self.subspace.leading(normal)
         coordinates = (self.subspace.variances + sigma**2).sqrt().to(normal) * z
         m = self.means.shape[1]
@@ -246,6 +244,12 @@ class Mixture(Initialization):
         components, dimensions = self.means.shape
         classes = "" if self.owners is None else f", classes={len(set(self.owners.tolist()))}"
         return f"Mixture(shape={self.shape}, components={components}, dimensions={dimensions}{classes})"
+
+
+def picked(chances: Tensor, noise: Noise) -> Tensor:
+    """A component for each sample (B,), by the sums of the weights up to each: (1, K), or (B, K)."""
+    share = noise.uniform((1,)).cpu().double() * chances[:, -1:]
+    return (chances <= share).sum(-1).clamp_max(chances.shape[1] - 1)
 
 
 def stretched(z: Tensor, q: Tensor, scales: Tensor) -> Tensor:
