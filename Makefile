@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.t
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test lint format docs audit clean
+.PHONY: help demo quick test clients lint format docs audit clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -21,6 +21,9 @@ quick: $(VENV)/.installed  ## the same with few samples, to see that it works: r
 
 test: lint  ## lint, then all tests, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+
+clients: $(VENV)/.clients  ## models in and plans out, with the packages of others that make test does without
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder tests/integrations tests/experiments/test_clients.py
 
 lint: $(VENV)/.tested  ## style and types
 	$(BIN)/ruff check .
@@ -55,6 +58,10 @@ $(VENV)/.installed: $(VENV)/.made $(INPUTS)
 
 $(VENV)/.tested: $(VENV)/.installed $(INPUTS)
 	$(PIP) -e '.[all,test,peers]'
+	@touch $@
+
+$(VENV)/.clients: $(VENV)/.tested $(INPUTS)
+	$(PIP) -e '.[all,test,peers,clients]' galaxygrad
 	@touch $@
 
 $(VENV)/.documented: $(VENV)/.tested $(INPUTS)

@@ -12,7 +12,8 @@ from torch import Tensor
 from experiments.clients.laws import HELD_OUT, TRAIN, samples
 from experiments.clients.network import Calls, Client, Network, Place, package, seeded
 from experiments.common import drawn
-from headstart.integrations.posteriors import from_sbi, from_treeffuser
+from headstart.integrations.sbi import from_sbi
+from headstart.integrations.treeffuser import from_treeffuser
 from headstart.noise import Noise
 
 __all__ = ["CLIENTS", "crescent", "posterior", "simulated"]

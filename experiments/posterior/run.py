@@ -45,7 +45,7 @@ from headstart.choose import fit
 from headstart.compare.cells import Cells
 from headstart.denoiser import Denoiser
 from headstart.extras import require
-from headstart.integrations.posteriors import from_sbi
+from headstart.integrations.sbi import from_sbi
 from headstart.plan import Plan
 
 __all__ = ["c2st", "posterior", "verdict"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 
@@ -64,56 +65,41 @@ def test_azula(solver, grid):
     assert network.calls == found.evaluations == evaluations
 
 
-def physicsnemo_sample(denoiser, x, scheduler, num_steps, solver, time_steps):
-    """A stand-in: its loop and its two solvers, on dx/dt as the scheduler of time sigma makes it of an x0-predictor."""
-    velocity = scheduler
-    for a, b in zip(time_steps[:-1].float(), time_steps[1:].float(), strict=True):
-        d = velocity(denoiser, x, a)
-        ahead = x + (b - a) * d
-        if solver == "heun":
-            second = velocity(denoiser, ahead, a if b == 0 else b)
-            x = ahead if b == 0 else x + (b - a) * (d + second) / 2
-        else:
-            x = ahead
-    return x
-
-
-@pytest.mark.parametrize("solver", [Euler(), Heun()])
+@pytest.mark.parametrize("solver", [Euler(), Heun()], ids=repr)
 @pytest.mark.parametrize("grid", [GRID, ENDLESS], ids=repr)
-def test_physicsnemo_by_a_stand_in(solver, grid):
+def test_physicsnemo(torchvision, solver, grid):
+    pytest.importorskip("physicsnemo", reason="physicsnemo is not installed (extra: clients)")
+    samplers = importlib.import_module("physicsnemo.diffusion.samplers")
+    scheduler = importlib.import_module("physicsnemo.diffusion.noise_schedulers").EDMNoiseScheduler()
     sampler, network = Sampler(START, grid, solver), Counted(LAW)
     found = export(sampler, "physicsnemo", seeds=SEEDS)
-    end = physicsnemo_sample(
-        lambda x, t: called(network, x, t),
-        found.tensors["x"],
-        lambda denoiser, x, t: (x - denoiser(x, t)) / t,
-        0,
-        found.call,
-        found.tensors["sigmas"],
-    )
-    close(end, sampler)
+    denoiser = scheduler.get_denoiser(x0_predictor=lambda x, t: called(network, x, t))
+    steps = found.tensors["sigmas"]
+    close(samplers.sample(denoiser, found.tensors["x"], scheduler, 0, solver=found.call, time_steps=steps), sampler)
     assert network.calls == found.evaluations
 
 
-def deepinv_sample(denoiser, solver, x_init, timesteps):
-    """A stand-in: EDM's process with sigma(t) = t, alpha 0, and the two solvers' steps."""
-    x = x_init
-    for a, b in zip(timesteps[:-1].float(), timesteps[1:].float(), strict=True):
-        drift = (denoiser(x, a) - x) / a
-        dt = (b - a).abs()
-        if solver == "HeunSolver":
-            ahead = x + drift * dt
-            drift = (drift + (denoiser(ahead, b) - ahead) / b) / 2
-        x = x + drift * dt
-    return x
-
-
 @pytest.mark.parametrize(("solver", "grid"), [(Euler(), GRID), (Euler(), ENDLESS), (Heun(), ENDLESS)])
-def test_deepinv_by_a_stand_in(solver, grid):
+def test_deepinv(torchvision, solver, grid):
+    deepinv = pytest.importorskip("deepinv", reason="deepinv is not installed (extra: clients)")
     sampler, network = Sampler(START, grid, solver), Counted(LAW)
     found = export(sampler, "deepinv", seeds=SEEDS)
-    model = lambda x, sigma: called(network, x, sigma)  # noqa: E731
-    close(deepinv_sample(model, found.call, found.tensors["x"], found.tensors["sigmas"]), sampler)
+    assert any("minus_one_one=False" in note for note in found.notes)
+
+    class Network(torch.nn.Module):
+        def forward(self, x, sigma, *_, **__):
+            return called(network, x, sigma)
+
+    steps = found.tensors["sigmas"]
+    sde = deepinv.sampling.EDMDiffusionSDE(
+        sigma_t=lambda t: t,
+        variance_exploding=True,
+        alpha=0,
+        denoiser=Network(),
+        solver=getattr(deepinv.sampling, found.call)(timesteps=steps),
+        minus_one_one=False,
+    )
+    close(sde.sample(x_init=found.tensors["x"], timesteps=steps), sampler)
     assert network.calls == found.evaluations
 
 

@@ -5,6 +5,7 @@ What cannot be installed beside this PyTorch, or is large, is represented by sta
 
 from __future__ import annotations
 
+import importlib
 import math
 from types import SimpleNamespace
 
@@ -21,8 +22,9 @@ from headstart.integrations.azula import from_azula
 from headstart.integrations.flows import from_flow_matching, from_torchcfm
 from headstart.integrations.k_diffusion import from_k_diffusion
 from headstart.integrations.lucidrains import from_lucidrains
-from headstart.integrations.posteriors import from_sbi, from_treeffuser
 from headstart.integrations.process import Path
+from headstart.integrations.sbi import from_sbi
+from headstart.integrations.treeffuser import from_treeffuser
 
 MEAN, VARIANCE = 0.3, 0.25
 X = 3 * torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
@@ -238,6 +240,14 @@ def test_sbi_amortised_takes_an_observation_for_each_sample():
     )
     with pytest.raises(InputError, match="needs the condition observation"):
         amortised(x, sigma)
+
+
+def test_the_old_place_of_two_loaders_says_the_new_one():
+    old = importlib.import_module("headstart.integrations.posteriors")
+    with pytest.warns(DeprecationWarning, match=r"posteriors\.from_sbi is now headstart\.integrations\.sbi\.from_sbi"):
+        assert old.from_sbi is from_sbi
+    with pytest.warns(DeprecationWarning, match="headstart.integrations.treeffuser"):
+        assert old.from_treeffuser is from_treeffuser
 
 
 def test_treeffuser_by_a_stand_in():

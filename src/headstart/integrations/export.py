@@ -236,10 +236,22 @@ def _comfyui(sampler: Sampler, seeds: Iterable[int] | None) -> Export:
     return Export("comfyui", call, sampler.nfe, _values(sampler), {}, notes, text + "\n")
 
 
+def _sbi(sampler: Sampler, seeds: Iterable[int] | None) -> Export:
+    if seeds is not None:
+        raise InputError("sbi draws starts by the diffuser of headstart.integrations.sbi: leave the seeds out")
+    notes = (
+        ending(sampler),
+        "levels become times of the estimator's own process, and states are scaled as it scales them",
+        "headstart.integrations.sbi.to_sbi makes the Diffuser, and the predictor and times for posterior.sample",
+    )
+    return Export("sbi", "Diffuser", sampler.nfe, _values(sampler), {}, notes)
+
+
 for _exporter in (
     Exporter("json", _json, "levels and what is known about them; with seeds, starts in safetensors"),
     Exporter("csv", _csv, "a column of levels"),
     Exporter("comfyui", _comfyui, "the text of a ManualSigmas node"),
+    Exporter("sbi", _sbi, "levels for a Diffuser of sbi, which moves as the plan does"),
     *(
         Exporter(framework.name, framework.make, f"levels and starts for the samplers of {framework.name}")
         for framework in (
@@ -264,8 +276,8 @@ for _exporter in (
             _Framework(
                 "deepinv",
                 {"euler": "EulerSolver", "heun": "HeunSolver"},
-                "call sde.sample(x_init=x, timesteps=sigmas) with an EDMDiffusionSDE whose sigma(t) is t, alpha 0, "
-                "and the solver {call}",
+                "call sde.sample(x_init=x, timesteps=sigmas) with an EDMDiffusionSDE whose sigma(t) is t, alpha 0, the "
+                "solver {call}, and minus_one_one=False: it takes networks to be of [0, 1] unless told",
                 finite=("heun",),
             ),
         )
