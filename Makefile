@@ -62,6 +62,8 @@ $(VENV)/.tested: $(VENV)/.installed $(INPUTS)
 
 $(VENV)/.clients: $(VENV)/.tested $(INPUTS)
 	$(PIP) -e '.[all,test,peers,clients]' galaxygrad
+	# After the others: treeffuser declares an older jaxtyping, and works with the newer one that this brings.
+	$(PIP) -e '.[physicsnemo]'
 	@touch $@
 
 $(VENV)/.documented: $(VENV)/.tested $(INPUTS)

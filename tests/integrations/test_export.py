@@ -68,7 +68,7 @@ def test_azula(solver, grid):
 @pytest.mark.parametrize("solver", [Euler(), Heun()], ids=repr)
 @pytest.mark.parametrize("grid", [GRID, ENDLESS], ids=repr)
 def test_physicsnemo(torchvision, solver, grid):
-    pytest.importorskip("physicsnemo", reason="physicsnemo is not installed (extra: clients)")
+    pytest.importorskip("physicsnemo", reason="physicsnemo is not installed (extra: physicsnemo)")
     samplers = importlib.import_module("physicsnemo.diffusion.samplers")
     scheduler = importlib.import_module("physicsnemo.diffusion.noise_schedulers").EDMNoiseScheduler()
     sampler, network = Sampler(START, grid, solver), Counted(LAW)
